@@ -1,0 +1,1 @@
+"""What both worlds share: metrics, seeds, run directories, progress, errors, and pages made from results."""

@@ -1,0 +1,1 @@
+"""Figures made from results.json files alone, of either world or of both."""

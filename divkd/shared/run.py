@@ -1,0 +1,184 @@
+"""A run directory: what was asked, what happened, what came out, and enough to go on after a kill.
+
+RUN/config.json                 the resolved configuration, versions, device, git revision
+RUN/log.jsonl                   one JSON record a line, in the order in which things happened
+RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
+RUN/results.json                written last: a run that has it is finished
+RUN/figures/*.png
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from divkd import __version__
+from divkd.shared.errors import InputError
+from divkd.shared.files import plain, read_json, write_bytes, write_json
+
+PARTS = ("config.json", "log.jsonl", "results.json", "checkpoints", "figures")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
+
+
+class Run:
+    """An open run directory. Open one with `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.figures = path / "figures"
+        self.checkpoints = path / "checkpoints"
+
+    def log(self, **record: Any) -> None:
+        """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
+        line = json.dumps(plain({"time": round(time.time(), 3), **record}), ensure_ascii=False, allow_nan=False)
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
+        content = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        header = {"divkd": json.dumps(plain(metadata), allow_nan=False)}
+        write_bytes(self.checkpoints / f"{name}.safetensors", save(content, metadata=header))
+
+    def load(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Read a checkpoint back, or None where there is none. Nothing is unpickled.
+
+        Raises `InputError` where the file is damaged.
+        """
+        path = self.checkpoints / f"{name}.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="np") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                header = json.loads((file.metadata() or {})["divkd"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({error}); delete it and --resume trains it again") from error
+        return arrays, header
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write results.json, which marks the run as finished."""
+        write_json(self.path / "results.json", results)
+
+
+def open_run(
+    path: Path,
+    command: str,
+    config: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    extendable: Iterable[str] = (),
+) -> Run:
+    """Create the run directory `path`, or go on with the one that is there.
+
+    With `resume`, the configuration must be the one that the directory holds, except for the fields in `extendable`
+    (seeds, members: what is missing is then trained). With `overwrite`, the old run's own files are deleted, and
+    nothing else. Call it last, when every other input has been checked: a refusal leaves the directory as it was.
+
+    Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
+    command or configuration, or cannot be created.
+    """
+    if resume and overwrite:
+        raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
+    config = plain(config)
+    if path.exists():
+        _check_existing(path, command, config, resume, overwrite, set(extendable))
+    if overwrite:
+        for part in PARTS:
+            target = path / part
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    run = Run(path)
+    try:
+        for folder in (path, run.checkpoints, run.figures):
+            folder.mkdir(parents=True, exist_ok=True)
+        (path / "results.json").unlink(missing_ok=True)
+        write_json(path / "config.json", {"command": command, "config": config, **environment(config)})
+    except OSError as error:
+        raise InputError(
+            f"--out {path} cannot be written ({error.strerror}); give a folder that you can write to"
+        ) from error
+    return run
+
+
+def _check_existing(
+    path: Path, command: str, config: Mapping[str, Any], resume: bool, overwrite: bool, extendable: set[str]
+) -> None:
+    if not path.is_dir():
+        raise InputError(f"--out {path} is a file; give a folder")
+    entries = {entry.name for entry in path.iterdir()}
+    if not entries:
+        return
+    if "config.json" not in entries:
+        raise InputError(f"--out {path} holds files that are no run of divkd; give an empty or a new folder")
+    if overwrite:
+        return
+    state = "a finished run" if "results.json" in entries else "an unfinished run"
+    if not resume:
+        raise InputError(
+            f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
+        )
+    found = read_json(path / "config.json")
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise InputError(f"{path / 'config.json'} is no run's configuration; give another folder or --overwrite")
+    if found.get("command") != command:
+        raise InputError(f"--out {path} holds a run of '{found.get('command')}', not of '{command}'; give its own")
+    old = found["config"]
+    for key in sorted((set(config) | set(old)) - extendable):
+        if config.get(key) != old.get(key):
+            raise InputError(
+                f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
+                f"repeat the first with --config {path / 'config.json'}, or give another --out"
+            )
+
+
+def environment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result depends on beside its configuration: versions, device, threads, source revision."""
+    versions = {"divkd": __version__, "python": platform.python_version()}
+    versions |= {package: metadata.version(package) for package in PACKAGES}
+    return {
+        "seeds": config.get("seeds"),
+        "versions": versions,
+        "device": device_name(str(config.get("device", "cpu"))),
+        "cores": os.cpu_count(),
+        "git_revision": git_revision(),
+    }
+
+
+def device_name(device: str) -> str:
+    """The hardware behind `device`, in words."""
+    if device.startswith("cuda"):
+        import torch
+
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{device}: {names[0] if names else platform.machine()}"
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree that runs, with `+changes` where files differ; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,21 @@
+"""Mean, spread and count of a number over seeds."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def summarise(values: Iterable[float]) -> dict[str, Any]:
+    """{mean, std, n}: the sample standard deviation (n - 1 in the denominator), null where n < 2 leaves no spread."""
+    array = np.array(list(values), dtype=np.float64)
+    spread = float(array.std(ddof=1)) if array.size > 1 else None
+    return {"mean": float(array.mean()), "std": spread, "n": int(array.size)}
+
+
+def show(summary: dict[str, Any], digits: int = 3) -> str:
+    """`summary` as text, e.g. ``0.464 ± 0.005``; a single run shows no spread, an infinite mean shows as inf."""
+    if summary["mean"] is None:
+        return "inf"
+    spread = "" if summary["std"] is None else f" ± {summary['std']:.{digits}f}"
+    return f"{summary['mean']:.{digits}f}{spread}"
