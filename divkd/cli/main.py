@@ -1,0 +1,65 @@
+"""Entry point: the command tree, and how a command that fails ends.
+
+Nothing heavy is imported here: ``divkd --help`` answers before torch would have been found.
+"""
+
+import sys
+
+import click
+
+from divkd import __version__
+from divkd.cli.figures import figures
+from divkd.cli.simulate import simulate
+from divkd.cli.train import train
+from divkd.shared.errors import InputError, RunError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="divkd")
+def cli() -> None:
+    """Why do ensembles of neural networks work, and can one cheap network keep what they know?
+
+    The theory is simulated, the practice is trained, and the two are set side by side.
+    """
+
+
+cli.add_command(simulate)
+cli.add_command(train)
+cli.add_command(figures)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; whatever goes wrong is told in one line."""
+    try:
+        cli.main(arguments, prog_name="divkd", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _end(error.format_message(), 2)
+    except InputError as error:
+        return _end(str(error), 2)
+    except RunError as error:
+        return _end(str(error), 1)
+    except MemoryError:
+        return _end("out of memory; what is finished is kept: lower --members or --batch-size, then --resume", 1)
+    except OSError as error:
+        return _end(f"{error}; what is finished is kept: mend that, then --resume", 1)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _end("interrupted; --resume goes on from here", 130)
+    except RuntimeError as error:
+        # torch reports a full device or host as a RuntimeError; any other one is a bug and shows its traceback.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _end("out of memory; what is finished is kept: lower --members or --batch-size, then --resume", 1)
+    return 0
+
+
+def _end(message: str, code: int) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,104 @@
+"""Options that commands share, and how preset, --config and options become one configuration."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from divkd.shared.errors import InputError, unknown
+from divkd.shared.files import read_json
+
+Config = TypeVar("Config")
+Command = Callable[..., Any]
+
+
+class Seeds(click.ParamType):
+    """Whole numbers, comma-separated: ``0,1,2``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the text, or fail with what is allowed."""
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not allowed; give whole numbers, comma-separated, e.g. 0,1,2", param, ctx)
+
+
+def common(presets: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """The options of every command that makes a run."""
+    options = [
+        click.option("--preset", metavar="|".join(presets), help="Where the values that you do not give come from."),
+        click.option("--seeds", type=Seeds(), metavar="N,N,...", help="One whole experiment a seed, e.g. 0,1,2."),
+        click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
+        click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"),
+        click.option(
+            "--config", type=click.Path(path_type=Path), metavar="FILE", help="Repeat a run: RUN/config.json."
+        ),
+        click.option(
+            "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run directory. [default: runs/...]"
+        ),
+        click.option(
+            "--resume", is_flag=True, help="Go on with the run in --out; with more seeds or members, add them."
+        ),
+        click.option("--overwrite", is_flag=True, help="Delete the run in --out first."),
+    ]
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def resolve(
+    presets: Mapping[str, Config],
+    preset: str | None,
+    file: Path | None,
+    command: str,
+    from_dict: Callable[[Mapping[str, Any]], Config],
+    default: str,
+    given: Mapping[str, Any],
+) -> Config:
+    """The configuration: the preset's values or the file's, then what was given (not None) on the command line."""
+    if file is not None:
+        if preset is not None:
+            raise InputError("--preset and --config both give every value; give one of the two")
+        content = read_json(file)
+        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+            raise InputError(f"--config {file} is no run's config.json; give the one in a run directory")
+        if content.get("command") != command:
+            raise InputError(
+                f"--config {file} is of '{content.get('command')}', not of '{command}'; give one of its own"
+            )
+        base = from_dict(content["config"])
+    else:
+        name = preset or default
+        if name not in presets:
+            raise unknown("preset", name, presets)
+        base = presets[name]
+    values = {key: value for key, value in given.items() if value is not None}
+    return dataclasses.replace(base, **values)  # type: ignore[type-var]
+
+
+def check_device(device: str | None) -> str:
+    """`device` if it is there; without one, the first GPU or else the CPU. Raises `InputError`."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise InputError(f"--device {device} is not allowed; give cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; give --device cpu")
+    return device
+
+
+def run_folder(out: Path | None, command: str, preset: str) -> Path:
+    """`out`, or a fresh folder under runs/ named after the command, the preset and the time."""
+    return out or Path("runs") / f"{command}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"

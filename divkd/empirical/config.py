@@ -1,0 +1,167 @@
+"""What a training run is made of, the presets, and the checks that a configuration passes before anything starts.
+
+Imports no torch: the command line reads this module for ``--help``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from divkd.shared.errors import InputError, unknown
+
+METHODS = ("none", "kd", "gaussian", "ods", "confods")
+STUDENTS = ("batch-ensemble", "single")
+DATASETS = ("digits", "cifar10")
+NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD for one kind of network: epochs, images a batch, learning rate, weight decay, milestones [p, q, s].
+
+    The rate of epoch e (from 1) follows the schedule of Nam et al.'s public code: a linear warm-up from 1 % to 100 %
+    over e < p, full until q, a linear decay to 1 % over q <= e < s, then 1 %. Milestones are shares of the epochs here,
+    so that one preset serves any length; 200 epochs with (.025, .5, .9) are their [5, 100, 180].
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    milestones: tuple[float, float, float]
+
+    def factor(self, epoch: int) -> float:
+        """The learning rate of `epoch` (from 1), as a share of `lr`."""
+        warm, hold, decay = (share * self.epochs for share in self.milestones)
+        if epoch < warm:
+            return 0.01 + 0.99 * (epoch - 1) / (warm - 1)
+        if epoch < hold:
+            return 1.0
+        if epoch < decay:
+            return 1.0 - 0.99 * (epoch - hold) / (decay - hold)
+        return 0.01
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One `divkd train` run: deep-ensemble teachers and the students distilled from them."""
+
+    preset: str
+    dataset: str
+    network: str
+    members: int  # M, of the deep ensemble and of every BatchEnsemble student
+    methods: tuple[str, ...]
+    students: tuple[str, ...]
+    seeds: tuple[int, ...]
+    teacher: Schedule
+    student: Schedule
+    temperature: float  # t of the KD term
+    kd_weight: float  # a: loss = (1 - a) CE + a KD
+    step_size: float  # eta, in pixels of [0, 1]
+    train_images: int | None  # the first so many of the training split; None: all of it
+    crop: int  # zero padding of the random crop, pixels; 0: no crop
+    flip: bool  # random horizontal flip
+    data_dir: str | None = None
+    device: str = "cpu"
+    momentum: float = 0.9
+    rank_one_lr: float = 0.5  # learning rate of the rank-one factors, as a share of the student's
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration that a run's config.json holds under ``config``; raises `InputError` on a misfit."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in fields:
+                raise unknown("parameter", name, sorted(fields))
+        try:
+            parts = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            for name in ("teacher", "student"):
+                schedule = dict(parts[name])
+                parts[name] = Schedule(**{**schedule, "milestones": tuple(schedule["milestones"])})
+            config = cls(**parts)
+            config.validate()
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the configuration is incomplete or of the wrong type ({error}); give a whole one"
+            ) from error
+        return config
+
+    def validate(self) -> None:
+        """Raise `InputError` for the first value that is not allowed."""
+        _choice("data set", self.dataset, DATASETS)
+        _choice("network", self.network, NETWORKS)
+        for method in self.methods:
+            _choice("method", method, METHODS)
+        for student in self.students:
+            _choice("student", student, STUDENTS)
+        _need(1 <= self.members <= 64, "--members", self.members, "a whole number from 1 to 64")
+        _need(len(self.seeds) > 0, "--seeds", "", "at least one seed, e.g. --seeds 0,1,2")
+        _need(all(0 <= seed < 2**31 for seed in self.seeds), "--seeds", self.seeds, "whole numbers from 0 to 2^31 - 1")
+        for name, values in (("seeds", self.seeds), ("method", self.methods), ("student", self.students)):
+            _need(len(set(values)) == len(values), f"--{name}", values, "each value once")
+        for schedule in (self.teacher, self.student):
+            _need(1 <= schedule.epochs <= 100_000, "--epochs", schedule.epochs, "a whole number from 1 to 100000")
+            _need(2 <= schedule.batch_size <= 65_536, "--batch-size", schedule.batch_size, "2 to 65536 images")
+            _need(0 < schedule.lr < math.inf, "--lr", schedule.lr, "a finite number above 0, e.g. 0.1")
+            _need(0 <= schedule.weight_decay < math.inf, "weight_decay", schedule.weight_decay, "a number from 0")
+            p, q, s = schedule.milestones
+            _need(0 <= p <= q <= s <= 1, "milestones", schedule.milestones, "rising shares of the epochs, 0 to 1")
+        _need(0 < self.temperature < math.inf, "temperature", self.temperature, "a finite number above 0")
+        _need(0 <= self.kd_weight <= 1, "kd_weight", self.kd_weight, "a number from 0 to 1")
+        _need(0 <= self.step_size <= 1, "step_size", self.step_size, "a number from 0 to 1 (pixels are in [0, 1])")
+        _need(0 <= self.momentum < 1, "momentum", self.momentum, "a number from 0 to below 1")
+        _need(0 <= self.rank_one_lr < math.inf, "rank_one_lr", self.rank_one_lr, "a number from 0")
+        _need(0 <= self.crop <= 16, "crop", self.crop, "0 (no crop) to 16 pixels")
+        _need(self.train_images is None or self.train_images >= 2, "train_images", self.train_images, "2 or more")
+
+
+def _choice(kind: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown(kind, value, allowed)
+
+
+def _need(holds: bool, name: str, value: object, allowed: str) -> None:
+    # `holds` is written so that NaN fails it.
+    if not holds:
+        raise InputError(f"{name} {value} is not allowed; give {allowed}")
+
+
+# Teachers of `smoke` and `cpu` must fit their training images: that is the regime which the paper is about.
+PRESETS = {
+    "smoke": TrainConfig(
+        preset="smoke",
+        dataset="digits",
+        network="resnet8",
+        members=3,
+        methods=("kd", "ods"),
+        students=("batch-ensemble", "single"),
+        seeds=(0,),
+        teacher=Schedule(10, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
+        student=Schedule(10, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
+        temperature=4.0,
+        kd_weight=0.9,
+        step_size=1 / 255,
+        train_images=None,
+        crop=1,
+        flip=False,
+    ),
+    "cpu": TrainConfig(
+        preset="cpu",
+        dataset="cifar10",
+        network="resnet8",
+        members=4,
+        methods=METHODS,
+        students=STUDENTS,
+        seeds=(0,),
+        teacher=Schedule(80, 64, 0.1, 4e-4, (0.05, 0.5, 0.9)),
+        student=Schedule(80, 64, 0.1, 4e-4, (0.05, 0.5, 0.9)),
+        temperature=4.0,
+        kd_weight=0.9,
+        step_size=1 / 255,
+        train_images=1000,
+        crop=0,
+        flip=True,
+    ),
+}

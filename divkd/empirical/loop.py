@@ -1,0 +1,127 @@
+"""The training loop, one for teachers and students, resumable after every epoch to the same bits on CPU."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from divkd.empirical.config import Schedule
+from divkd.empirical.data import Augmentation, Split, batches, to_float
+from divkd.empirical.ensembles import rank_one
+from divkd.shared.errors import RunError
+from divkd.shared.progress import Progress
+from divkd.shared.run import Run
+from divkd.shared.seeds import rng
+
+# (net, images in [0, 1], labels, generator of this epoch's perturbations) -> (loss, member logits of the clean images)
+Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+
+
+def train(
+    net: nn.Module,
+    loss: Loss,
+    split: Split,
+    augmentation: Augmentation,
+    schedule: Schedule,
+    *,
+    momentum: float,
+    rank_one_lr: float,
+    seed: int,
+    role: str,
+    member: int,
+    name: str,
+    run: Run,
+    progress: Progress,
+) -> float:
+    """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
+
+    After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
+    epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
+    nothing had happened. A finished checkpoint is loaded and nothing is trained.
+
+    Raises `RunError` when the loss is no longer finite; the checkpoint of the last good epoch stays.
+    """
+    factors = rank_one(net)
+    chosen = {id(factor) for factor in factors}
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
+    if factors:
+        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
+    optimiser = torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
+    start, spent = load(net, optimiser, name, run)
+    with progress.task(name, schedule.epochs) as task:
+        task.update(start)
+        for epoch in range(start + 1, schedule.epochs + 1):
+            began = time.perf_counter()
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
+            mean_loss, accuracy = _epoch(
+                net,
+                loss,
+                optimiser,
+                batches(split, augmentation, schedule.batch_size, seed, role, member, epoch),
+                rng(seed, f"{role}/perturb", member, epoch),
+            )
+            if not math.isfinite(mean_loss):
+                raise RunError(
+                    f"{name} diverged in epoch {epoch} (loss {mean_loss}); the checkpoint of epoch {epoch - 1} "
+                    f"is kept; start a new --out with --lr below {schedule.lr}"
+                )
+            spent += time.perf_counter() - began
+            done = epoch == schedule.epochs
+            run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
+            run.save(name, state(net, None if done else optimiser), {"epoch": epoch, "seconds": spent, "done": done})
+            task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
+    net.eval()
+    return spent
+
+
+def _epoch(
+    net: nn.Module,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    epoch_batches: list[tuple[Tensor, Tensor]],
+    generator: np.random.Generator,
+) -> tuple[float, float]:
+    """One pass over the batches; the mean loss and the members' mean accuracy, both by image."""
+    net.train()
+    total, correct, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+    total, correct = total.to(epoch_batches[0][1].device), correct.to(epoch_batches[0][1].device)
+    for images, labels in epoch_batches:
+        value, logits = loss(net, to_float(images), labels, generator)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        optimiser.step()
+        total += value.detach() * len(labels)
+        correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
+        count += len(labels)
+    return float(total) / count, float(correct) / count
+
+
+def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, np.ndarray]:
+    """Weights and buffers of `net` by name, and the optimiser's momentum by parameter under ``momentum/``."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in net.state_dict().items()}
+    if optimiser is not None:
+        for name, parameter in net.named_parameters():
+            arrays[f"momentum/{name}"] = optimiser.state[parameter]["momentum_buffer"].cpu().numpy()
+    return arrays
+
+
+def load(net: nn.Module, optimiser: torch.optim.Optimizer, name: str, run: Run) -> tuple[int, float]:
+    """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one."""
+    found = run.load(name)
+    if found is None:
+        return 0, 0.0
+    arrays, header = found
+    device = next(net.parameters()).device
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    for key, parameter in net.named_parameters():
+        momentum = tensors.pop(f"momentum/{key}", None)
+        if momentum is not None:
+            buffer = torch.empty_like(parameter).copy_(momentum.to(device))  # keeps the parameter's memory format
+            optimiser.state[parameter]["momentum_buffer"] = buffer
+    net.load_state_dict(tensors)
+    return int(header["epoch"]), float(header["seconds"])

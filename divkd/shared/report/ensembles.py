@@ -1,0 +1,86 @@
+"""Figures of a `train` run, from the content of its results.json."""
+
+from pathlib import Path
+from typing import Any
+
+from divkd.shared.report.style import COLOURS, MARKERS, figure, save
+
+MODEL_NAMES = {"deep_ensemble": "deep ensemble", "batch_ensemble": "BatchEnsemble", "single": "single network"}
+
+
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw every figure of the run into `folder` and return the paths."""
+    drawn = [methods(results, folder / "methods.png")]
+    if results["teacher_diversity"]:
+        drawn.append(teacher_diversity(results, folder / "teacher_diversity.png"))
+    return drawn
+
+
+def methods(results: dict[str, Any], path: Path) -> Path:
+    """Test error and calibrated NLL of every student by method, with the deep ensembles as lines to compare with."""
+    students = [row for row in results["summary"] if row["model"] != "deep_ensemble"]
+    names = list(dict.fromkeys(row["method"] for row in students))
+    ladder = [row for row in results["summary"] if row["model"] == "deep_ensemble"]
+    fig, axes = figure(8.0, 3.8, columns=2)
+    for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", "calibrated NLL, nats"), strict=True):
+        for index, model in enumerate(dict.fromkeys(row["model"] for row in students)):
+            rows = [row for row in students if row["model"] == model]
+            ax.errorbar(
+                [names.index(row["method"]) + 0.16 * index - 0.08 for row in rows],
+                [_value(row, key) for row in rows],
+                yerr=[row[key]["std"] or 0 for row in rows],
+                fmt=MARKERS[index],
+                color=COLOURS[index + 1],
+                capsize=3,
+                label=MODEL_NAMES[model],
+            )
+        for row, style in ((ladder[0], ":"), (ladder[-1], "-")):
+            ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=0)
+            label_text = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
+            ax.annotate(
+                label_text, (1, _value(row, key)), (-2, 3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", ha="right", fontsize=8, color="0.35",
+            )  # fmt: skip
+        ax.set_xticks(range(len(names)), names)
+        ax.set_xlim(-0.5, len(names) - 0.5)
+        ax.set_xlabel("distillation method")
+        ax.set_ylabel(label)
+    if students:
+        axes[0].legend(frameon=False, fontsize=8)
+    fig.suptitle(f"{results['dataset']}, {results['network']}, {caption(results)}", fontsize=10)
+    return save(fig, path)
+
+
+def teacher_diversity(results: dict[str, Any], path: Path) -> Path:
+    """The teachers' pairwise KL on training images, clean and perturbed; one marker a seed."""
+    kinds = ("clean", "gaussian", "ods", "confods")
+    fig, (ax,) = figure(4.8, 3.4)
+    for index, found in enumerate(results["teacher_diversity"]):
+        ax.plot(
+            range(len(kinds)),
+            [found[kind] for kind in kinds],
+            marker=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            linewidth=0.8,
+            label=f"seed {found['seed']}",
+        )
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(kinds)), kinds)
+    ax.set_xlabel("training images, moved by")
+    ax.set_ylabel("teachers' pairwise KL, nats")
+    ax.legend(frameon=False, fontsize=8)
+    train_acc = min(row["train_acc"]["mean"] for row in results["summary"] if row["model"] == "deep_ensemble")
+    ax.set_title(f"{results['dataset']}, teachers' train accuracy {train_acc:.3f}", fontsize=10)
+    return save(fig, path)
+
+
+def caption(results: dict[str, Any]) -> str:
+    """How many images and seeds stand behind a figure."""
+    seeds = len(results["seeds"])
+    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
+    return f"{results['split']['train']} training and {results['split']['test']} test images, {spread}"
+
+
+def _value(row: dict[str, Any], key: str) -> float:
+    mean: float = row[key]["mean"]
+    return 1 - mean if key == "acc" else mean
