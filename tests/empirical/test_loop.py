@@ -1,0 +1,191 @@
+"""The loop: its arithmetic, its resume, its schedule, and what it does when the loss is lost."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from divkd.empirical import loop
+from divkd.empirical.config import PRESETS, Schedule, TrainConfig
+from divkd.empirical.data import Augmentation, load
+from divkd.empirical.ensembles import DeepEnsemble
+from divkd.empirical.experiment import run_training, summary
+from divkd.empirical.loop import train
+from divkd.empirical.losses import cross_entropy
+from divkd.empirical.networks import build
+from divkd.shared.errors import InputError, RunError
+from divkd.shared.progress import Progress
+from divkd.shared.run import open_run
+
+QUIET = Progress(quiet=True)
+
+
+def tiny(**changes):
+    smoke = PRESETS["smoke"]
+    short = dataclasses.replace(smoke.teacher, epochs=3)
+    base = {"members": 2, "teacher": short, "student": short, "train_images": 130, "methods": ("confods",)}
+    return dataclasses.replace(smoke, **{**base, **changes})
+
+
+def experiment(config, path, **flags):
+    data = load(config.dataset, None, False, config.train_images)
+    run = open_run(path, "train cifar", dataclasses.asdict(config), extendable=("seeds", "members", "methods"), **flags)
+    results = run_training(config, data, run, QUIET)
+    run.finish(results)
+    return results
+
+
+def weights(path):
+    return {file.name: file.read_bytes() for file in (path / "checkpoints").glob("*.safetensors")}
+
+
+def rows(results):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in results["rows"]]
+
+
+def arrays(path):
+    """Every checkpoint's arrays, bytes for bytes (the headers hold seconds, which differ)."""
+    from safetensors.numpy import load_file
+
+    return {
+        f"{file.stem}/{key}": value.tobytes()
+        for file in sorted((path / "checkpoints").glob("*.safetensors"))
+        for key, value in load_file(file).items()
+    }
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code catches it."""
+
+
+@pytest.mark.parametrize("moment", [2, 7, 17])
+def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch, moment):
+    """Killed inside optimiser step `moment` (of a teacher's second epoch, another's third, a student's first)."""
+    config = tiny(train_images=100)
+    whole = experiment(config, tmp_path / "whole")
+    steps, step = iter(range(1000)), torch.optim.SGD.step
+
+    def interrupted(self, *args, **kwargs):
+        if next(steps) == moment:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", interrupted)
+        with pytest.raises(Killed):
+            experiment(config, tmp_path / "killed")
+    resumed = experiment(config, tmp_path / "killed", resume=True)
+    assert arrays(tmp_path / "whole") == arrays(tmp_path / "killed")
+    assert rows(whole) == rows(resumed)
+
+
+def test_more_members_and_methods_train_only_what_is_missing(tmp_path, monkeypatch):
+    experiment(tiny(), tmp_path / "run")
+    before = weights(tmp_path / "run")
+    trained = []
+    monkeypatch.setattr(loop, "_epoch", lambda *args, _epoch=loop._epoch: (trained.append(1), _epoch(*args))[1])
+    results = experiment(tiny(members=3, methods=("confods", "none")), tmp_path / "run", resume=True)
+    after = weights(tmp_path / "run")
+    assert all(after[name] == content for name, content in before.items())
+    # One teacher, the BatchEnsembles of 3 by both methods, the single networks from 3: 3 epochs each.
+    assert len(trained) == 3 * 5
+    sizes = [row["members"] for row in results["rows"] if row["model"] == "deep_ensemble"]
+    assert sizes == [1, 2, 3]
+
+
+def test_a_teacher_is_the_same_bits_whatever_the_number_of_members(tmp_path):
+    few, many = tmp_path / "few", tmp_path / "many"
+    experiment(tiny(members=1, students=()), few)
+    experiment(tiny(members=3, students=()), many)
+    assert weights(few).keys() <= weights(many).keys()
+    assert {k: v for k, v in arrays(many).items() if k.startswith("seed0-teacher0")} == arrays(few)
+
+
+def test_the_first_step_is_sgd_by_hand(tmp_path):
+    """One step from rest: w - lr (grad + decay w), for plain weights; w - lr/2 grad, for rank-one factors."""
+    from divkd.empirical.ensembles import rank_one, to_batch_ensemble
+
+    torch.manual_seed(0)
+    data = load("digits", None, False, 64)
+    schedule = Schedule(1, 64, 0.1, 0.01, (0, 0.5, 1.0))
+    net = to_batch_ensemble(build("resnet8", 10, data.mean, data.std, np.random.default_rng(0)), 2, seed=0)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    gradients = {}
+
+    def loss(net, x, y, _):
+        logits = net(x)
+        value = cross_entropy(logits, y)
+        for (name, _), g in zip(
+            net.named_parameters(), torch.autograd.grad(value, list(net.parameters()), retain_graph=True), strict=True
+        ):
+            gradients[name] = g
+        return value, logits
+
+    run = open_run(tmp_path / "run", "test", {})
+    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "student", "member": 0}
+    train(net, loss, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run, progress=QUIET)
+    factors = {id(factor) for factor in rank_one(net)}
+    lr = 0.1 * schedule.factor(1)
+    for name, after in net.named_parameters():
+        w, g = before[name], gradients[name]
+        expected = w - lr / 2 * g if id(after) in factors else w - lr * (g + 0.01 * w)
+        torch.testing.assert_close(after.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_divergence_stops_names_the_epoch_and_keeps_the_last_good_checkpoint(tmp_path):
+    data = load("digits", None, False, 64)
+    net = DeepEnsemble([build("resnet8", 10, data.mean, data.std, np.random.default_rng(0))])
+    run = open_run(tmp_path / "run", "test", {})
+    epochs = iter([1.0, 1.0, math.nan])
+
+    def loss(net, x, y, _):
+        logits = net(x)
+        return cross_entropy(logits, y) * next(epochs), logits
+
+    schedule = Schedule(5, 64, 0.1, 0, (0, 0.5, 1.0))
+    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "teacher", "member": 0}
+    with pytest.raises(RunError, match=r"diverged in epoch 3.*--lr below 0\.1"):
+        train(net, loss, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run, progress=QUIET)
+    kept, header = run.load("x")
+    assert header["epoch"] == 2
+    assert all(np.isfinite(value).all() for value in kept.values())
+
+
+def test_the_schedule_is_the_published_one():
+    """[5, 100, 180] of 200 epochs: warm-up from 1 %, full rate, linear decay, 1 %."""
+    schedule = Schedule(200, 512, 0.4, 4e-4, (0.025, 0.5, 0.9))
+    published = {1: 0.01, 2: 0.2575, 4: 0.7525, 5: 1.0, 99: 1.0, 100: 1.0, 140: 0.505, 180: 0.01, 200: 0.01}
+    for epoch, factor in published.items():
+        assert schedule.factor(epoch) == pytest.approx(factor)
+
+
+def test_a_configuration_survives_json():
+    config = PRESETS["cpu"]
+    assert TrainConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    for broken in ({"members": 2}, {**dataclasses.asdict(config), "teacher": {}}, {"memebers": 2}):
+        with pytest.raises(InputError):
+            TrainConfig.from_dict(broken)
+
+
+def test_summary_is_mean_and_sample_deviation_over_seeds():
+    base = dict.fromkeys(("acc", "nll", "brier", "ece", "temperature", "cal_nll", "cal_brier", "cal_ece"), 1.0)
+    base |= {"pairwise_kl": 0.0, "train_acc": 1.0, "params": 5, "seconds": 1.0}
+    table = [
+        {**base, "model": "single", "method": "kd", "members": 1, "seed": seed, "acc": acc}
+        for seed, acc in ((0, 0.4), (1, 0.6))
+    ]
+    (line,) = summary(table)
+    assert line["acc"] == {"mean": 0.5, "std": pytest.approx(0.1414, abs=1e-4), "n": 2}
+    assert summary(table[:1])[0]["acc"]["std"] is None
+
+
+@pytest.mark.slow
+def test_smoke_preset_learns_the_digits(tmp_path):
+    """Teachers fit, ensembling helps or does not hurt much, and every student is far above chance."""
+    results = experiment(PRESETS["smoke"], tmp_path / "run")
+    by = {(row["model"], row["method"], row["members"]): row for row in results["rows"]}
+    assert by["deep_ensemble", "none", 1]["train_acc"] > 0.98
+    assert all(row["acc"] > 0.9 for row in results["rows"])
