@@ -1,0 +1,38 @@
+# The two commands of the README, and what CI runs beside them. PYTHON and VENV can be given: make VENV=/some/where test
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs/demo
+BIN := $(VENV)/bin
+
+.PHONY: install demo test slow gpu lint types bench
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/divkd simulate multiview --preset quick --out $(RUNS)/theory --overwrite
+	$(BIN)/divkd train cifar --preset smoke --device cpu --out $(RUNS)/practice --overwrite
+	$(BIN)/divkd figures $(RUNS)/theory $(RUNS)/practice --out $(RUNS)/figures
+
+test: install
+	$(BIN)/python -m pytest
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+bench: install
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

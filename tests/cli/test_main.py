@@ -1,0 +1,168 @@
+"""The command line: bad input is one line and exit code 2, failures are 1, and nothing is lost."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from divkd.cli.main import run
+from divkd.empirical import config as training
+from divkd.shared.errors import RunError
+from divkd.theory import config as theory
+
+
+@pytest.fixture(autouse=True)
+def small_presets(monkeypatch, tmp_path):
+    """The real presets, cut to seconds; and a working folder of its own, as --out has a default."""
+    smoke = training.PRESETS["smoke"]
+    short = dataclasses.replace(smoke.teacher, epochs=1)
+    changes = {"teacher": short, "student": short, "members": 2, "train_images": 130}
+    monkeypatch.setitem(training.PRESETS, "smoke", dataclasses.replace(smoke, **changes))
+    monkeypatch.chdir(tmp_path)
+
+
+BAD = [
+    ("train cifar --method odds", "unknown method 'odds'", "did you mean 'ods'"),
+    ("train cifar --network resnet9", "unknown network 'resnet9'", "resnet32"),
+    ("train cifar --student twins", "unknown student 'twins'", "single"),
+    ("train cifar --dataset mnist", "unknown data set 'mnist'", "digits"),
+    ("train cifar --preset smok", "unknown preset 'smok'", "did you mean 'smoke'"),
+    ("train cifar --members 0", "--members 0", "1 to 64"),
+    ("train cifar --members two", "'two'", "integer"),
+    ("train cifar --lr -0.1", "--lr -0.1", "above 0"),
+    ("train cifar --lr nan", "--lr nan", "above 0"),
+    ("train cifar --lr inf", "--lr inf", "finite"),
+    ("train cifar --epochs -3", "--epochs -3", "from 1"),
+    ("train cifar --batch-size 1", "--batch-size 1", "2 to"),
+    ("train cifar --seeds 0,x", "'0,x'", "0,1,2"),
+    ("train cifar --seeds 0,0", "(0, 0)", "once"),
+    ("train cifar --seeds -1", "-1", "from 0"),
+    ("train cifar --method kd --method kd", "('kd', 'kd')", "once"),
+    ("train cifar --device cuda:99", "--device cuda:99", "--device cpu"),
+    ("train cifar --device tpu", "--device tpu", "cpu, cuda"),
+    ("train cifar --dataset cifar10", "--data-dir", "--download"),
+    ("train cifar --dataset cifar10 --data-dir nowhere", "nowhere", "--download"),
+    ("train cifar --config absent.json", "absent.json", "existing"),
+    ("train cifar --config absent.json --preset smoke", "--preset", "--config"),
+    ("train cifar --resume --overwrite", "--resume", "one of the two"),
+    ("simulate multiview --members 0", "members 0", "at least 1"),
+    ("simulate multiview --engine limitt", "unknown engine 'limitt'", "did you mean 'limit'"),
+    ("simulate multiview --dimension 100", "--dimension", "--engine dense"),
+    ("simulate multiview --device cuda", "cuda", "--engine dense"),
+    ("simulate multiview --preset slow", "unknown preset 'slow'", "quick"),
+    ("simulate multivew", "multivew", "No such command"),
+    ("figures absent", "absent", "results.json"),
+    ("figures", "simulate multiview", "--out RUN"),
+]
+
+
+@pytest.mark.parametrize(("line", "value", "mend"), BAD)
+def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(line, value, mend, capsys, tmp_path):
+    assert run(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert value in err
+    assert mend in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path):
+    command = "train cifar --preset smoke --device cpu --out run".split()
+    assert run(command) == 0
+    assert "batch_ensemble" in capsys.readouterr().out
+    folder = tmp_path / "run"
+    results = json.loads((folder / "results.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["dataset"] == results["dataset"] == "digits"
+    assert results["network"] == "resnet8"
+    assert results["split"]["test"] == 400
+    kinds = [(row["model"], row["method"], row["members"]) for row in results["rows"]]
+    assert kinds == [
+        ("deep_ensemble", "none", 1),
+        ("deep_ensemble", "none", 2),
+        ("batch_ensemble", "kd", 2),
+        ("batch_ensemble", "ods", 2),
+        ("single", "kd", 1),
+        ("single", "ods", 1),
+    ]
+    numbers = "acc nll brier ece temperature cal_nll cal_brier cal_ece pairwise_kl train_acc params seconds".split()
+    for row, line in zip(results["rows"], results["summary"], strict=True):
+        assert all(np.isfinite(row[key]) for key in numbers)
+        assert all(line[key] == {"mean": row[key], "std": None, "n": 1} for key in numbers)
+        assert 0 <= row["acc"] <= 1
+    pictures = {path.name for path in (folder / "figures").iterdir()}
+    assert pictures == {"methods.png", "teacher_diversity.png"}
+    checkpoints = {path.stem for path in (folder / "checkpoints").iterdir()}
+    assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch-ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
+    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {"epoch", "row"} == set(events)
+
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(command) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert run(["train", "cifar", "--config", "run/config.json", "--out", "again"]) == 0
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    for one, other in zip(results["rows"], again["rows"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsys, tmp_path):
+    quick = dataclasses.replace(theory.PRESETS["quick"], train_samples=300, test_samples=200, members=3)
+    monkeypatch.setitem(theory.PRESETS, "quick", quick)
+    assert run("simulate multiview --preset quick --out theory".split()) == 0
+    assert "single-view" in capsys.readouterr().out
+    results = json.loads((tmp_path / "theory" / "results.json").read_text())
+    for claim in ("single", "ensemble"):
+        for kind in ("train_error", "multi_view_error", "single_view_error"):
+            assert results["claims"][claim][kind].keys() == {"mean", "std", "n"}
+    sizes = [row["members"] for row in results["claims"]["ensemble"]["by_members"]]
+    assert sizes == [1, 2, 3]
+    assert {"view_strengths.png", "error_by_members.png"} == {p.name for p in (tmp_path / "theory/figures").iterdir()}
+    assert run("train cifar --preset smoke --method kd --device cpu --out practice".split()) == 0
+    assert run("figures practice theory --out pictures".split()) == 0
+    assert (tmp_path / "pictures" / "ensemble_gain.png").stat().st_size > 10_000
+    assert run("figures theory theory".split()) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (RunError("teacher 0 diverged"), 1, "diverged"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (MemoryError(), 1, "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), 1, "out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_while_running_are_one_line_and_keep_what_is_finished(
+    monkeypatch, capsys, tmp_path, failure, code, words
+):
+    from divkd.empirical import experiment
+
+    real, calls = experiment.train, iter(range(100))
+
+    def failing(*args, **kwargs):
+        if next(calls) == 1:
+            raise failure
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(experiment, "train", failing)
+    assert run("train cifar --preset smoke --device cpu --out run".split()) == code
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("Error: ")
+    assert words in err
+    assert (tmp_path / "run/checkpoints/seed0-teacher0.safetensors").exists()
+    assert not (tmp_path / "run/results.json").exists()
+
+
+def test_help_imports_nothing_heavy():
+    """`divkd --help` in a fresh interpreter loads neither torch nor numba nor matplotlib."""
+    heavy = "{'torch', 'torchvision', 'numba', 'numpy', 'matplotlib', 'sklearn', 'scipy'}"
+    code = f"import sys; from divkd.cli.main import run; run(['--help']); assert not {heavy} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
