@@ -1,0 +1,154 @@
+"""What a simulation of the multi-view theory depends on, with the finite-size regimes that were measured to hold.
+
+Imports nothing heavy: the command line reads this module for ``--help``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from divkd.shared.errors import InputError, unknown
+
+ENGINES = ("limit", "dense")
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MultiViewConfig:
+    """One simulation: the distribution, the network, the descent and the machine. Symbols are those of the paper.
+
+    Allen-Zhu and Li, arXiv 2012.09816. Weights and strengths are in units of varrho, the width of the smoothed
+    part of the activation, so that `init_scale` is sigma_0 / varrho and outputs are varrho times a sum of
+    activations.
+    """
+
+    preset: str = "default"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    members: int = 10  # M: independent networks a seed; ensembles of 1..M are made of them
+    engine: str = "limit"  # limit: the exact d -> infinity limit; dense: weights and patches in R^d
+    device: str = "cpu"  # of the dense engine; the limit engine runs on the CPU
+    dimension: int = 1000  # d, of the dense engine alone
+
+    # the multi-view distribution
+    classes: int = 10  # k
+    patches: int = 24  # P: patches of a sample
+    train_samples: int = 1200  # N, single-view samples included
+    test_samples: int = 2000  # fresh samples of either kind, multi-view and single-view
+    single_views: int = 1  # single-view training samples per (class, view); mu = 2 k single_views / N
+    expected_others: float = 3.0  # s: another class's feature is present with probability s / k
+    own_patches: int = 3  # C_p: patches that share the weight of an own view
+    own_weight: Interval = (1.0, 1.2)  # sum of z_p over an own view's patches
+    other_weight: Interval = (0.3, 0.4)  # z of another class's feature in a multi-view sample, in one patch
+    other_weight_single: Interval = (0.2, 0.3)  # Gamma: the same in a single-view sample
+    missing_weight: Interval = (0.1, 0.15)  # rho: z of the own view that a single-view sample lacks, in one patch
+    noise: float = 0.5  # nu: norm of a patch's noise, nu^2 = sigma_p^2 d
+
+    # the network
+    neurons: int = 8  # m: neurons a class
+    power: int = 3  # q: the activation is z^q / q below 1 and linear above
+    init_scale: float = 1e-3  # sigma_0 / varrho
+    logit_scale: float = 3.0  # varrho
+
+    # the descent
+    trust: float = 0.3  # delta: largest relative change of a feature coordinate in a step
+    trust_cap: float = 2.0  # coordinates above this move by at most trust * trust_cap a step
+    noise_trust: float = 0.3  # dn: a training patch's <w, xi> moves by at most trust / noise_trust a step
+    max_steps: int = 5000  # a member that has not fitted its data by then ends the run
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration that a run's config.json holds under ``config``; raises `InputError` on unknown fields."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in fields:
+                raise unknown("parameter", name, sorted(fields))
+        config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        config.validate()
+        return config
+
+    def validate(self) -> None:
+        """Raise `InputError` at the first value that the simulation cannot work with."""
+        if self.engine not in ENGINES:
+            raise unknown("engine", str(self.engine), ENGINES)
+        if not isinstance(self.seeds, tuple) or not self.seeds:
+            raise InputError(f"seeds {self.seeds!r}: one or more whole numbers are needed; give --seeds 0,1,2")
+        for seed in self.seeds:
+            _whole("seeds", seed, 0)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds {self.seeds!r}: a seed counts once; leave the repeated ones out")
+        for name, least in WHOLE.items():
+            _whole(name, getattr(self, name), least)
+        for name in POSITIVE:
+            _positive(name, getattr(self, name))
+        for name in INTERVALS:
+            _interval(name, getattr(self, name))
+        if self.expected_others > self.classes:
+            raise InputError(
+                f"expected_others {self.expected_others} is s in the probability s / k; "
+                f"at most classes = {self.classes} is possible: lower it"
+            )
+        if self.init_scale >= 1:
+            raise InputError(f"init_scale {self.init_scale} is sigma_0 / varrho and must be far below 1; try 0.001")
+        if self.train_samples < 2 * self.classes * self.single_views + 2 * self.classes:
+            raise InputError(
+                f"train_samples {self.train_samples} leaves under two multi-view samples a class beside the "
+                f"{2 * self.classes * self.single_views} single-view ones; raise it or lower single_views"
+            )
+        if 2 * self.own_patches > self.patches:
+            raise InputError(
+                f"patches {self.patches} cannot hold two views of own_patches {self.own_patches} patches; raise patches"
+            )
+        if self.engine == "dense" and self.dimension < 2 * self.classes:
+            raise InputError(
+                f"dimension {self.dimension} has no room for {2 * self.classes} orthonormal features; raise it"
+            )
+        if not isinstance(self.device, str) or self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"device {self.device!r}: cpu, cuda or cuda:<number> are possible; give --device cpu")
+        if self.engine == "limit" and self.device != "cpu":
+            raise InputError(
+                f"device {self.device!r}: the limit engine runs on cpu; give --device cpu or --engine dense"
+            )
+
+
+WHOLE = {
+    "members": 1,
+    "dimension": 1,
+    "classes": 2,
+    "patches": 2,
+    "train_samples": 1,
+    "test_samples": 1,
+    "single_views": 0,
+    "own_patches": 1,
+    "neurons": 1,
+    "power": 2,
+    "max_steps": 1,
+}
+POSITIVE = (
+    "expected_others", "noise", "init_scale", "logit_scale", "trust", "trust_cap", "noise_trust"
+)  # fmt: skip
+INTERVALS = ("own_weight", "other_weight", "other_weight_single", "missing_weight")
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} {value!r}: a whole number of at least {least} is needed")
+
+
+def _positive(name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise InputError(f"{name} {value!r}: a number above 0 is needed")
+
+
+def _interval(name: str, value: object) -> None:
+    numbers = isinstance(value, tuple) and len(value) == 2 and all(isinstance(x, (int, float)) for x in value)
+    if not numbers or not 0 <= value[0] <= value[1] < math.inf:  # type: ignore[index]
+        raise InputError(f"{name} {value!r}: two numbers low,high with 0 <= low <= high are needed")
+
+
+# TODO regime
+PRESETS: dict[str, MultiViewConfig] = {
+    "quick": MultiViewConfig(preset="quick", seeds=(0,), members=4, train_samples=600, test_samples=1000),
+    "default": MultiViewConfig(),
+}

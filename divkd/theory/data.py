@@ -1,0 +1,98 @@
+"""The multi-view distribution: which feature sits in which patch, and with what weight."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from divkd.shared.errors import InputError
+from divkd.shared.seeds import rng
+from divkd.theory.config import Interval, MultiViewConfig
+
+NOISE = -1  # in `Samples.feature`: a patch without a feature
+MAX_REDRAWN = 0.01
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples as the network meets them: x_p = z_p v_(feature of p) + xi_p.
+
+    The noise xi_p is not here: the limit engine keeps only its products with the weights, the dense engine draws it.
+    """
+
+    labels: np.ndarray  # (N,) y
+    views: np.ndarray  # (N,) the drawn own view, 0 or 1; NOISE for a multi-view sample, which shows both
+    feature: np.ndarray  # (N, P) 2 * class + view of the feature in the patch, or NOISE
+    weight: np.ndarray  # (N, P) z_p, float32, 0 in a patch without a feature
+    redrawn: int  # samples that were drawn again because their features needed more than P patches
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def training_samples(config: MultiViewConfig, seed: int) -> Samples:
+    """N samples of which the last 2 k `single_views` are single-view: the same number for every (class, view)."""
+    generator = rng(seed, "train")
+    pairs = np.tile(np.arange(2 * config.classes), config.single_views)
+    labels = generator.integers(config.classes, size=config.train_samples - len(pairs))
+    views = np.full(len(labels), NOISE)
+    return _draw(config, generator, np.concatenate([labels, pairs // 2]), np.concatenate([views, pairs % 2]))
+
+
+def test_samples(config: MultiViewConfig, seed: int, kind: str) -> Samples:
+    """Fresh samples that all show two views (`kind` "multi") or one (`kind` "single")."""
+    generator = rng(seed, f"test/{kind}")
+    labels = generator.integers(config.classes, size=config.test_samples)
+    views = generator.integers(2, size=config.test_samples)
+    return _draw(config, generator, labels, views if kind == "single" else np.full_like(views, NOISE))
+
+
+def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.ndarray, views: np.ndarray) -> Samples:
+    """Draw V(X), the weights and the patches, following Allen-Zhu and Li, Definition of D.
+
+    V(X) holds both views of y and every other class's feature with probability s / k. An own view's weight is
+    spread evenly over C_p patches. Another class's feature, and the own view that a single-view sample lacks,
+    show in one patch: the definition's z_p >= 0 may vanish on some of a feature's patches.
+    """
+    count, features = len(labels), 2 * config.classes
+    own = np.arange(features)[None, :] // 2 == labels[:, None]
+    single = views != NOISE
+    missing = single[:, None] & (np.arange(features)[None, :] == (2 * labels + 1 - views)[:, None])
+    copies = np.where(own & ~missing, config.own_patches, 1)
+
+    present = own.copy()
+    pending = np.arange(count)
+    redrawn = 0
+    while len(pending):
+        others = generator.random((len(pending), features)) < config.expected_others / config.classes
+        present[pending] = own[pending] | others
+        pending = pending[(copies * present).sum(1)[pending] > config.patches]
+        redrawn += len(pending)
+        if redrawn > max(MAX_REDRAWN * count, 1):
+            raise InputError(
+                f"patches {config.patches}: the features of more than {MAX_REDRAWN:.0%} of the samples do not fit; "
+                f"raise patches, or lower expected_others ({config.expected_others}) or own_patches"
+            )
+
+    weight = _uniform(generator, config.other_weight, (count, features))
+    weight[single] = _uniform(generator, config.other_weight_single, (int(single.sum()), features))
+    weight[own] = _uniform(generator, config.own_weight, (int(own.sum()),))
+    weight[missing] = _uniform(generator, config.missing_weight, (int(missing.sum()),))
+
+    # patches are exchangeable: the occupied ones are the first of a random order
+    order = generator.random((count, config.patches)).argsort(1)
+    sample, feature = np.nonzero(present)
+    repeats = copies[sample, feature]
+    z = np.repeat(weight[sample, feature] / repeats, repeats)
+    sample, feature = np.repeat(sample, repeats), np.repeat(feature, repeats)
+    position = np.arange(len(sample)) - np.searchsorted(sample, sample)
+    patch = order[sample, position]
+    placed = np.full((count, config.patches), NOISE, dtype=np.int32)
+    z_placed = np.zeros((count, config.patches), dtype=np.float32)
+    placed[sample, patch] = feature
+    z_placed[sample, patch] = z
+    return Samples(labels, views, placed, z_placed, redrawn)
+
+
+def _uniform(generator: np.random.Generator, interval: Interval, shape: tuple[int, ...]) -> Any:
+    return generator.uniform(*interval, size=shape)

@@ -1,0 +1,110 @@
+"""Gradient flow by full-batch steps, each member with a step of its own, for any loss that knows d loss / d outputs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from divkd.shared.errors import RunError
+
+# (M, N, k) outputs -> per-sample losses (M, N) and their slopes dloss_n/dF (M, N, k)
+Loss = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Networks(Protocol):
+    """What descent asks of an engine: M networks on their training samples."""
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(M, k, m, >= 2k), feature coordinates first."""
+
+    def outputs(self) -> np.ndarray:
+        """(M, N, k)."""
+
+    def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
+        """Move in place by dloss/dF (M, N, k), at most `remaining` (M,); the flow times (M,)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where descent stands before its step `number`: the first record is the start, the last the fitted state."""
+
+    number: int
+    times: np.ndarray  # (M,) flow time of every member so far
+    losses: np.ndarray  # (M,) mean loss
+    active: np.ndarray  # (M,) members that go on
+    finished: list[int]  # members that have just stopped; their state will not change any more
+
+
+def cross_entropy(labels: np.ndarray) -> Loss:
+    """-log p_y, p = softmax(F), and its slopes p - 1_y, for `labels` (N,)."""
+    rows = np.arange(len(labels))
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shifted = outputs - outputs.max(2, keepdims=True)
+        own = shifted[:, rows, labels]
+        slopes = np.exp(shifted)
+        total = slopes.sum(2)
+        slopes /= total[:, :, None]
+        slopes[:, rows, labels] -= 1
+        return np.log(total) - own, slopes
+
+    return loss
+
+
+def fitted(losses: np.ndarray) -> np.ndarray:
+    """Members (M,) with p_y > 1/2 on every sample, hence train accuracy 1, from their cross-entropies (M, N)."""
+    done: np.ndarray = losses.max(1) < np.log(2)
+    return done
+
+
+def descend(
+    networks: Networks,
+    loss: Loss,
+    *,
+    max_steps: int,
+    done: Callable[[np.ndarray], np.ndarray] | None = fitted,
+    flow_time: float = np.inf,
+) -> Iterator[Step]:
+    """dW/dt = -dL/dW, L = mean_n loss_n, until `done` (from the losses (M, N)) or for `flow_time`, per member.
+
+    A member that is finished stands still, so that it ends as it would have ended alone. Steps are the engine's: the
+    largest inside its trust region, taken on the current gradient, because a step that fits the previous gradient
+    overshoots where strengths blow up in finite time (the tensor-power race).
+
+    Yields a `Step` before every step and after the last. Raises `RunError` where a loss is no longer finite or
+    `max_steps` were not enough.
+    """
+    times = np.zeros(len(networks.weights))
+    active = np.ones(len(times), dtype=bool)
+    number = 0
+    while True:
+        losses, slopes = loss(networks.outputs())
+        mean = losses.mean(1)
+        broken = np.flatnonzero(active & ~np.isfinite(mean))
+        if len(broken):
+            raise RunError(f"descent diverged at step {number} in network {broken[0]} of this batch; lower trust")
+        stop = active & ((times >= flow_time) if done is None else (done(losses) | (times >= flow_time)))
+        active = active & ~stop
+        yield Step(number, times.copy(), mean, active.copy(), np.flatnonzero(stop).tolist())
+        if not active.any():
+            return
+        if number >= max_steps:
+            raise RunError(
+                f"{int(active.sum())} of {len(active)} networks had not finished after max_steps {max_steps} steps "
+                f"(largest loss {losses[active].max():.3g}); raise max_steps, or choose parameters that can be fitted"
+            )
+        times += networks.step(slopes, np.where(active, flow_time - times, 0.0))
+        number += 1
+
+
+def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
+    """Lambda_{i,l} = max_r [<w_{i,r}, v_{i,l}>]^+ in units of varrho, (M, k, 2), from weights (M, k, m, >= 2k).
+
+    Following Allen-Zhu and Li, arXiv 2012.09816.
+    """
+    own = np.arange(classes)
+    columns = 2 * own[:, None] + np.arange(2)
+    found: np.ndarray = weights[:, own[:, None], :, columns].max(-1)  # advanced indices come first: (k, 2, M, m)
+    return np.maximum(np.moveaxis(found, -1, 0), 0)
