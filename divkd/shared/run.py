@@ -150,7 +150,7 @@ def environment(config: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": config.get("seeds"),
         "versions": versions,
         "device": device_name(str(config.get("device", "cpu"))),
-        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),  # the bits of a sum depend on it
         "git_revision": git_revision(),
     }
 
