@@ -39,7 +39,8 @@ class ActivationForm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = (x.unflatten(0, (MEMBERS, -1)) * self.r[:, None, :, None, None]).flatten(0, 1)
         y = F.conv2d(x, self.weight, None, self.stride, self.padding)
-        return (y.unflatten(0, (MEMBERS, -1)) * self.s[:, None, :, None, None]).flatten(0, 1)
+        y = y.unflatten(0, (MEMBERS, -1)) * self.s[:, None, :, None, None]
+        return y.flatten(0, 1)
 
 
 def network() -> nn.Module:

@@ -37,7 +37,7 @@ class BatchEnsemble(nn.Module):
         if x.ndim == 4:
             x = x.expand(self.members, *x.shape)
         logits: Tensor = self.net(x.flatten(0, 1))
-        return logits.unflatten(0, (self.members, -1))
+        return logits.view(self.members, -1, logits.shape[-1])
 
 
 class _RankOne(nn.Module):
