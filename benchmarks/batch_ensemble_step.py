@@ -40,7 +40,8 @@ class ActivationForm(nn.Module):
         x = (x.unflatten(0, (MEMBERS, -1)) * self.r[:, None, :, None, None]).flatten(0, 1)
         y = F.conv2d(x, self.weight, None, self.stride, self.padding)
         y = y.unflatten(0, (MEMBERS, -1)) * self.s[:, None, :, None, None]
-        return y.flatten(0, 1)
+        rows: Tensor = y.flatten(0, 1)
+        return rows
 
 
 def network() -> nn.Module:

@@ -15,24 +15,21 @@ Config = TypeVar("Config")
 Command = Callable[..., Any]
 
 
-class Seeds(click.ParamType):
-    """Whole numbers, comma-separated: ``0,1,2``."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse the text, or fail with what is allowed."""
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not allowed; give whole numbers, comma-separated, e.g. 0,1,2", param, ctx)
+def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Whole numbers, comma-separated, ``0,1,2``, as a tuple."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise InputError(f"--seeds {value!r} is not allowed; give whole numbers with commas, e.g. 0,1,2") from error
 
 
 def common(presets: Mapping[str, Any]) -> Callable[[Command], Command]:
     """The options of every command that makes a run."""
     options = [
         click.option("--preset", metavar="|".join(presets), help="Where the values that you do not give come from."),
-        click.option("--seeds", type=Seeds(), metavar="N,N,...", help="One whole experiment a seed, e.g. 0,1,2."),
+        click.option("--seeds", callback=parse_seeds, metavar="N,N,...", help="One whole experiment a seed: 0,1,2."),
         click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
         click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"),
         click.option(

@@ -76,7 +76,9 @@ class TrainConfig:
             if name not in fields:
                 raise unknown("parameter", name, sorted(fields))
         try:
-            parts = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            parts: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
             for name in ("teacher", "student"):
                 schedule = dict(parts[name])
                 parts[name] = Schedule(**{**schedule, "milestones": tuple(schedule["milestones"])})
@@ -96,14 +98,31 @@ class TrainConfig:
             _choice("method", method, METHODS)
         for student in self.students:
             _choice("student", student, STUDENTS)
-        _need(1 <= self.members <= 64, "--members", self.members, "a whole number from 1 to 64")
+        _need(
+            _whole(self.members) and 1 <= self.members <= 64, "--members", self.members, "a whole number from 1 to 64"
+        )
         _need(len(self.seeds) > 0, "--seeds", "", "at least one seed, e.g. --seeds 0,1,2")
-        _need(all(0 <= seed < 2**31 for seed in self.seeds), "--seeds", self.seeds, "whole numbers from 0 to 2^31 - 1")
+        _need(
+            all(_whole(seed) and 0 <= seed < 2**31 for seed in self.seeds),
+            "--seeds",
+            self.seeds,
+            "whole numbers from 0 to 2^31 - 1",
+        )
         for name, values in (("seeds", self.seeds), ("method", self.methods), ("student", self.students)):
             _need(len(set(values)) == len(values), f"--{name}", values, "each value once")
         for schedule in (self.teacher, self.student):
-            _need(1 <= schedule.epochs <= 100_000, "--epochs", schedule.epochs, "a whole number from 1 to 100000")
-            _need(2 <= schedule.batch_size <= 65_536, "--batch-size", schedule.batch_size, "2 to 65536 images")
+            _need(
+                _whole(schedule.epochs) and 1 <= schedule.epochs <= 100_000,
+                "--epochs",
+                schedule.epochs,
+                "a whole number from 1 to 100000",
+            )
+            _need(
+                _whole(schedule.batch_size) and 2 <= schedule.batch_size <= 65_536,
+                "--batch-size",
+                schedule.batch_size,
+                "2 to 65536 images",
+            )
             _need(0 < schedule.lr < math.inf, "--lr", schedule.lr, "a finite number above 0, e.g. 0.1")
             _need(0 <= schedule.weight_decay < math.inf, "weight_decay", schedule.weight_decay, "a number from 0")
             p, q, s = schedule.milestones
@@ -113,13 +132,18 @@ class TrainConfig:
         _need(0 <= self.step_size <= 1, "step_size", self.step_size, "a number from 0 to 1 (pixels are in [0, 1])")
         _need(0 <= self.momentum < 1, "momentum", self.momentum, "a number from 0 to below 1")
         _need(0 <= self.rank_one_lr < math.inf, "rank_one_lr", self.rank_one_lr, "a number from 0")
-        _need(0 <= self.crop <= 16, "crop", self.crop, "0 (no crop) to 16 pixels")
-        _need(self.train_images is None or self.train_images >= 2, "train_images", self.train_images, "2 or more")
+        _need(_whole(self.crop) and 0 <= self.crop <= 16, "crop", self.crop, "0 (no crop) to 16 pixels")
+        count = self.train_images
+        _need(count is None or (_whole(count) and count >= 2), "train_images", count, "a whole number from 2, or null")
 
 
 def _choice(kind: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise unknown(kind, value, allowed)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _need(holds: bool, name: str, value: object, allowed: str) -> None:

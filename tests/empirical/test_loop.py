@@ -165,7 +165,14 @@ def test_the_schedule_is_the_published_one():
 def test_a_configuration_survives_json():
     config = PRESETS["cpu"]
     assert TrainConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
-    for broken in ({"members": 2}, {**dataclasses.asdict(config), "teacher": {}}, {"memebers": 2}):
+    whole = dataclasses.asdict(config)
+    for broken in (
+        {"members": 2},
+        {**whole, "teacher": {}},
+        {"memebers": 2},
+        {**whole, "members": 2.5},
+        {**whole, "lr": 1},
+    ):
         with pytest.raises(InputError):
             TrainConfig.from_dict(broken)
 
