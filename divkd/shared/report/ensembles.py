@@ -34,19 +34,15 @@ def methods(results: dict[str, Any], path: Path) -> Path:
                 capsize=3,
                 label=MODEL_NAMES[model],
             )
-        for row, style in ((ladder[0], ":"), (ladder[-1], "-")):
-            ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=0)
-            label_text = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
-            ax.annotate(
-                label_text, (1, _value(row, key)), (-2, 3), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", fontsize=8, color="0.35",
-            )  # fmt: skip
+        for row, style in zip((ladder[0], *ladder[1:][-1:]), (":", "-"), strict=False):
+            name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
+            ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=0, label=name)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlim(-0.5, len(names) - 0.5)
         ax.set_xlabel("distillation method")
         ax.set_ylabel(label)
-    if students:
-        axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     fig.suptitle(f"{results['dataset']}, {results['network']}, {caption(results)}", fontsize=10)
     return save(fig, path)
 
