@@ -8,9 +8,8 @@ import sys
 import click
 
 from divkd import __version__
+from divkd.cli import simulate, train
 from divkd.cli.figures import figures
-from divkd.cli.simulate import simulate
-from divkd.cli.train import train
 from divkd.shared.errors import InputError, RunError
 
 
@@ -23,8 +22,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(simulate)
-cli.add_command(train)
+cli.add_command(simulate.group)
+cli.add_command(train.group)
 cli.add_command(figures)
 
 

@@ -10,12 +10,12 @@ from divkd.shared.errors import InputError
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 
 
-@click.group()
-def simulate() -> None:
+@click.group("simulate")
+def group() -> None:
     """Simulate the theory and measure its claims."""
 
 
-@simulate.command()
+@group.command()
 @common(PRESETS)
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
@@ -63,9 +63,9 @@ def simulate_multiview(**options: Any) -> None:
     from divkd.shared.progress import Progress
     from divkd.shared.report.multiview import draw
     from divkd.shared.run import open_run
-    from divkd.theory.experiment import prepare, run_simulation
+    from divkd.theory.experiment import check, simulate
 
-    prepare(config)
+    check(config)
     folder = run_folder(options["out"], "simulate-multiview", config.preset)
     run = open_run(
         folder,
@@ -73,10 +73,10 @@ def simulate_multiview(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "preset"),
+        extendable=("seeds", "members", "preset"),
     )
     with Progress() as progress:
-        results = run_simulation(config, run, progress)
+        results = simulate(config, run, progress)
     run.finish(results)
     draw(results, run.figures)
     print_simulation(results, folder)

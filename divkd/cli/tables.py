@@ -18,19 +18,16 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
     claims = results["claims"]
     by_members = claims["ensemble"]["by_members"]
     for name, size in (("single", 1), ("ensemble", by_members[-1]["members"])):
-        errors = [
-            show(claims[name][f"{kind}_error"]) if claims[name][f"{kind}_error"] else "-"
-            for kind in ("train", "multi_view", "single_view")
-        ]
+        errors = [show(claims[name][f"{kind}_error"]) for kind in ("train", "multi_view", "single_view")]
         predicted = next(row["predicted"] for row in by_members if row["members"] == size)
         table.add_row(f"{name} ({size})", *errors, f"{predicted:.3f}")
     console.print(table)
     steps = "  ".join(f"{row['members']}: {row['single_view_error']:.3f}" for row in by_members)
     console.print(f"single-view error by members  {steps}", highlight=False)
-    views = results["views"]
+    views = results["views"]["spread"]
     console.print(
-        f"one view learned in {views['one_view_fraction']:.1%} of classes; "
-        f"the lottery names it in {views['lottery_accuracy']:.1%}",
+        f"share of classes with one view learned {show(views['one_view_fraction'])}; "
+        f"share of winners that the lottery names {show(views['lottery_accuracy'])}",
         highlight=False,
     )
     console.print(f"{len(results['seeds'])} seeds, {results['seconds']:.1f} s; written to {folder}", highlight=False)

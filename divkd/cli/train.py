@@ -9,12 +9,12 @@ from divkd.cli.options import check_device, common, resolve, run_folder
 from divkd.empirical.config import DATASETS, METHODS, NETWORKS, PRESETS, STUDENTS, TrainConfig
 
 
-@click.group()
-def train() -> None:
+@click.group("train")
+def group() -> None:
     """Train deep ensembles and distil them into one network."""
 
 
-@train.command()
+@group.command()
 @common(PRESETS)
 @click.option("--dataset", metavar="|".join(DATASETS), help="digits is built in; cifar10 needs --data-dir.")
 @click.option("--data-dir", metavar="FOLDER", help="Folder that holds (or, with --download, gets) the data set.")

@@ -59,12 +59,16 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     began = time.perf_counter()
     check(config)
     worlds = [_world(config, run, progress, seed) for seed in config.seeds]
+    views = {
+        name: summarise(world[name] for world in worlds)
+        for name in ("one_view_fraction", "lottery_accuracy", "redrawn_fraction")
+    }
     return {
+        "command": "simulate multiview",
+        "preset": config.preset,
+        "seeds": list(config.seeds),
         "claims": _claims(config, worlds),
-        "views": {
-            name: summarise(world[name] for world in worlds)
-            for name in ("one_view_fraction", "lottery_accuracy", "redrawn_fraction")
-        },
+        "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
         "trace": worlds[0]["trace"],
         "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale")},
         "seconds": time.perf_counter() - began,

@@ -36,7 +36,7 @@ def methods(results: dict[str, Any], path: Path) -> Path:
             )
         for row, style in zip((ladder[0], *ladder[1:][-1:]), (":", "-"), strict=False):
             name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
-            ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=0, label=name)
+            ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=1.5, label=name)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlim(-0.5, len(names) - 0.5)
         ax.set_xlabel("distillation method")
@@ -57,10 +57,12 @@ def teacher_diversity(results: dict[str, Any], path: Path) -> Path:
             [found[kind] for kind in kinds],
             marker=MARKERS[index % len(MARKERS)],
             color=COLOURS[index % len(COLOURS)],
-            linewidth=0.8,
+            linestyle="",
             label=f"seed {found['seed']}",
         )
     ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / 3, high * 3)  # a difference of a few per cent must not fill the picture
     ax.set_xticks(range(len(kinds)), kinds)
     ax.set_xlabel("training images, moved by")
     ax.set_ylabel("teachers' pairwise KL, nats")
