@@ -42,7 +42,8 @@ def cross_entropy(labels: np.ndarray) -> Loss:
     rows = np.arange(len(labels))
 
     def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shifted = outputs - outputs.max(2, keepdims=True)
+        with np.errstate(invalid="ignore"):  # a diverged member's inf - inf; `descend` names it
+            shifted = outputs - outputs.max(2, keepdims=True)
         own = shifted[:, rows, labels]
         slopes = np.exp(shifted)
         total = slopes.sum(2)
@@ -106,5 +107,6 @@ def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
     """
     own = np.arange(classes)
     columns = 2 * own[:, None] + np.arange(2)
-    found: np.ndarray = weights[:, own[:, None], :, columns].max(-1)  # advanced indices come first: (k, 2, M, m)
-    return np.maximum(np.moveaxis(found, -1, 0), 0)
+    largest = weights[:, own[:, None], :, columns].max(-1)  # advanced indices come first: (k, 2, M, m)
+    found: np.ndarray = np.maximum(np.moveaxis(largest, -1, 0), 0)
+    return found

@@ -1,0 +1,68 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from divkd.shared.errors import InputError
+from divkd.theory.config import PRESETS, MultiViewConfig
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_valid_and_survive_json(name):
+    config = PRESETS[name]
+    config.validate()
+    assert config.preset == name
+    lists = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
+    }
+    assert MultiViewConfig.from_dict(lists) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("members", 0),
+        ("members", 2.5),
+        ("members", True),
+        ("seeds", ()),
+        ("seeds", (0, 0)),
+        ("seeds", (-1,)),
+        ("engine", "sparse"),
+        ("device", "cuda"),
+        ("device", "tpu"),
+        ("power", 1),
+        ("noise", float("nan")),
+        ("noise", -1.0),
+        ("trust", float("inf")),
+        ("init_scale", 2.0),
+        ("expected_others", 11.0),
+        ("own_weight", (1.2, 1.0)),
+        ("own_weight", (1.0,)),
+        ("own_weight", (1.0, float("nan"))),
+        ("train_samples", 30),
+        ("own_patches", 20),
+        ("max_steps", 0),
+    ],
+)
+def test_bad_values_are_refused_in_one_line_that_names_them(name, value):
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(PRESETS["default"], **{name: value}).validate()
+    assert "\n" not in str(error.value)
+    assert name in str(error.value) or str(value) in str(error.value)
+
+
+def test_the_dense_engine_needs_room_for_the_features():
+    with pytest.raises(InputError, match="dimension 19"):
+        dataclasses.replace(PRESETS["default"], engine="dense", dimension=19).validate()
+
+
+def test_an_unknown_parameter_gets_a_hint():
+    with pytest.raises(InputError, match="did you mean 'members'"):
+        MultiViewConfig.from_dict({"member": 3})
+
+
+def test_reading_the_configuration_loads_nothing_heavy():
+    code = "import divkd.theory.config, sys; print([m for m in ('numpy', 'numba', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

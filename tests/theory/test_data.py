@@ -1,0 +1,82 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from divkd.shared.errors import InputError
+from divkd.theory.config import PRESETS
+from divkd.theory.data import NOISE, test_samples, training_samples
+
+draw_test = test_samples  # pytest collects names that start with test_
+del test_samples
+
+
+@pytest.fixture(scope="module")
+def config():
+    return PRESETS["default"]
+
+
+def own_sums(samples, config):
+    """(N, 2k) sum of z over every feature's patches."""
+    sums = np.zeros((len(samples), 2 * config.classes))
+    rows, patches = np.nonzero(samples.feature != NOISE)
+    np.add.at(sums, (rows, samples.feature[rows, patches]), samples.weight[rows, patches])
+    return sums
+
+
+def test_training_set_has_the_same_number_of_single_views_of_every_class_and_view(config):
+    samples = training_samples(config, 0)
+    single = samples.views != NOISE
+    assert len(samples) == config.train_samples
+    pairs, counts = np.unique(2 * samples.labels[single] + samples.views[single], return_counts=True)
+    assert list(pairs) == list(range(2 * config.classes))
+    assert set(counts) == {config.single_views}
+
+
+@pytest.mark.parametrize("kind", ["multi", "single"])
+def test_weights_lie_in_the_intervals_of_their_kind(config, kind):
+    samples = draw_test(config, 0, kind)
+    sums = own_sums(samples, config)
+    rows = np.arange(len(samples))
+    drawn = sums[rows, 2 * samples.labels + np.maximum(samples.views, 0)]
+    other = sums[rows, 2 * samples.labels + 1 - np.maximum(samples.views, 0)]
+    low, high = np.float32(config.own_weight[0]), np.float32(config.own_weight[1])
+    assert drawn.min() >= low * (1 - 1e-6)
+    assert drawn.max() <= high * (1 + 1e-6)
+    bounds = config.own_weight if kind == "multi" else config.missing_weight
+    assert other.min() >= bounds[0] * (1 - 1e-6)
+    assert other.max() <= bounds[1] * (1 + 1e-6)
+    foreign = sums.copy()
+    foreign[rows, 2 * samples.labels] = foreign[rows, 2 * samples.labels + 1] = 0
+    bounds = config.other_weight if kind == "multi" else config.other_weight_single
+    present = foreign[foreign > 0]
+    assert present.min() >= bounds[0] * (1 - 1e-6)
+    assert present.max() <= bounds[1] * (1 + 1e-6)
+    share = (foreign > 0).sum() / (len(samples) * 2 * (config.classes - 1))
+    assert share == pytest.approx(config.expected_others / config.classes, abs=0.02)
+
+
+def test_an_own_view_fills_its_patches_and_others_fill_one(config):
+    samples = draw_test(config, 1, "multi")
+    for n in range(50):
+        features, counts = np.unique(samples.feature[n][samples.feature[n] != NOISE], return_counts=True)
+        own = features // 2 == samples.labels[n]
+        assert own.sum() == 2
+        assert set(counts[own]) == {config.own_patches}
+        assert set(counts[~own]) <= {1}
+    assert np.all((samples.weight > 0) == (samples.feature != NOISE))
+
+
+def test_a_draw_depends_on_its_seed_alone(config):
+    first, again, other = (training_samples(config, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.weight, again.weight)
+    assert not np.array_equal(first.weight, other.weight)
+
+
+def test_few_redrawn_samples_are_counted_and_many_refused(config):
+    # 6 patches of the own views and at most 17 others: rarely more than 22 in all
+    few = training_samples(dataclasses.replace(config, expected_others=6.5, patches=22), 0)
+    assert 0 < few.redrawn <= 0.01 * len(few)
+    assert ((few.feature != NOISE).sum(1) <= 22).all()
+    with pytest.raises(InputError, match="patches 10"):
+        training_samples(dataclasses.replace(config, patches=10), 0)

@@ -1,0 +1,167 @@
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from divkd.theory import dense, descent, limit
+from divkd.theory.data import NOISE, training_samples
+
+
+def srelu(u, q):
+    return np.clip(u, 0, 1) ** q / q + np.maximum(u - 1, 0)
+
+
+def reference_outputs(config, samples, weights, g):
+    """F by the definition, in float64, one sample, class, neuron and patch axis each; g is (M, k, m, N, P)."""
+    a = weights.astype(np.float64)[:, :, :, np.maximum(samples.feature, 0)]
+    u = np.where(samples.feature == NOISE, 0, samples.weight) * a + g
+    return config.logit_scale * srelu(u, config.power).sum((2, 4)).transpose(0, 2, 1)
+
+
+def unsorted(networks, samples):
+    """g in the order (N, P)."""
+    flat = np.empty_like(networks.noise, dtype=np.float64)
+    flat[..., networks.layout.order] = networks.noise
+    return flat.reshape(*networks.noise.shape[:3], *samples.feature.shape)
+
+
+@pytest.fixture
+def small(tiny):
+    return dataclasses.replace(tiny, train_samples=40, init_scale=0.4, members=2)
+
+
+@pytest.mark.parametrize("power", [2, 3, 4, 5])
+def test_outputs_are_the_definition(small, power):
+    config = dataclasses.replace(small, power=power)
+    samples = training_samples(config, 0)
+    networks = limit.create(config, samples, 0, [0, 1])
+    expected = reference_outputs(config, samples, networks.weights, unsorted(networks, samples))
+    np.testing.assert_allclose(networks.outputs(), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("power", [2, 3, 4])
+def test_a_step_is_the_gradient_of_the_loss_by_finite_differences(small, power):
+    config = dataclasses.replace(small, power=power)
+    samples = training_samples(config, 0)
+    networks = limit.create(config, samples, 0, [0])
+    weights, g = networks.weights.astype(np.float64), unsorted(networks, samples)
+    loss = descent.cross_entropy(samples.labels)
+
+    def value(weights, g):
+        return loss(reference_outputs(config, samples, weights, g))[0].mean()
+
+    slopes = loss(networks.outputs())[1]
+    eta = float(networks.step(slopes, np.full(1, np.inf))[0])
+    moved, moved_g = networks.weights - weights, unsorted(networks, samples) - g
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        direction = generator.standard_normal(weights.shape)
+        slope = (value(weights + 1e-5 * direction, g) - value(weights - 1e-5 * direction, g)) / 2e-5
+        assert (moved * direction).sum() == pytest.approx(-eta * slope, rel=1e-3, abs=1e-6 * eta)
+        direction = generator.standard_normal(g.shape) * (samples.feature != NOISE)  # the others move lazily
+        slope = (value(weights, g + 1e-5 * direction) - value(weights, g - 1e-5 * direction)) / 2e-5
+        # every coordinate g moves by nu^2 times its own derivative
+        assert (moved_g * direction).sum() == pytest.approx(-eta * config.noise**2 * slope, rel=1e-3, abs=1e-6 * eta)
+
+
+def test_lazy_patches_change_outputs_by_no_more_than_their_tolerance(small, monkeypatch):
+    config = dataclasses.replace(small, init_scale=0.05, noise=2.0)
+    samples = training_samples(config, 0)
+    loss = descent.cross_entropy(samples.labels)
+    networks = limit.create(config, samples, 0, [0])
+    for _ in range(60):
+        networks.step(loss(networks.outputs())[1], np.full(1, np.inf))
+        exact = reference_outputs(config, samples, networks.weights, unsorted(networks, samples))
+        np.testing.assert_allclose(networks.outputs(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_stays_inside_its_trust_region(tiny):
+    samples = training_samples(tiny, 0)
+    networks = limit.create(tiny, samples, 0, range(3))
+    loss = descent.cross_entropy(samples.labels)
+    for _ in range(80):
+        before, noise = networks.weights.copy(), networks.noise.copy()
+        networks.step(loss(networks.outputs())[1], np.full(3, np.inf))
+        clamp = np.clip(np.abs(before), tiny.init_scale, tiny.trust_cap)
+        assert np.max(np.abs(networks.weights - before) / clamp) <= tiny.trust * (1 + 1e-3)
+        assert np.max(np.abs(networks.noise - noise)) <= tiny.trust / tiny.noise_trust * (1 + 1e-3)
+
+
+def test_members_without_remaining_time_or_gradient_stand_still(tiny):
+    samples = training_samples(tiny, 0)
+    networks = limit.create(tiny, samples, 0, range(3))
+    before = networks.weights.copy()
+    times = networks.step(np.ones((3, len(samples), 4)), np.array([0.0, 1e-3, np.inf]))
+    assert times[0] == 0
+    assert times[1] == np.float32(1e-3)
+    assert np.array_equal(networks.weights[0], before[0])
+    assert not np.array_equal(networks.weights[1], before[1])
+    assert not networks.step(np.zeros((3, len(samples), 4)), np.full(3, np.inf)).any()
+
+
+def trained(config, members):
+    samples = training_samples(config, 0)
+    networks = limit.create(config, samples, 0, members)
+    *_, last = descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=config.max_steps)
+    return networks.weights, networks.noise, networks.outputs().copy(), last.times
+
+
+def test_a_member_alone_equals_the_same_member_beside_others_bit_for_bit(tiny):
+    beside = trained(tiny, [0, 1, 2])
+    alone = trained(tiny, [1])
+    for many, one in zip(beside, alone, strict=True):
+        assert np.array_equal(many[1], one[0])
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    code = (
+        "import hashlib, dataclasses; from divkd.theory import limit, descent; from divkd.theory.data import *;"
+        "from divkd.theory.config import PRESETS;"
+        "c = dataclasses.replace(PRESETS['quick'], train_samples=100, members=3); s = training_samples(c, 0);"
+        "n = limit.create(c, s, 0, range(3)); l = descent.cross_entropy(s.labels);"
+        "list(zip(range(60), descent.descend(n, l, max_steps=1000)));"
+        "print(hashlib.sha256(n.weights.tobytes() + n.noise.tobytes()).hexdigest())"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "NUMBA_NUM_THREADS": str(threads)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for threads in (1, 2)
+    }  # fmt: skip
+    assert len(hashes) == 1
+
+
+def test_the_dense_engine_approaches_the_limit_as_d_grows():
+    """Both engines start from the same products <w, v> and <w, xi>; they part by what d leaves of the overlaps."""
+    from divkd.theory.config import PRESETS
+
+    base = dataclasses.replace(
+        PRESETS["default"], classes=3, patches=8, train_samples=60, neurons=3, expected_others=1.0, own_patches=2,
+        members=1, engine="dense", init_scale=0.01,
+    )  # fmt: skip
+    samples = training_samples(base, 0)
+    loss = descent.cross_entropy(samples.labels)
+    distances = []
+    for dimension in (100, 1000, 10000):
+        config = dataclasses.replace(base, dimension=dimension)
+        full = dense.create(config, samples, 0, [0])
+        patches = full.patches.numpy().copy()
+        filled = samples.feature.ravel() != NOISE
+        patches[np.flatnonzero(filled), samples.feature.ravel()[filled]] -= samples.weight.ravel()[filled]
+        weights = full.weights
+        layout = limit.Layout.of(samples, 2 * config.classes)
+        products = np.ascontiguousarray((weights @ patches.T)[..., layout.order])
+        exact = limit.LimitNetworks(config, samples, weights[..., : 2 * config.classes].copy(), products)
+        pair = []
+        for networks in (full, exact):
+            *_, last = descent.descend(networks, loss, max_steps=5000, done=None, flow_time=1000.0)
+            assert last.times[0] == pytest.approx(1000.0)
+            pair.append(descent.strengths(networks.weights, config.classes))
+        distances.append(np.abs(pair[0] - pair[1]).mean())
+    assert pair[1].max() > 1  # the race is over, so that agreement means something
+    assert distances[2] < distances[1] < distances[0]
+    assert distances[2] < 0.1

@@ -1,0 +1,98 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from divkd.theory import evaluate, predict
+from divkd.theory.config import PRESETS
+from divkd.theory.data import training_samples
+
+FIRST = dataclasses.replace(PRESETS["default"], expected_others=3.0)
+
+
+def test_single_prediction_is_the_number_of_the_facts():
+    assert predict.single_error(FIRST, 0.0) == pytest.approx(0.480, abs=5e-4)  # k = 10, s = 3, no ties
+    assert predict.single_error(FIRST, 1.0) == 0
+
+
+@pytest.mark.parametrize("ties", [0.0, 0.05, 0.3])
+def test_an_ensemble_of_one_is_the_single_model(ties):
+    # with ties, a competitor may show a second known view: a little more than the formula for one view a class
+    assert predict.ensemble_error(FIRST, 1, 0.0, 4.0) == pytest.approx(predict.single_error(FIRST, 0.0), abs=1e-12)
+    assert predict.ensemble_error(FIRST, 1, ties, 4.0) >= predict.single_error(FIRST, ties) - 1e-12
+    assert predict.ensemble_error(FIRST, 1, ties, 4.0) == pytest.approx(0.5 * (1 - ties), abs=0.021)
+
+
+def test_faint_competitors_leave_the_coverage_alone():
+    """Gamma -> 0 and rho = 0, many other features: wrong exactly where no member knows the drawn view, 2^-K."""
+    faint = dataclasses.replace(
+        FIRST, other_weight_single=(1e-3, 1e-3), missing_weight=(0.0, 0.0), expected_others=10.0
+    )
+    for members in range(1, 11):
+        assert predict.ensemble_error(faint, members, 0.0, 4.0) == pytest.approx(0.5**members)
+
+
+def test_prediction_agrees_with_drawing_the_same_story():
+    config, members, strength = FIRST, 4, 4.0
+    generator = np.random.default_rng(0)
+    draws = 40_000
+    first = generator.random((draws, members, config.classes)) < 0.5
+    known = np.stack([first, ~first], -1).sum(1)  # (draws, k, 2); class 0 is y, its view 0 is drawn
+    z = generator.uniform(*config.other_weight_single, (draws, config.classes, 2))
+
+    def h(z):
+        u = z * strength
+        return np.clip(u, 0, 1) ** 3 / 3 + np.maximum(u - 1, 0)
+
+    shown = generator.random(z.shape) < config.expected_others / config.classes
+    scores = (known * shown * h(z)).sum(2)
+    own = known[:, 0, 0] * 3 * h(1.1 / 3) + known[:, 0, 1] * h(0.125)
+    error = (scores[:, 1:].max(1) > own).mean()
+    assert predict.ensemble_error(config, members, 0.0, strength) == pytest.approx(error, abs=0.006)
+
+
+def test_the_lottery_weighs_head_start_by_frequency():
+    samples = training_samples(FIRST, 0)
+    even = np.ones((1, 10, 2), np.float32)
+    even[0, :, 1] = 1.5
+    assert (predict.lottery_winners(even, samples, FIRST) == 1).all()
+    even[0, :, 0] = 2.5
+    assert (predict.lottery_winners(even, samples, FIRST) == 0).all()
+    frequent = dataclasses.replace(samples, weight=np.where(samples.feature % 2 == 1, 2, 1) * samples.weight)
+    assert (predict.lottery_winners(even, frequent, FIRST) == 1).all()  # 2^3 outweighs 2.5 / 1.5
+
+
+def test_errors_by_members_average_over_cyclic_windows():
+    generator = np.random.default_rng(1)
+    outputs, labels = generator.standard_normal((3, 50, 4)), generator.integers(4, size=50)
+    errors = evaluate.errors_by_members(outputs, labels)
+    assert errors[0] == pytest.approx((outputs.argmax(2) != labels).mean())
+    pairs = [outputs[a] + outputs[b] for a, b in ((0, 1), (1, 2), (2, 0))]
+    assert errors[1] == pytest.approx(np.mean([(pair.argmax(1) != labels).mean() for pair in pairs]))
+    assert errors[2] == pytest.approx((outputs.sum(0).argmax(1) != labels).mean())
+
+
+def test_errors_do_not_depend_on_the_order_of_members_where_all_serve():
+    generator = np.random.default_rng(2)
+    outputs, labels = generator.standard_normal((4, 60, 3)), generator.integers(3, size=60)
+    errors = evaluate.errors_by_members(outputs, labels)
+    shuffled = evaluate.errors_by_members(outputs[[2, 0, 3, 1]], labels)
+    assert shuffled[[0, 3]] == pytest.approx(errors[[0, 3]])
+    assert evaluate.errors_by_members(np.repeat(outputs[:1], 4, 0), labels) == pytest.approx(
+        np.full(4, errors_of(outputs[0], labels))
+    )
+
+
+def errors_of(outputs, labels):
+    return (outputs.argmax(1) != labels).mean()
+
+
+def test_uncovered_views_shrink_with_members():
+    learned = np.zeros((2, 3, 2), bool)
+    learned[0, :, 0] = learned[1, :2, 1] = learned[1, 2, 0] = True
+    assert evaluate.uncovered_by_members(learned) == pytest.approx([0.5, 1 / 6])
+
+
+def test_a_view_counts_as_learned_above_half_of_the_stronger_one():
+    strengths = np.array([[[4.0, 0.01], [4.0, 3.0], [0.002, 4.0]]])
+    assert evaluate.learned_views(strengths).tolist() == [[[True, False], [True, True], [False, True]]]
