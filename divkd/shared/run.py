@@ -26,7 +26,7 @@ from divkd import __version__
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json, write_bytes, write_json
 
-PARTS = ("config.json", "log.jsonl", "results.json", "checkpoints", "figures")
+PARTS = ("results.json", "log.jsonl", "checkpoints", "figures", "config.json")  # the last makes it a run: deleted last
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
 
 
@@ -100,15 +100,24 @@ def open_run(
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     run = Run(path)
     try:
-        for folder in (path, run.checkpoints, run.figures):
-            folder.mkdir(parents=True, exist_ok=True)
-        (path / "results.json").unlink(missing_ok=True)
         write_json(path / "config.json", {"command": command, "config": config, **environment(config)})
+        for folder in (run.checkpoints, run.figures):
+            folder.mkdir(exist_ok=True)
+        (path / "results.json").unlink(missing_ok=True)
+        _mend_log(path / "log.jsonl")
     except OSError as error:
         raise InputError(
             f"--out {path} cannot be written ({error.strerror}); give a folder that you can write to"
         ) from error
     return run
+
+
+def _mend_log(path: Path) -> None:
+    """Cut off the half line that a kill may have left, so that every line stays a record."""
+    if path.exists():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            write_bytes(path, content[: content.rfind(b"\n") + 1])
 
 
 def _check_existing(

@@ -92,6 +92,15 @@ def test_resume_keeps_checkpoints_and_may_extend(tmp_path):
     assert run.load("a") is not None
 
 
+def test_a_half_written_log_line_is_cut_off_on_resume(tmp_path):
+    run = finished(tmp_path / "run")
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"event": "ep')
+    open_run(run.path, "train cifar", CONFIG, resume=True).log(event="epoch")
+    lines = (run.path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["epoch", "epoch"]
+
+
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
