@@ -16,6 +16,7 @@ from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples, test_samples, training_samples
 
 LOG_EVERY = 50  # steps
+TRACE_POINTS = 200
 
 
 class Engine(NamedTuple):
@@ -98,18 +99,22 @@ def _world(config: MultiViewConfig, run: Run, progress: Progress, seed: int) -> 
     run.log(event="tested", seed=seed, errors={kind: values.tolist() for kind, values in errors.items()})
     return {
         "errors": errors,
+        "learned": learned,
         "uncovered": evaluate.uncovered_by_members(learned),
         "one_view_fraction": float(one.mean()),
         "lottery_accuracy": float((foreseen == strength.argmax(2)).mean()),
         "strength": float(strength[learned].mean()),
         "redrawn_fraction": redrawn,
-        "trace": {
-            "seed": seed,
-            "member": 0,
-            "times": trained[0]["times"].tolist(),
-            "strengths": trained[0]["strengths"].tolist(),  # (T, k, 2)
-            "predicted_winner": foreseen[0].tolist(),
-        },
+        "trace": _trace(trained[0]) | {"seed": seed, "member": 0, "predicted_winner": foreseen[0].tolist()},
+    }
+
+
+def _trace(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Strengths (T, k, 2) through flow time for the figures, thinned to what a picture can show."""
+    last = len(arrays["times"]) - 1
+    kept = np.unique(np.linspace(0, last, TRACE_POINTS).round().astype(int))
+    return {
+        name: np.vectorize(lambda x: float(f"{x:.4g}"))(arrays[name][kept]).tolist() for name in ("times", "strengths")
     }
 
 
@@ -164,6 +169,7 @@ def _claims(config: MultiViewConfig, worlds: list[dict[str, Any]]) -> dict[str, 
             for name, kind in (("train", "train"), ("multi_view", "multi"), ("single_view", "single"))
         }
 
+    covered = [predict.coverage_errors(config, world["learned"], world["strength"]) for world in worlds]
     by_members = []
     for index in range(config.members):
         summary = summarise(float(world["errors"]["single"][index]) for world in worlds)
@@ -174,6 +180,7 @@ def _claims(config: MultiViewConfig, worlds: list[dict[str, Any]]) -> dict[str, 
                 "std": summary["std"],
                 "n": summary["n"],
                 "predicted": predict.ensemble_error(config, index + 1, ties, strength),
+                "predicted_from_views": float(np.mean([given[index] for given in covered])),
                 "asymptotic": 0.5 ** (index + 1),
                 "uncovered": float(np.mean([world["uncovered"][index] for world in worlds])),
             }

@@ -1,12 +1,13 @@
 """What the theory expects at these sizes: the winning view, and the errors of single models and of ensembles."""
 
-from itertools import product
 from math import comb
 
 import numpy as np
 
 from divkd.theory.config import Interval, MultiViewConfig
 from divkd.theory.data import Samples
+
+WEIGHT_POINTS = 8  # equal parts of Gamma's interval
 
 
 def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewConfig) -> np.ndarray:
@@ -35,52 +36,80 @@ def single_error(config: MultiViewConfig, ties: float) -> float:
     return 0.5 * (1 - ties) * (1 - (1 - config.expected_others / config.classes) ** (config.classes - 1))
 
 
-def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength: float, points: int = 4) -> float:
+def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength: float) -> float:
     """Error on single-view samples of K = `members` summed networks: the coverage of the views and its tail.
 
     A member knows one view of a class, either with probability (1 - ties) / 2, or both; members are independent. Let
-    b ~ Binomial(K, (1 + ties) / 2) of them know the drawn view of class y, K - b the missing one alone. With h(z)
-    the output of one member for a feature of weight z that it knows, class y scores
+    b ~ Binomial(K, (1 + ties) / 2) of them know the drawn view of class y and c the missing one (c = K - b without
+    ties). With h(z) the output of one member for a feature of weight z that it knows, class y scores
 
-        A_b = b C_p h(own / C_p) + c h(missing),   c = members that know the missing view
+        A_{b,c} = b C_p h(own / C_p) + c h(missing)
 
     and a class j, each of whose views is present with probability s/k, scores the sum over its present views of
     h(z) times the members that know that view, z ~ Gamma. The sample is wrong if one of the k - 1 competitors scores
-    above A_b:
+    above A:
 
-        error = sum_b P(b) (1 - (1 - P(competitor > A_b))^(k-1)).
+        error = sum_{b,c} P(b, c) (1 - (1 - P(competitor > A_{b,c}))^(k-1)).
 
-    h(z) = varrho sReLU(z Lambda) with one neuron of `strength` Lambda, the mean strength of learned views. With
-    K = 1 this is `single_error`; for h(z) -> 0 at z <= Gamma it is 2^-K, the asymptote. Own weights are set to the
-    middle of their intervals, Gamma is integrated over `points` equal parts of its own.
+    h(z) = varrho sReLU(z Lambda) of one neuron with `strength` Lambda, the mean strength of learned views. K = 1
+    without ties is `single_error`; h(Gamma) -> 0 with every feature present gives 2^-K, the asymptote. Own and missing
+    weights are set to the middle of their intervals, Gamma is integrated over its own.
     """
-
-    def response(z: float) -> float:
-        u = z * strength
-        return min(u, 1.0) ** config.power / config.power + max(u - 1.0, 0.0)
-
-    own = config.own_patches * response(_middle(config.own_weight) / config.own_patches)
-    missing = response(_middle(config.missing_weight))
-    low, high = config.other_weight_single
-    weights = [low + (high - low) * (part + 0.5) / points for part in range(points)]
-    present = config.expected_others / config.classes
-
     known = _known(members, ties)
-    # the competitor's score and its probability, over who knows its views, which are present, and their weights
-    scores: list[tuple[float, float]] = []
-    for (first, second), probability in known.items():
-        for shown_first, shown_second in product((0, 1), repeat=2):
-            chance = probability * present ** (shown_first + shown_second)
-            chance *= (1 - present) ** (2 - shown_first - shown_second)
-            for z_first, z_second in product(weights, repeat=2):
-                score = shown_first * first * response(z_first) + shown_second * second * response(z_second)
-                scores.append((score, chance / points**2))
-    score, chance = np.array(scores).T
-    error = 0.0
-    for (drawn, other), probability in known.items():
-        beaten = float(chance[score > drawn * own + other * missing].sum())
-        error += probability * (1 - (1 - beaten) ** (config.classes - 1))
-    return error
+    counts = np.array(list(known))
+    probability = np.array(list(known.values()))
+    scores, chances = _scores(config, counts, strength)
+    own = _own_scores(config, counts, strength)
+    beaten = (scores[None] > own[:, None, None]) @ chances  # (drawn b and c, competitor's counts)
+    error: float = probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1))
+    return float(error)
+
+
+def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: float) -> np.ndarray:
+    """`ensemble_error` given which views `learned` (M, k, 2) members know, for ensembles of K = 1..M, (M,).
+
+    The same scores with counted instead of binomial numbers of members, averaged over the cyclic windows of
+    `evaluate.errors_by_members`. What it leaves unexplained is not coverage; what it explains beyond `ensemble_error`
+    is the luck of these members.
+    """
+    errors = np.zeros(len(learned))
+    counts = learned.astype(np.int64)
+    for size in range(1, len(learned) + 1):
+        for window in counts:
+            scores, chances = _scores(config, window, strength)  # (k, S)
+            own = np.stack([_own_scores(config, window, strength), _own_scores(config, window[:, ::-1], strength)], 1)
+            safe = 1 - (scores[None, None] > own[:, :, None, None]) @ chances  # (y, drawn view, competitor)
+            safe[np.arange(config.classes), :, np.arange(config.classes)] = 1
+            errors[size - 1] += (1 - safe.prod(2)).mean() / len(counts)
+        counts = counts + np.roll(learned, -size, axis=0)
+    return errors
+
+
+def _response(config: MultiViewConfig, z: np.ndarray | float, strength: float) -> np.ndarray:
+    """h(z) / varrho = sReLU(z Lambda)."""
+    u = np.asarray(z) * strength
+    value: np.ndarray = np.minimum(u, 1.0) ** config.power / config.power + np.maximum(u - 1.0, 0.0)
+    return value
+
+
+def _own_scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> np.ndarray:
+    """A_{b,c} / varrho for `counts` (..., 2): the members that know the drawn view, and the missing one."""
+    own = config.own_patches * _response(config, _middle(config.own_weight) / config.own_patches, strength)
+    score: np.ndarray = counts[..., 0] * own + counts[..., 1] * _response(
+        config, _middle(config.missing_weight), strength
+    )
+    return score
+
+
+def _scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Possible scores / varrho (C, S) of competitors whose views `counts` (C, 2) members know, and their chances (S,)."""
+    low, high = config.other_weight_single
+    weights = low + (high - low) * (np.arange(WEIGHT_POINTS) + 0.5) / WEIGHT_POINTS
+    present = config.expected_others / config.classes
+    response = np.append(_response(config, weights, strength), 0.0)  # of a view that shows, or does not
+    chance = np.append(np.full(WEIGHT_POINTS, present / WEIGHT_POINTS), 1 - present)
+    scores = counts[:, 0, None, None] * response[:, None] + counts[:, 1, None, None] * response
+    return scores.reshape(len(counts), -1), np.outer(chance, chance).ravel()
 
 
 def _known(members: int, ties: float) -> dict[tuple[int, int], float]:

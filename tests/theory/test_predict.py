@@ -96,3 +96,18 @@ def test_uncovered_views_shrink_with_members():
 def test_a_view_counts_as_learned_above_half_of_the_stronger_one():
     strengths = np.array([[[4.0, 0.01], [4.0, 3.0], [0.002, 4.0]]])
     assert evaluate.learned_views(strengths).tolist() == [[[True, False], [True, True], [False, True]]]
+
+
+def test_given_views_average_to_the_binomial_prediction():
+    generator = np.random.default_rng(3)
+    strength = 4.0
+    errors = []
+    for _ in range(150):
+        first = generator.random((5, FIRST.classes)) < 0.5
+        errors.append(predict.coverage_errors(FIRST, np.stack([first, ~first], -1), strength))
+    for members, error in enumerate(np.mean(errors, 0), start=1):
+        assert predict.ensemble_error(FIRST, members, 0.0, strength) == pytest.approx(error, abs=0.012)
+
+
+def test_members_that_know_every_view_make_no_error():
+    assert predict.coverage_errors(FIRST, np.ones((3, FIRST.classes, 2), bool), 4.0) == pytest.approx(np.zeros(3))

@@ -55,6 +55,15 @@ def error_by_members(results: dict[str, Any], folder: Path) -> Path:
     fig, (ax,) = figure(width=6.4, height=4.2)
     ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
     ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
+    given = np.array([row["predicted_from_views"] for row in rows])
+    ax.plot(
+        members,
+        np.maximum(given, floor),
+        "^-.",
+        color=COLOURS[3],
+        markersize=4,
+        label="the same, given the views learned",
+    )
     # an error of 0 has no place on a logarithmic axis: it is shown at the lower edge, hollow
     shown = np.maximum(measured, floor)
     n = rows[0]["n"]
