@@ -102,7 +102,7 @@ def _own_scores(config: MultiViewConfig, counts: np.ndarray, strength: float) ->
 
 
 def _scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Possible scores / varrho (C, S) of competitors whose views `counts` (C, 2) members know, and their chances (S,)."""
+    """Possible scores / varrho (C, S) of competitors whose views `counts` (C, 2) members know; their chances (S,)."""
     low, high = config.other_weight_single
     weights = low + (high - low) * (np.arange(WEIGHT_POINTS) + 0.5) / WEIGHT_POINTS
     present = config.expected_others / config.classes
