@@ -23,7 +23,7 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
         table.add_row(f"{name} ({size})", *errors, f"{predicted:.3f}")
     console.print(table)
     steps = "  ".join(f"{row['members']}: {row['single_view_error']:.3f}" for row in by_members)
-    console.print(f"single-view error by members  {steps}", highlight=False)
+    console.print(f"single-view error by members  {steps}", highlight=False, soft_wrap=True)
     views = results["views"]["spread"]
     console.print(
         f"share of classes with one view learned {show(views['one_view_fraction'])}; "

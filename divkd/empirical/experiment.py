@@ -70,6 +70,12 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     }
 
 
+def label_loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on the labels, for teachers and for method "none"; nothing is drawn from `generator`."""
+    logits = net(x)
+    return cross_entropy(logits, y), logits
+
+
 def train_teachers(
     config: TrainConfig, data: ImageData, seed: int, run: Run, progress: Progress
 ) -> tuple[DeepEnsemble, list[float]]:
@@ -80,7 +86,7 @@ def train_teachers(
         seconds.append(
             train(
                 net,
-                lambda net, x, y, _: (lambda logits: (cross_entropy(logits, y), logits))(net(x)),
+                label_loss,
                 data.train,
                 Augmentation(config.crop, config.flip),
                 config.teacher,
@@ -121,11 +127,10 @@ def train_student(
         net, name = to_batch_ensemble(net, config.members, seed), f"seed{seed}-batch-ensemble{config.members}-{method}"
     net.to(torch.device(config.device))
 
-    def loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        logits = net(x)
-        ce = cross_entropy(logits, y)
-        if method == "none":
-            return ce, logits
+    def distillation_loss(
+        net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        ce, logits = label_loss(net, x, y, generator)
         if method == "kd":
             moved, answers = x, logits
         else:
@@ -138,7 +143,7 @@ def train_student(
 
     seconds = train(
         net,
-        loss,
+        label_loss if method == "none" else distillation_loss,
         data.train,
         Augmentation(config.crop, config.flip),
         config.student,
