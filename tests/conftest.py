@@ -1,4 +1,4 @@
-"""What every test starts from: two threads for torch, as results depend on the number."""
+"""What every test starts from: two numba threads, whatever the machine has."""
 
 import os
 

@@ -14,7 +14,7 @@ from divkd.shared.files import read_json
 def figures(runs: tuple[Path, ...], out: Path) -> None:
     """Set theory beside practice: a run of `simulate multiview` and a run of `train cifar`, in any order.
 
-    Draws FOLDER/ensemble_gain.png, the error that an ensemble removes against its number of members.
+    Draws FOLDER/ensemble_gain.png: the error that is left, as a share of one network's, against the number of members.
 
     \b
     divkd figures runs/theory runs/digits --out figures
@@ -35,4 +35,9 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
 
     from divkd.shared.report.beside import ensemble_gain
 
-    click.echo(ensemble_gain(found["simulate multiview"], found["train cifar"], out / "ensemble_gain.png"))
+    try:
+        click.echo(ensemble_gain(found["simulate multiview"], found["train cifar"], out / "ensemble_gain.png"))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"a results.json is incomplete ({error!r}); make the run again with --overwrite") from error
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written ({error.strerror}); give a folder you can write to") from error

@@ -1,6 +1,7 @@
 """Options that commands share, and how preset, --config and options become one configuration."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,6 +97,9 @@ def check_device(device: str | None) -> str:
     return device
 
 
-def run_folder(out: Path | None, command: str, preset: str) -> Path:
+def run_folder(out: Path | None, command: str, preset: str, resume: bool) -> Path:
     """`out`, or a fresh folder under runs/ named after the command, the preset and the time."""
-    return out or Path("runs") / f"{command}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out is None and resume:
+        raise InputError("--resume needs --out: the folder of the run to go on with")
+    name = re.sub(r"\W+", "-", f"{command}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return out or Path("runs") / name

@@ -49,7 +49,7 @@ def configure(options: dict[str, Any]) -> MultiViewConfig:
             raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
         device = options["device"] or "cpu"
     else:
-        device = check_device(options["device"])
+        device = check_device(options["device"] or (config.device if options["config"] else None))
     config = dataclasses.replace(config, device=device)
     config.validate()
     return config
@@ -66,7 +66,7 @@ def simulate_multiview(**options: Any) -> None:
     from divkd.theory.experiment import check, simulate
 
     check(config)
-    folder = run_folder(options["out"], "simulate-multiview", config.preset)
+    folder = run_folder(options["out"], "simulate-multiview", config.preset, options["resume"])
     run = open_run(
         folder,
         "simulate multiview",

@@ -49,7 +49,8 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
         table.add_row(row["model"], row["method"], str(row["members"]), *quality, *cost)
     console.print(table)
     for found in results["teacher_diversity"]:
-        ratios = ", ".join(f"{kind} {found[kind] / found['clean']:.3g}x" for kind in ("gaussian", "ods", "confods"))
+        clean = found["clean"] or float("nan")  # equal teachers never disagree
+        ratios = ", ".join(f"{kind} {found[kind] / clean:.3g}x" for kind in ("gaussian", "ods", "confods"))
         console.print(
             f"seed {found['seed']}: teachers' pairwise KL on {found['images']:.0f} training images "
             f"{found['clean']:.2g} nats; with steps: {ratios}",

@@ -76,7 +76,7 @@ def train_cifar(**options: Any) -> None:
     from divkd.shared.run import open_run
 
     data = load(config.dataset, config.data_dir, options["download"], config.train_images)
-    folder: Path = run_folder(options["out"], "train-cifar", config.preset)
+    folder: Path = run_folder(options["out"], "train-cifar", config.preset, options["resume"])
     run = open_run(
         folder,
         "train cifar",

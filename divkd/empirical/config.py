@@ -4,7 +4,6 @@ Imports no torch: the command line reads this module for ``--help``.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,6 +13,7 @@ from divkd.shared.errors import InputError, unknown
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
 STUDENTS = ("batch-ensemble", "single")
 DATASETS = ("digits", "cifar10")
+HUGE = 1e30  # above any sensible number, far below what overflows
 NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
@@ -23,7 +23,8 @@ class Schedule:
 
     The rate of epoch e (from 1) follows the schedule of Nam et al.'s public code: a linear warm-up from 1 % to 100 %
     over e < p, full until q, a linear decay to 1 % over q <= e < s, then 1 %. Milestones are shares of the epochs here,
-    so that one preset serves any length; 200 epochs with (.025, .5, .9) are their [5, 100, 180].
+    so that one preset serves any length; 200 epochs with (.025, .5, .9) are their [5, 100, 180]. A run of one epoch is
+    all tail: it trains at 1 %.
     """
 
     epochs: int
@@ -92,7 +93,11 @@ class TrainConfig:
 
     def validate(self) -> None:
         """Raise `InputError` for the first value that is not allowed."""
+        _choice("preset", self.preset, tuple(PRESETS))
         _choice("data set", self.dataset, DATASETS)
+        _need(isinstance(self.flip, bool), "flip", self.flip, "true or false")
+        _need(isinstance(self.device, str), "device", self.device, "cpu, cuda or cuda:N")
+        _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")
         _choice("network", self.network, NETWORKS)
         for method in self.methods:
             _choice("method", method, METHODS)
@@ -123,15 +128,15 @@ class TrainConfig:
                 schedule.batch_size,
                 "2 to 65536 images",
             )
-            _need(0 < schedule.lr < math.inf, "--lr", schedule.lr, "a finite number above 0, e.g. 0.1")
-            _need(0 <= schedule.weight_decay < math.inf, "weight_decay", schedule.weight_decay, "a number from 0")
+            _need(0 < schedule.lr <= HUGE, "--lr", schedule.lr, "a finite number above 0, e.g. 0.1")
+            _need(0 <= schedule.weight_decay <= HUGE, "weight_decay", schedule.weight_decay, "a number from 0")
             p, q, s = schedule.milestones
             _need(0 <= p <= q <= s <= 1, "milestones", schedule.milestones, "rising shares of the epochs, 0 to 1")
-        _need(0 < self.temperature < math.inf, "temperature", self.temperature, "a finite number above 0")
+        _need(0 < self.temperature <= HUGE, "temperature", self.temperature, "a finite number above 0")
         _need(0 <= self.kd_weight <= 1, "kd_weight", self.kd_weight, "a number from 0 to 1")
         _need(0 <= self.step_size <= 1, "step_size", self.step_size, "a number from 0 to 1 (pixels are in [0, 1])")
         _need(0 <= self.momentum < 1, "momentum", self.momentum, "a number from 0 to below 1")
-        _need(0 <= self.rank_one_lr < math.inf, "rank_one_lr", self.rank_one_lr, "a number from 0")
+        _need(0 <= self.rank_one_lr <= HUGE, "rank_one_lr", self.rank_one_lr, "a number from 0")
         _need(_whole(self.crop) and 0 <= self.crop <= 16, "crop", self.crop, "0 (no crop) to 16 pixels")
         count = self.train_images
         _need(count is None or (_whole(count) and count >= 2), "train_images", count, "a whole number from 2, or null")

@@ -199,6 +199,6 @@ def batches(
     return cuts[:-1] if len(cuts[-1][1]) == 1 else cuts
 
 
-def to_float(images: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Tensor:
+def to_float(images: Tensor) -> Tensor:
     """Bytes to pixels in [0, 1], float32, channels last."""
-    return images.to(torch.float32, memory_format=memory_format).div_(255)
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)

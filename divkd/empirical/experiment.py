@@ -1,6 +1,5 @@
 """One `divkd train` run: teachers, students by method, and a table of rows by seed."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from divkd.empirical.config import TrainConfig
 from divkd.empirical.data import Augmentation, ImageData, Split, to_float
 from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.loop import train
+from divkd.empirical.loop import Loss, train
 from divkd.empirical.losses import cross_entropy, distill
 from divkd.empirical.networks import build, parameters
 from divkd.empirical.perturb import perturb
+from divkd.shared.errors import RunError
 from divkd.shared.evaluation import evaluate
 from divkd.shared.metrics import accuracy, pairwise_kl
 from divkd.shared.progress import Progress
@@ -34,13 +34,14 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     Every seed has its own teachers. Students of one seed share initial weights, data order and augmentation whatever
     their method, so that differences between methods are paired.
     """
-    began = time.perf_counter()
     device = torch.device(config.device)
     data = data.to(device)
     rows: list[dict[str, Any]] = []
+    spent = 0.0
     diversity: list[dict[str, Any]] = []
     for seed in config.seeds:
         teachers, seconds = train_teachers(config, data, seed, run, progress)
+        spent += sum(seconds)
         found = [predict(teachers, split) for split in (data.validation, data.test, data.train)]
         for size in range(1, config.members + 1):
             part = [log_probs[:size] for log_probs in found]
@@ -50,10 +51,11 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
             diversity.append({"seed": seed, **perturbed_diversity(config, data, teachers, seed)})
         for student in config.students:
             for method in config.methods:
-                net, spent = train_student(config, data, teachers, student, method, seed, run, progress)
+                net, taken = train_student(config, data, teachers, student, method, seed, run, progress)
+                spent += taken
                 found = [predict(net, split) for split in (data.validation, data.test, data.train)]
                 model, size = ("single", 1) if student == "single" else ("batch_ensemble", config.members)
-                rows.append(_row(model, method, size, seed, data, found, parameters(net), spent))
+                rows.append(_row(model, method, size, seed, data, found, parameters(net), taken))
                 run.log(event="row", **rows[-1])
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     return {
@@ -66,7 +68,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "rows": rows,
         "summary": summary(rows),
         "teacher_diversity": diversity,
-        "seconds": time.perf_counter() - began,
+        "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
 
 
@@ -104,6 +106,31 @@ def train_teachers(
     return DeepEnsemble(nets).eval().requires_grad_(False), seconds
 
 
+def student_loss(config: TrainConfig, method: str, teachers: DeepEnsemble, classes: int) -> Loss:
+    """The loss of a student (Nam et al. 2021, section 3), with t the temperature and a the weight of the KD term:
+
+        loss = (1 - a) CE(S(x), y) + a KD(T(x~), S(x~)),    method "none": CE alone;  "kd": x~ = x, one forward pass
+
+    Member m of a student learns from teacher m; a single network learns from all. The clean forward pass comes first.
+    """
+    if method == "none":
+        return label_loss
+
+    def loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        ce, logits = label_loss(net, x, y, generator)
+        if method == "kd":
+            moved, answers = x, logits
+        else:
+            moved = perturb(method, x, teachers, classes, config.temperature, config.step_size, generator)
+            answers = net(moved)
+        with torch.no_grad():
+            targets = teachers(moved)
+        kd = distill(answers, targets, config.temperature)
+        return (1 - config.kd_weight) * ce + config.kd_weight * kd, logits
+
+    return loss
+
+
 def train_student(
     config: TrainConfig,
     data: ImageData,
@@ -114,36 +141,18 @@ def train_student(
     run: Run,
     progress: Progress,
 ) -> tuple[nn.Module, float]:
-    """One student, a BatchEnsemble of as many members as there are teachers or a single network; and its seconds.
-
-    With t the temperature and a the weight of the KD term (Nam et al. 2021, section 3),
-
-        loss = (1 - a) CE(S(x), y) + a KD(T(x~), S(x~)),    method "none": CE alone;  "kd": x~ = x, one forward pass
-    """
+    """One student, a BatchEnsemble of as many members as there are teachers or a single network; and its seconds."""
     net: nn.Module = _plain(config, data, rng(seed, "student/init"))
     if student == "single":
-        net, name = DeepEnsemble([net]), f"seed{seed}-single-{method}-from{config.members}"
+        # Without distillation the number of teachers makes no difference, and no other checkpoint.
+        teachers_used = "" if method == "none" else f"-from{config.members}"
+        net, name = DeepEnsemble([net]), f"seed{seed}-single-{method}{teachers_used}"
     else:
         net, name = to_batch_ensemble(net, config.members, seed), f"seed{seed}-batch-ensemble{config.members}-{method}"
     net.to(torch.device(config.device))
-
-    def distillation_loss(
-        net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        ce, logits = label_loss(net, x, y, generator)
-        if method == "kd":
-            moved, answers = x, logits
-        else:
-            moved = perturb(method, x, teachers, data.classes, config.temperature, config.step_size, generator)
-            answers = net(moved)
-        with torch.no_grad():
-            targets = teachers(moved)
-        kd = distill(answers, targets, config.temperature)
-        return (1 - config.kd_weight) * ce + config.kd_weight * kd, logits
-
     seconds = train(
         net,
-        label_loss if method == "none" else distillation_loss,
+        student_loss(config, method, teachers, data.classes),
         data.train,
         Augmentation(config.crop, config.flip),
         config.student,
@@ -165,10 +174,16 @@ def _plain(config: TrainConfig, data: ImageData, generator: np.random.Generator)
 
 @torch.inference_mode()
 def predict(net: nn.Module, split: Split) -> Tensor:
-    """Member log-probabilities (M, N, K), float32, on the CPU, of the images as they are (no crop, no flip)."""
+    """Member log-probabilities (M, N, K), float32, on the CPU, of the images as they are (no crop, no flip).
+
+    Raises `RunError` where they are NaN: weights that are finite may still be too large to compute with.
+    """
     net.eval()
     parts = [torch.log_softmax(net(to_float(images)), -1) for images in split.images.split(EVALUATION_BATCH)]
-    return torch.cat(parts, 1).cpu()
+    log_probs = torch.cat(parts, 1).cpu()
+    if log_probs.isnan().any():
+        raise RunError("a network diverged in its last epoch and predicts NaN; start a new --out with a lower --lr")
+    return log_probs
 
 
 def perturbed_diversity(config: TrainConfig, data: ImageData, teachers: DeepEnsemble, seed: int) -> dict[str, float]:

@@ -42,7 +42,7 @@ def train(
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
     nothing had happened. A finished checkpoint is loaded and nothing is trained.
 
-    Raises `RunError` when the loss is no longer finite; the checkpoint of the last good epoch stays.
+    Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
     """
     factors = rank_one(net)
     chosen = {id(factor) for factor in factors}
@@ -51,7 +51,7 @@ def train(
     if factors:
         groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
     optimiser = torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
-    start, spent = load(net, optimiser, name, run)
+    start, spent = load(net, optimiser, schedule.epochs, name, run)
     with progress.task(name, schedule.epochs) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
@@ -65,15 +65,17 @@ def train(
                 batches(split, augmentation, schedule.batch_size, seed, role, member, epoch),
                 rng(seed, f"{role}/perturb", member, epoch),
             )
-            if not math.isfinite(mean_loss):
+            # The loss is taken before a step, so the weights after the last one are looked at as well.
+            if not (math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())):
+                kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
                 raise RunError(
-                    f"{name} diverged in epoch {epoch} (loss {mean_loss}); the checkpoint of epoch {epoch - 1} "
-                    f"is kept; start a new --out with --lr below {schedule.lr}"
+                    f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
+                    f"start a new --out with --lr below {schedule.lr}"
                 )
             spent += time.perf_counter() - began
-            done = epoch == schedule.epochs
             run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
-            run.save(name, state(net, None if done else optimiser), {"epoch": epoch, "seconds": spent, "done": done})
+            rest_of_it = optimiser if epoch < schedule.epochs else None
+            run.save(name, state(net, rest_of_it), {"epoch": epoch, "seconds": spent})
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
     net.eval()
     return spent
@@ -110,18 +112,28 @@ def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, 
     return arrays
 
 
-def load(net: nn.Module, optimiser: torch.optim.Optimizer, name: str, run: Run) -> tuple[int, float]:
-    """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one."""
+def load(net: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, name: str, run: Run) -> tuple[int, float]:
+    """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one.
+
+    Raises `InputError` where the file is not what `state` would have written for this network.
+    """
     found = run.load(name)
     if found is None:
         return 0, 0.0
     arrays, header = found
-    device = next(net.parameters()).device
+    epoch, seconds = header.get("epoch"), header.get("seconds")
+    if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
+        raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    if epoch < epochs:
+        shapes |= {f"momentum/{key}": tuple(parameter.shape) for key, parameter in net.named_parameters()}
+    if {key: value.shape for key, value in arrays.items()} != shapes:
+        raise run.damaged(name, "its arrays are not those of this network")
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
     for key, parameter in net.named_parameters():
         momentum = tensors.pop(f"momentum/{key}", None)
         if momentum is not None:
-            buffer = torch.empty_like(parameter).copy_(momentum.to(device))  # keeps the parameter's memory format
-            optimiser.state[parameter]["momentum_buffer"] = buffer
+            # copied into a tensor like the parameter, to keep its device and memory format
+            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
     net.load_state_dict(tensors)
-    return int(header["epoch"]), float(header["seconds"])
+    return epoch, float(seconds)

@@ -10,7 +10,6 @@ RUN/figures/*.png
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -26,7 +25,8 @@ from divkd import __version__
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json, write_bytes, write_json
 
-PARTS = ("results.json", "log.jsonl", "checkpoints", "figures", "config.json")  # the last makes it a run: deleted last
+# What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
+OWN = ("results.json", "log.jsonl", "checkpoints/*.safetensors", "figures/*.png", "figures/*.svg", "config.json")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
 
 
@@ -40,31 +40,39 @@ class Run:
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
-        line = json.dumps(plain({"time": round(time.time(), 3), **record}), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(plain({"time": round(time.time(), 3), **record}), allow_nan=False)
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
-        content = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        content = {key: np.asarray(value, order="C") for key, value in arrays.items()}
         header = {"divkd": json.dumps(plain(metadata), allow_nan=False)}
-        write_bytes(self.checkpoints / f"{name}.safetensors", save(content, metadata=header))
+        write_bytes(self.checkpoint(name), save(content, metadata=header))
 
     def load(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Read a checkpoint back, or None where there is none. Nothing is unpickled.
 
         Raises `InputError` where the file is damaged.
         """
-        path = self.checkpoints / f"{name}.safetensors"
+        path = self.checkpoint(name)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="np") as file:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-                header = json.loads((file.metadata() or {})["divkd"])
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}); delete it and --resume trains it again") from error
+                header = dict(json.loads((file.metadata() or {})["divkd"]))
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise self.damaged(name, str(error)) from error
         return arrays, header
+
+    def checkpoint(self, name: str) -> Path:
+        """Where checkpoint `name` lies."""
+        return self.checkpoints / f"{name}.safetensors"
+
+    def damaged(self, name: str, why: str) -> InputError:
+        """The error for a checkpoint that is not what the run would have written."""
+        return InputError(f"{self.checkpoint(name)} is damaged ({why}); delete it and --resume trains it again")
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run as finished."""
@@ -83,8 +91,9 @@ def open_run(
     """Create the run directory `path`, or go on with the one that is there.
 
     With `resume`, the configuration must be the one that the directory holds, except for the fields in `extendable`
-    (seeds, members: what is missing is then trained). With `overwrite`, the old run's own files are deleted, and
-    nothing else. Call it last, when every other input has been checked: a refusal leaves the directory as it was.
+    (seeds, members: what is missing is then trained), which may grow. With `overwrite`, the files that a run writes are
+    deleted, and nothing else. Call it last, when every other input has been checked: a refusal leaves the directory as
+    it was.
 
     Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
     command or configuration, or cannot be created.
@@ -92,18 +101,16 @@ def open_run(
     if resume and overwrite:
         raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
     config = plain(config)
-    if path.exists():
-        _check_existing(path, command, config, resume, overwrite, set(extendable))
-    if overwrite:
-        for part in PARTS:
-            target = path / part
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     run = Run(path)
     try:
+        if path.exists():
+            _check_existing(path, command, config, resume, overwrite, set(extendable))
+        if overwrite:
+            for file in [file for pattern in OWN for file in path.glob(pattern)]:
+                file.unlink()
         write_json(path / "config.json", {"command": command, "config": config, **environment(config)})
         for folder in (run.checkpoints, run.figures):
             folder.mkdir(exist_ok=True)
-        (path / "results.json").unlink(missing_ok=True)
         _mend_log(path / "log.jsonl")
     except OSError as error:
         raise InputError(
@@ -125,10 +132,12 @@ def _check_existing(
 ) -> None:
     if not path.is_dir():
         raise InputError(f"--out {path} is a file; give a folder")
-    entries = {entry.name for entry in path.iterdir()}
+    # A .part file is what a kill left of a write that never happened.
+    entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"}
     if not entries:
         return
-    if "config.json" not in entries:
+    found = read_json(path / "config.json") if "config.json" in entries else None
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("config", "versions")):
         raise InputError(f"--out {path} holds files that are no run of divkd; give an empty or a new folder")
     if overwrite:
         return
@@ -137,9 +146,6 @@ def _check_existing(
         raise InputError(
             f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
         )
-    found = read_json(path / "config.json")
-    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
-        raise InputError(f"{path / 'config.json'} is no run's configuration; give another folder or --overwrite")
     if found.get("command") != command:
         raise InputError(f"--out {path} holds a run of '{found.get('command')}', not of '{command}'; give its own")
     old = found["config"]
@@ -148,6 +154,15 @@ def _check_existing(
             raise InputError(
                 f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
                 f"repeat the first with --config {path / 'config.json'}, or give another --out"
+            )
+
+    for key in extendable:
+        was, now = old.get(key), config.get(key)
+        left = [value for value in was if value not in now] if isinstance(was, list) and isinstance(now, list) else []
+        if left or (isinstance(was, int) and isinstance(now, int) and now < was):
+            raise InputError(
+                f"--resume: {key} was {was!r} in {path} and is {now!r} now; name all that the run has (and more), "
+                "or give another --out"
             )
 
 
@@ -159,7 +174,8 @@ def environment(config: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": config.get("seeds"),
         "versions": versions,
         "device": device_name(str(config.get("device", "cpu"))),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),  # the bits of a sum depend on it
+        "cores": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),  # the bits of a sum depend on the number of threads
         "git_revision": git_revision(),
     }
 

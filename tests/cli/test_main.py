@@ -47,7 +47,8 @@ BAD = [
     ("train cifar --dataset cifar10 --data-dir nowhere", "nowhere", "--download"),
     ("train cifar --config absent.json", "absent.json", "existing"),
     ("train cifar --config absent.json --preset smoke", "--preset", "--config"),
-    ("train cifar --resume --overwrite", "--resume", "one of the two"),
+    ("train cifar --resume --overwrite --out run", "--resume", "one of the two"),
+    ("train cifar --resume", "--resume", "--out"),
     ("simulate multiview --members 0", "members 0", "at least 1"),
     ("simulate multiview --engine limitt", "unknown engine 'limitt'", "did you mean 'limit'"),
     ("simulate multiview --dimension 100", "--dimension", "--engine dense"),
@@ -128,6 +129,14 @@ def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsy
     assert run("figures practice theory --out pictures".split()) == 0
     assert (tmp_path / "pictures" / "ensemble_gain.png").stat().st_size > 10_000
     assert run("figures theory theory".split()) == 2
+    broken = tmp_path / "theory" / "results.json"
+    for content in (
+        '{"command": "simulate multiview"}',
+        '{"command": "simulate multiview", "claims": []}',
+        "[" * 99999,
+    ):
+        broken.write_text(content)
+        assert run("figures practice theory --out pictures".split()) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The loop: its arithmetic, its resume, its schedule, and what it does when the loss is lost."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -10,12 +11,13 @@ import torch
 
 from divkd.empirical import loop
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
-from divkd.empirical.data import Augmentation, load
-from divkd.empirical.ensembles import DeepEnsemble
-from divkd.empirical.experiment import run_training, summary
+from divkd.empirical.data import Augmentation, Split, load
+from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
+from divkd.empirical.experiment import run_training, student_loss, summary
 from divkd.empirical.loop import train
 from divkd.empirical.losses import cross_entropy
 from divkd.empirical.networks import build
+from divkd.empirical.perturb import perturb
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
@@ -106,8 +108,6 @@ def test_a_teacher_is_the_same_bits_whatever_the_number_of_members(tmp_path):
 
 def test_the_first_step_is_sgd_by_hand(tmp_path):
     """One step from rest: w - lr (grad + decay w), for plain weights; w - lr/2 grad, for rank-one factors."""
-    from divkd.empirical.ensembles import rank_one, to_batch_ensemble
-
     torch.manual_seed(0)
     data = load("digits", None, False, 64)
     schedule = Schedule(1, 64, 0.1, 0.01, (0, 0.5, 1.0))
@@ -152,6 +152,87 @@ def test_divergence_stops_names_the_epoch_and_keeps_the_last_good_checkpoint(tmp
     kept, header = run.load("x")
     assert header["epoch"] == 2
     assert all(np.isfinite(value).all() for value in kept.values())
+
+
+def test_weights_lost_in_the_last_step_are_divergence_too(tmp_path):
+    """A learning rate of 1e30 leaves a finite first loss and weights that nothing can be computed with."""
+    config = tiny(members=1, methods=(), train_images=60)
+    one = dataclasses.replace(config.teacher, epochs=1, lr=1e30)
+    with pytest.raises(RunError, match="diverged"):
+        experiment(dataclasses.replace(config, teacher=one), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda arrays, header: (arrays, {**header, "epoch": "x"}),
+        lambda arrays, header: (arrays, {**header, "epoch": 99}),
+        lambda arrays, header: ({**arrays, "nets.0.stem.weight": np.zeros(3, np.float32)}, header),
+        lambda arrays, header: ({}, header),
+        lambda arrays, header: (arrays, {**header, "epoch": 1}),  # unfinished, yet without momentum
+    ],
+)
+def test_a_checkpoint_of_something_else_is_damaged(tmp_path, damage):
+    config = tiny(members=1, students=())
+    experiment(config, tmp_path / "run")
+    run = open_run(tmp_path / "run", "train cifar", dataclasses.asdict(config), resume=True)
+    run.save("seed0-teacher0", *damage(*run.load("seed0-teacher0")))
+    results = (tmp_path / "run" / "results.json").read_bytes()
+    with pytest.raises(InputError, match=r"seed0-teacher0\.safetensors is damaged"):
+        experiment(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "results.json").read_bytes() == results
+
+
+def student_and_teachers(members=2):
+    plain = [build("resnet8", 10, (0.5,), (0.25,), np.random.default_rng(seed)) for seed in range(members + 1)]
+    teachers = DeepEnsemble(plain[1:]).eval().requires_grad_(False)
+    return to_batch_ensemble(plain[0], members, seed=0).train(), teachers
+
+
+@pytest.mark.parametrize("method", ["none", "kd", "ods", "confods", "gaussian"])
+def test_the_students_loss_is_the_papers(method):
+    """0.1 CE on clean images + 0.9 t^2 KL(T_m || S_m) on moved ones, written out pair by pair; none: CE alone."""
+    student, teachers = student_and_teachers()
+    config = dataclasses.replace(PRESETS["smoke"], temperature=3.0, kd_weight=0.9, step_size=0.1)
+    x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 3, 9, 9])
+    twin = copy.deepcopy(student)
+    value, logits = student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5))
+
+    clean = twin(x)
+    torch.testing.assert_close(logits, clean)
+    moved, answers = x, clean
+    if method not in ("none", "kd"):
+        moved = perturb(method, x, teachers, 10, 3.0, 0.1, np.random.default_rng(5))
+        answers = twin(moved)
+    ce = kd = 0.0
+    for m in range(2):
+        for b in range(4):
+            ce -= torch.log_softmax(clean[m, b], -1)[y[b]] / 8
+            p = torch.softmax(teachers.nets[m](moved)[b] / 3, -1)
+            kd += 9 * (p * (p.log() - torch.log_softmax(answers[m, b] / 3, -1))).sum() / 8
+    torch.testing.assert_close(value, ce if method == "none" else 0.1 * ce + 0.9 * kd, rtol=1e-4, atol=1e-5)
+    # BatchNorm saw the clean batch, then the moved one, through the student alone.
+    passes = 1 if method in ("none", "kd") else 2
+    assert student.net.bn.num_batches_tracked == passes
+    torch.testing.assert_close(student.net.bn.running_mean, twin.net.bn.running_mean)
+    assert all(net.bn.num_batches_tracked == 0 for net in teachers.nets)
+
+
+def test_the_temperature_is_fitted_on_the_validation_split(tmp_path):
+    """Other validation labels change the temperature; other test labels do not."""
+    config = tiny(members=1, students=())
+    data = load("digits", None, False, config.train_images)
+    run = open_run(tmp_path / "run", "train cifar", dataclasses.asdict(config))
+    temperatures = []
+    for validation, test in ((0, 0), (1, 0), (0, 1)):
+        moved = dataclasses.replace(
+            data,
+            validation=Split(data.validation.images, (data.validation.labels + validation) % 10),
+            test=Split(data.test.images, (data.test.labels + test) % 10),
+        )
+        temperatures.append(run_training(config, moved, run, QUIET)["rows"][0]["temperature"])
+    assert temperatures[0] != temperatures[1]
+    assert temperatures[0] == temperatures[2]
 
 
 def test_the_schedule_is_the_published_one():

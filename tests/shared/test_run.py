@@ -23,7 +23,7 @@ def content(folder):
 
 def finished(path):
     run = open_run(path, "train cifar", CONFIG)
-    run.save("a", {"w": np.arange(6.0).reshape(2, 3).T}, {"epoch": 3, "seconds": 0.5})
+    run.save("a", {"w": np.arange(6.0).reshape(2, 3).T, "n": np.array(7)}, {"epoch": 3, "seconds": 0.5})
     run.log(event="epoch", loss=math.inf)
     run.finish({"rows": []})
     return run
@@ -33,6 +33,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     run = finished(tmp_path / "run")
     arrays, header = run.load("a")
     np.testing.assert_array_equal(arrays["w"], np.arange(6.0).reshape(2, 3).T)
+    assert arrays["n"].shape == ()
     assert header == {"epoch": 3, "seconds": 0.5}
     assert run.load("b") is None
     (record,) = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
@@ -77,13 +78,41 @@ def test_foreign_files_are_never_touched(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
 
 
+def test_a_foreign_config_json_makes_no_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": "bert"}')
+    (tmp_path / "results.json").write_text("{}")
+    before = content(tmp_path)
+    for flags in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(InputError, match="no run of divkd"):
+            open_run(tmp_path, "train cifar", CONFIG, **flags)
+    assert content(tmp_path) == before
+
+
+def test_resume_may_add_but_not_leave_out(tmp_path):
+    config = {"seeds": [0, 1], "members": 3}
+    open_run(tmp_path, "train cifar", config).finish({"rows": [1]})
+    for less in ({"seeds": [1], "members": 3}, {"seeds": [0, 1], "members": 2}):
+        with pytest.raises(InputError, match="name all that the run has"):
+            open_run(tmp_path, "train cifar", less, resume=True, extendable=["seeds", "members"])
+    more = {"seeds": [1, 0, 2], "members": 4}
+    open_run(tmp_path, "train cifar", more, resume=True, extendable=["seeds", "members"])
+    assert read_json(tmp_path / "results.json") == {"rows": [1]}
+
+
+def test_what_a_kill_left_half_written_is_no_obstacle(tmp_path):
+    (tmp_path / ".config.json.123.part").write_text("{")
+    open_run(tmp_path, "train cifar", CONFIG)
+
+
 def test_overwrite_deletes_the_runs_own_files_alone(tmp_path):
     finished(tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "checkpoints" / "notes.txt").write_text("mine")
     run = open_run(tmp_path / "run", "train cifar", {**CONFIG, "lr": 9}, overwrite=True)
     assert run.load("a") is None
     assert not (run.path / "results.json").exists()
     assert (run.path / "notes.txt").read_text() == "mine"
+    assert (run.checkpoints / "notes.txt").read_text() == "mine"
 
 
 def test_resume_keeps_checkpoints_and_may_extend(tmp_path):
@@ -103,8 +132,9 @@ def test_a_half_written_log_line_is_cut_off_on_resume(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
-        open_run(tmp_path / "file" / "run", "train cifar", CONFIG)
+    for path in (tmp_path / "file" / "run", tmp_path / ("long" * 100)):
+        with pytest.raises(InputError, match="cannot be written"):
+            open_run(path, "train cifar", CONFIG)
 
 
 def test_damaged_checkpoints_and_configs_are_named(tmp_path):
@@ -112,6 +142,10 @@ def test_damaged_checkpoints_and_configs_are_named(tmp_path):
     path = run.checkpoints / "a.safetensors"
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match=r"a\.safetensors is damaged.*--resume"):
+        run.load("a")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="is damaged"):
         run.load("a")
     (run.path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

@@ -13,12 +13,15 @@ def ensemble_gain(theory: dict[str, Any], practice: dict[str, Any], path: Path) 
 
     The share is 1 - (ensemble gain in accuracy) / (one network's error). Left: the single-view test samples, the ones
     on which a network that knows one view of each class fails, with the finite-size prediction. Right: the test images,
-    paired with the same seed's first network, with the best student that costs one network in training memory.
+    each share taken of the same seed's first network, with every student. Raises ValueError where one simulated network
+    makes no error, as there is no share of it.
     """
     fig, (left, right) = figure(8.6, 3.9, columns=2)
     rows = theory["claims"]["ensemble"]["by_members"]
     members = [row["members"] for row in rows]
     base, predicted_base = rows[0]["single_view_error"], rows[0]["predicted"]
+    if not base or not predicted_base:
+        raise ValueError("one simulated network makes no error")
     left.plot(
         members, [row["single_view_error"] / base for row in rows], color=COLOURS[1], marker="o", label="measured"
     )
