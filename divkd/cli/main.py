@@ -9,6 +9,7 @@ import click
 
 from divkd import __version__
 from divkd.cli import simulate, train
+from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.shared.errors import InputError, RunError
 
@@ -24,6 +25,7 @@ def cli() -> None:
 
 cli.add_command(simulate.group)
 cli.add_command(train.group)
+cli.add_command(evaluate)
 cli.add_command(figures)
 
 
@@ -50,7 +52,8 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         return _end(f"{error}; what is finished is kept: mend that, then --resume", 1)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _end("interrupted; --resume goes on from here", 130)
+        resumable = arguments[:1] in (["simulate"], ["train"])
+        return _end("interrupted; --resume goes on from here" if resumable else "interrupted", 130)
     except RuntimeError as error:
         # torch reports a full device or host as a RuntimeError; any other one is a bug and shows its traceback.
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):

@@ -57,3 +57,79 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
             highlight=False,
         )
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
+
+
+EVALUATED = (
+    ("acc", "accuracy"),
+    ("nll", "NLL, nats"),
+    ("brier", "Brier, 0 to 2"),
+    ("ece", "ECE, 15 bins"),
+    ("cal_nll", "calibrated NLL, nats"),
+    ("cal_brier", "calibrated Brier"),
+    ("cal_ece", "calibrated ECE"),
+    ("nll_member", "members' mean NLL, nats"),
+    ("ensemble_gain", "ensemble gain, nats"),
+    ("pairwise_kl", "pairwise KL, nats"),
+    ("disagreement", "disagreement of pairs"),
+    ("error_correlation", "correlation of errors"),
+    ("mutual_information", "mutual information, nats"),
+)
+DIVERSE = {"nll_member", "ensemble_gain", "pairwise_kl", "disagreement", "error_correlation", "mutual_information"}
+
+
+def print_evaluation(results: dict[str, Any], folder: Path) -> None:
+    """One model's or ensemble's quality, calibrated quality, diversity, and what it makes of foreign samples."""
+    console = Console(width=None if Console().is_terminal else 120)
+    intervals = results.get("intervals", {})
+    kind = "one model" if results["members"] == 1 else f"{results['members']} members"
+    size = f"{results['samples']:,} test samples, {results['classes']} classes"
+    table = Table(title=f"{results['file']}: {kind}, {size}")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    if intervals:
+        table.add_column(f"{intervals['level']:.0%} interval", justify="right")
+    for key, name in EVALUATED:
+        if key in results and (results["members"] > 1 or key not in DIVERSE):
+            interval = [_span(intervals.get(key))] if intervals else []
+            table.add_row(name, _number(results[key]), *interval)
+    console.print(table)
+    if "ood" in results:
+        foreign = Table(title=f"{results['ood_samples']:,} samples of another distribution (the positive class)")
+        foreign.add_column("score")
+        for column in ("AUROC", "AUPR", "FPR at 95 % TPR"):
+            foreign.add_column(column, justify="right")
+        for score, row in results["ood"].items():
+            spans = intervals.get("ood", {}).get(score, {})
+            cells = [f"{_number(row[key])} {_span(spans.get(key))}".rstrip() for key in ("auroc", "aupr", "fpr95")]
+            foreign.add_row(score.replace("_", " "), *cells)
+        console.print(foreign)
+    for line in _remarks(results):
+        console.print(line, highlight=False)
+    console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
+
+
+def _remarks(results: dict[str, Any]) -> list[str]:
+    """What a reader of the numbers must know."""
+    lines = []
+    if "temperature" in results:
+        fitted = f"temperature {results['temperature']:.3f}, fitted on {results['validation_samples']:,} val_* samples"
+        bound = "; the fit ended at its bound, so the calibrated values describe the bound"
+        lines.append(fitted + (bound if results["temperature_at_bound"] else ""))
+    else:
+        lines.append("no calibrated values and no DEE: the file has no val_* arrays, and the test set never chooses")
+    if "dee" in results:
+        dee = results["dee"]
+        curve = "  ".join(f"{row['members']}: {_number(row['mean'])}" for row in dee["curve"])
+        lines.append(f"calibrated NLL of a deep ensemble by members  {curve}")
+        if not dee["own_members"]:
+            sign = ">= " if dee["censored"] else ""
+            lines.append(f"deep ensemble equivalent {sign}{dee['value']:.2f}, on the members of {dee['ensemble']}")
+    return lines
+
+
+def _number(value: float) -> str:
+    return "undefined" if value != value else f"{value:.4f}"
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{_number(interval[0])}, {_number(interval[1])}]"

@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from divkd.shared.calibration import apply_temperature, fit_temperature
+from divkd.shared.calibration import Temperature, apply_temperature, fit_temperature
+from divkd.shared.checks import check_log_probs
 from divkd.shared.errors import InputError
-from divkd.shared.metrics import accuracy, brier, check_log_probs, ece, ensemble_log_probs, nll, pairwise_kl
+from divkd.shared.metrics import ece_of, ensemble_log_probs, pairwise_kl, sample_scores
 
 
 def evaluate(
@@ -25,18 +26,23 @@ def evaluate(
             f"validation has shape {tuple(val_shape)} and test {tuple(test_shape)}; members and classes (the first "
             "and the last number) must be the same: predict both splits with the same model"
         )
-    temperature = fit_temperature(val_log_probs, val_labels)
     pooled = ensemble_log_probs(test_log_probs.detach())
-    raw, calibrated = pooled[None], apply_temperature(pooled, temperature.value)[None]
-    return {
-        "acc": accuracy(raw, test_labels),
-        "nll": nll(raw, test_labels),
-        "brier": brier(raw, test_labels),
-        "ece": ece(raw, test_labels),
-        "temperature": temperature.value,
-        "temperature_at_bound": temperature.at_bound,
-        "cal_nll": nll(calibrated, test_labels),
-        "cal_brier": brier(calibrated, test_labels),
-        "cal_ece": ece(calibrated, test_labels),
-        "pairwise_kl": pairwise_kl(test_log_probs),
-    }
+    temperature = fit_temperature(val_log_probs, val_labels)
+    row = quality(sample_scores(pooled[None], test_labels)) | calibrated(pooled, test_labels, temperature)[0]
+    return row | {"pairwise_kl": pairwise_kl(test_log_probs)}
+
+
+def quality(scores: dict[str, Tensor]) -> dict[str, float]:
+    """{acc, nll, brier, ece} from `divkd.shared.metrics.sample_scores`."""
+    means = {name: float(scores[key].mean()) for name, key in (("acc", "correct"), ("nll", "nll"), ("brier", "brier"))}
+    return means | {"ece": ece_of(scores["confidence"], scores["correct"])}
+
+
+def calibrated(pooled: Tensor, labels: Tensor, temperature: Temperature) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """{temperature, temperature_at_bound, cal_nll, cal_brier, cal_ece} and the calibrated predictions' scores.
+
+    pooled (N, K) as `ensemble_log_probs` gives it, labels (N,), and a temperature fitted elsewhere.
+    """
+    scores = sample_scores(apply_temperature(pooled, temperature.value)[None], labels)
+    row = {f"cal_{name}": value for name, value in quality(scores).items() if name != "acc"}
+    return {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound, **row}, scores

@@ -6,66 +6,15 @@ not an ensemble has M = 1, and so has one that is pooled already: ``nll(pooled[N
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from divkd.shared.errors import InputError
+from divkd.shared.checks import blocks
+from divkd.shared.checks import check_labels as check_labels
+from divkd.shared.checks import check_log_probs as check_log_probs
 
 CONFIDENCE_BINS = 15
-
-# Float64 copies are made of this many numbers at a time: 8 MiB, whatever the size of the input.
-_BLOCK = 2**20
-
-# Float32 log-softmax rows miss their sum of one by less than this, logits and probabilities usually by far more.
-_SLACK = 1e-3
-
-
-def check_log_probs(log_probs: Tensor) -> Tensor:
-    """`log_probs` (M, N, K) as given; raises `InputError` unless it can be member log-probabilities.
-
-    One pass over the numbers: NaN is refused, and any row whose largest class lies outside [1/K, 1], which no
-    distribution can have. That catches probabilities and most logits, not every row that does not sum to one.
-    """
-    if not isinstance(log_probs, Tensor):
-        raise InputError(f"log_probs is a {type(log_probs).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
-    if log_probs.dtype not in (torch.float32, torch.float64):
-        raise InputError(
-            f"log_probs has dtype {log_probs.dtype}; float32 and float64 are allowed: "
-            "use torch.log_softmax(logits.float(), -1)"
-        )
-    if log_probs.ndim != 3 or 0 in log_probs.shape:
-        raise InputError(
-            f"log_probs has shape {tuple(log_probs.shape)}; (members, samples, classes) is required, none of them "
-            "zero: use log_probs[None] for a single model"
-        )
-    top = log_probs.detach().amax(dim=-1)
-    low, high = top.amin().item(), top.amax().item()  # amin and amax pass NaN on, and NaN fails the comparison
-    if not -math.log(log_probs.shape[-1]) - _SLACK <= low <= high <= _SLACK:
-        raise InputError(
-            f"the largest log-probability of a row ranges from {low:g} to {high:g}; between -log K = "
-            f"{-math.log(log_probs.shape[-1]):g} and 0 is possible: use torch.log_softmax(logits, -1)"
-        )
-    return log_probs
-
-
-def check_labels(labels: Tensor, log_probs: Tensor) -> Tensor:
-    """`labels` (N,) as int64 on the device of `log_probs` (M, N, K); raises `InputError` where they do not fit it."""
-    if not isinstance(labels, Tensor):
-        raise InputError(f"labels is a {type(labels).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise InputError(f"labels has dtype {labels.dtype}; class numbers are integers: use labels.long()")
-    _, samples, classes = log_probs.shape
-    if labels.shape != (samples,):
-        raise InputError(
-            f"labels has shape {tuple(labels.shape)}; ({samples},) is required: one class number for each sample"
-        )
-    labels = labels.to(log_probs.device, torch.int64)
-    low, high = (int(bound.item()) for bound in labels.aminmax())
-    if low < 0 or high >= classes:
-        raise InputError(f"labels range from {low} to {high}; 0 to {classes - 1} is allowed for {classes} classes")
-    return labels
 
 
 def ensemble_log_probs(log_probs: Tensor) -> Tensor:
@@ -74,10 +23,35 @@ def ensemble_log_probs(log_probs: Tensor) -> Tensor:
     The mixture of Lakshminarayanan et al. 2017 (arXiv:1612.01474), section 2.4, taken in log space. (M, N, K) to
     (N, K) float64, in nats; differentiable; exact for one member. Raises `InputError` where `log_probs` is unusable.
     """
-    members = check_log_probs(log_probs).shape[0]
-    if members == 1:
+    return pool(check_log_probs(log_probs))
+
+
+def pool(log_probs: Tensor) -> Tensor:
+    """`ensemble_log_probs` of an array that is checked already."""
+    if len(log_probs) == 1:
         return log_probs[0].double()
-    return torch.cat([torch.logsumexp(block, dim=0) for block in _blocks(log_probs)]) - math.log(members)
+    return torch.cat([torch.logsumexp(block, dim=0) for block in blocks(log_probs)]) - math.log(len(log_probs))
+
+
+def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What each sample adds to the metrics below: {correct, nll, brier, confidence} of the members' mean probability p.
+
+    correct [argmax_k p(k|x_n) = y_n], nll -log p(y_n|x_n), brier sum_k (p(k|x_n) - [k = y_n])^2, confidence
+    max_k p(k|x_n): each (N,) float64, off the graph. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
+    `InputError` where they are unusable.
+    """
+    pooled, labels = _pool(log_probs, labels)
+    top, predicted = pooled.max(dim=-1)
+    target = pooled.gather(1, labels[:, None])[:, 0]
+    # (p_y - 1)^2 beside the squares of the others, without a copy of the array: expm1 keeps the digits of 1 - p
+    squares = torch.cat([block[0].mul(2).exp().sum(dim=-1) for block in blocks(pooled[None])])
+    others = (squares - target.mul(2).exp()).clamp(min=0)
+    return {
+        "correct": (predicted == labels).double(),
+        "nll": -target + 0.0,  # + 0.0 turns -0.0 into 0.0
+        "brier": others + target.expm1().square(),
+        "confidence": top.exp(),
+    }
 
 
 def accuracy(log_probs: Tensor, labels: Tensor) -> float:
@@ -85,8 +59,7 @@ def accuracy(log_probs: Tensor, labels: Tensor) -> float:
 
     log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
-    pooled, labels = _pool(log_probs, labels)
-    return float((pooled.argmax(dim=-1) == labels).double().mean())
+    return float(sample_scores(log_probs, labels)["correct"].mean())
 
 
 def nll(log_probs: Tensor, labels: Tensor) -> float:
@@ -95,8 +68,7 @@ def nll(log_probs: Tensor, labels: Tensor) -> float:
     +inf where a label is given probability zero. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
     `InputError` where they are unusable.
     """
-    pooled, labels = _pool(log_probs, labels)
-    return float(-pooled.gather(1, labels[:, None]).mean()) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return float(sample_scores(log_probs, labels)["nll"].mean())
 
 
 def nll_member(log_probs: Tensor, labels: Tensor) -> float:
@@ -115,10 +87,7 @@ def brier(log_probs: Tensor, labels: Tensor) -> float:
     The score as Brier 1950 defined it; libraries that divide by 2 or by K report less. log_probs (M, N, K), labels
     (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
-    pooled, labels = _pool(log_probs, labels)
-    errors = pooled.exp()
-    errors[torch.arange(len(labels), device=labels.device), labels] -= 1
-    return float(errors.square().sum(dim=-1).mean())
+    return float(sample_scores(log_probs, labels)["brier"].mean())
 
 
 def confidence_bin(confidence: Tensor) -> Tensor:
@@ -138,12 +107,14 @@ def ece(log_probs: Tensor, labels: Tensor) -> float:
 
     log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
-    pooled, labels = _pool(log_probs, labels)
-    top, predicted = pooled.max(dim=-1)
-    confidence = top.exp()
-    gaps = (predicted == labels).double() - confidence
-    by_bin = gaps.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), gaps)
-    return float(by_bin.abs().sum()) / len(labels)
+    scores = sample_scores(log_probs, labels)
+    return ece_of(scores["confidence"], scores["correct"])
+
+
+def ece_of(confidence: Tensor, correct: Tensor) -> float:
+    """`ece` from the (N,) float64 `confidence` and `correct` of `sample_scores`."""
+    by_bin = confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), correct - confidence)
+    return float(by_bin.abs().sum()) / len(confidence)
 
 
 def pairwise_kl(log_probs: Tensor) -> float:
@@ -159,26 +130,26 @@ def pairwise_kl(log_probs: Tensor) -> float:
     members, samples, _ = check_log_probs(log_probs).shape
     if members == 1:
         return 0.0
-    total = torch.zeros((), dtype=torch.float64, device=log_probs.device)
-    for log_p in _blocks(log_probs.detach()):
-        p = log_p.exp()
-        zero = log_p.isneginf()
-        if zero.any():
-            if (zero.any(dim=0) & (p > 0).any(dim=0)).any():
-                return math.inf
-            log_p = log_p.masked_fill(zero, 0.0)
-        log_p = log_p - log_p.mean(dim=0)
-        total += (p - p.mean(dim=0)).mul_(log_p).sum()
-    return max(float(total) / (samples * (members - 1)), 0.0)  # rounding may leave -1e-33 for equal members
+    total = 0.0
+    for log_p in blocks(log_probs.detach()):
+        total += float(pairwise_kl_of(log_p, log_p.exp()).sum())
+    return total / samples
+
+
+def pairwise_kl_of(log_p: Tensor, p: Tensor) -> Tensor:
+    """The mean over ordered pairs of `pairwise_kl` for each sample: (M, n, K) float64 and its exp to (n,), M > 1."""
+    zero = log_p.isneginf()
+    infinite = None
+    if zero.any():
+        infinite = (zero.any(dim=0) & (p > 0).any(dim=0)).any(dim=-1)
+        log_p = log_p.masked_fill(zero, 0.0)
+    log_p = log_p - log_p.mean(dim=0)
+    kl = (p - p.mean(dim=0)).mul_(log_p).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
+    kl.clamp_(min=0.0)  # rounding may leave -1e-33 for equal members
+    return kl if infinite is None else kl.masked_fill_(infinite, math.inf)
 
 
 def _pool(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The ensemble's log-probabilities (N, K) float64, off the graph, and the checked labels."""
     pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
     return pooled, check_labels(labels, log_probs)
-
-
-def _blocks(log_probs: Tensor) -> Iterator[Tensor]:
-    """`log_probs` (M, N, K) in float64, a block of samples (M, n, K) at a time."""
-    rows = max(1, _BLOCK // (log_probs.shape[0] * log_probs.shape[2]))
-    return (block.double() for block in log_probs.split(rows, dim=1))

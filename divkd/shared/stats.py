@@ -7,9 +7,9 @@ import numpy as np
 
 
 def summarise(values: Iterable[float]) -> dict[str, Any]:
-    """{mean, std, n}: the sample standard deviation (n - 1 in the denominator), null where n < 2 leaves no spread."""
+    """{mean, std, n}: std is the sample standard deviation (n - 1), null where n < 2 or infinities leave no spread."""
     array = np.array(list(values), dtype=np.float64)
-    spread = float(array.std(ddof=1)) if array.size > 1 else None
+    spread = float(array.std(ddof=1)) if array.size > 1 and np.isfinite(array).all() else None
     return {"mean": float(array.mean()), "std": spread, "n": int(array.size)}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.regression import kl_divergence
 
-from divkd.shared import metrics
+from divkd.shared import checks, metrics
 from divkd.shared.errors import InputError
 
 Drawn = tuple[Tensor, Tensor, np.random.Generator]
@@ -125,7 +125,7 @@ def test_agrees_with_torchmetrics_where_definitions_do() -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs, labels = random_case(3, 101, 5)
     whole = evaluated(log_probs, labels)
-    monkeypatch.setattr(metrics, "_BLOCK", 150)  # ten samples at a time, the last block one
+    monkeypatch.setattr(checks, "BLOCK", 150)  # ten samples at a time, the last block one
     agree(evaluated(log_probs, labels), whole, 1e-13)
 
 

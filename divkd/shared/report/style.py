@@ -14,17 +14,35 @@ DPI = 150
 
 def figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Any, list[Any]]:
     """A figure of `width` x `height` inches with `columns` axes in one row, in the house style."""
+    fig, (axes,) = stacked(width, height, columns, (1,))
+    return fig, axes
+
+
+def stacked(width: float, height: float, columns: int, heights: tuple[int, ...]) -> tuple[Any, list[list[Any]]]:
+    """A figure as `figure` makes it with one row of axes for each of `heights`, which are relative."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
-    axes = list(fig.subplots(1, columns, squeeze=False)[0])
-    for ax in axes:
+    rows = fig.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for ax in rows.flat:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="0.92", linewidth=0.8)
         ax.set_axisbelow(True)
-    return fig, axes
+    return fig, [list(row) for row in rows]
+
+
+def save_both(fig: Any, path: Path) -> list[Path]:
+    """Write `fig` as `path`.png and `path`.svg, each whole or not at all; the same figure gives the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "divkd"}):
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
+    vector = path.with_name(f"{path.name}.svg")
+    write_bytes(vector, buffer.getvalue())
+    return [save(fig, path.with_name(f"{path.name}.png")), vector]
 
 
 def save(fig: Any, path: Path) -> Path:

@@ -1,0 +1,146 @@
+"""``divkd evaluate``: a table, results.json and figures from one file, and refusals that write nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from divkd.cli.main import run
+from divkd.shared.predictions import load
+
+
+def arrays(seed: int, members: int = 3, samples: int = 120, classes: int = 4):
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(samples, classes)) * 2
+    labels = (truth + rng.gumbel(size=truth.shape)).argmax(-1)
+    return (2 * (truth + rng.normal(size=(members, samples, classes)))).astype("float32"), labels
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with whole.npz (everything), plain.npz (logits, labels) and one.npz (its first member)."""
+    monkeypatch.chdir(tmp_path)
+    (logits, labels), (val, val_labels) = arrays(0), arrays(1)
+    np.savez(
+        "whole.npz", logits=logits, labels=labels, val_logits=val, val_labels=val_labels, ood_logits=arrays(2)[0] / 4
+    )
+    np.savez("plain.npz", logits=logits, labels=labels)
+    np.savez("one.npz", logits=logits[0], labels=labels, val_logits=val[0], val_labels=val_labels)
+    return tmp_path
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+ROW = "acc nll brier ece temperature temperature_at_bound cal_nll cal_brier cal_ece pairwise_kl members".split()
+
+
+def test_everything_is_written_and_printed(folder, capsys):
+    assert run("evaluate whole.npz --out out --bootstrap 20".split()) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("whole.npz: 3 members", "calibrated NLL", "AUROC", "energy", "temperature", "95% interval"):
+        assert words in out, words
+    found = results(folder / "out")
+    assert found["command"] == "evaluate"
+    assert set(ROW) <= set(found)
+    assert all(np.isfinite(found[key]) for key in ROW)
+    assert list(found["ood"]) == ["max_probability", "entropy", "mutual_information", "energy"]
+    assert found["intervals"]["acc"][0] <= found["acc"] <= found["intervals"]["acc"][1]
+    assert [row["members"] for row in found["dee"]["curve"]] == [1, 2, 3]
+    assert found["versions"]["divkd"]
+    names = {path.name for path in (folder / "out/figures").iterdir()}
+    assert names == {
+        f"{name}.{kind}" for name in ("reliability", "diversity", "dee", "similarity") for kind in ("png", "svg")
+    }
+    assert all(path.stat().st_size > 5000 for path in (folder / "out/figures").iterdir())
+
+
+def test_without_validation_it_says_that_nothing_is_calibrated(folder, capsys):
+    assert run("evaluate plain.npz --out out".split()) == 0
+    assert "no calibrated values and no DEE: the file has no val_* arrays" in " ".join(capsys.readouterr().out.split())
+    assert not {"cal_nll", "temperature", "dee", "ood", "intervals"} & set(results(folder / "out"))
+
+
+def test_one_model_on_the_curve_of_a_deep_ensemble(folder, capsys):
+    assert run("evaluate one.npz --ensemble whole.npz --out out".split()) == 0
+    out = capsys.readouterr().out
+    assert "deep ensemble equivalent" in out
+    assert "pairwise KL" not in out  # one model has none
+    found = results(folder / "out")
+    assert found["dee"]["ensemble"] == "whole.npz"
+    assert 1 <= found["dee"]["value"] < 2
+    assert {path.stem for path in (folder / "out/figures").iterdir()} == {"reliability", "dee"}
+
+
+def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder, capsys):
+    assert run("evaluate whole.npz --out out --bootstrap 5".split()) == 0
+    first = {path: path.read_bytes() for path in sorted((folder / "out").rglob("*")) if path.is_file()}
+    assert run("evaluate plain.npz --out out".split()) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert first == {path: path.read_bytes() for path in first}
+    assert run("evaluate whole.npz --out out --bootstrap 5 --overwrite".split()) == 0
+    again = {path: path.read_bytes() for path in first}
+    for path in first:
+        if path.name == "results.json":
+            assert {**json.loads(first[path]), "seconds": 0} == {**json.loads(again[path]), "seconds": 0}
+        else:
+            assert first[path] == again[path], path.name
+    assert run("evaluate plain.npz --out out --overwrite".split()) == 0
+    assert not (folder / "out/figures/dee.png").exists()  # a figure of the old evaluation is gone
+
+
+def test_a_certain_and_wrong_model_is_evaluated(folder, capsys):
+    with np.errstate(divide="ignore"):
+        certain = np.log(np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]))
+    np.savez("certain.npz", log_probs=certain, labels=[1, 0], val_log_probs=certain, val_labels=[1, 0])
+    assert run("evaluate certain.npz --out out --bootstrap 5".split()) == 0
+    found = results(folder / "out")
+    assert found["nll"] is None  # JSON has no infinity
+    assert found["disagreement"] == 0.5
+    assert "inf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "mend"),
+    [
+        ("evaluate absent.npz", "absent.npz", "give a .npz file"),
+        ("evaluate", "FILE.npz", "Missing argument"),
+        ("evaluate whole.npz --bootstrap -1", "--bootstrap -1", "at least 2"),
+        ("evaluate whole.npz --bootstrap 1", "--bootstrap 1", "1000"),
+        ("evaluate whole.npz --out whole.npz", "--out whole.npz", "folder"),
+        ("evaluate whole.npz --out whole.npz/x", "--out whole.npz/x", "write to"),
+        ("evaluate whole.npz --out .", "--out .", "new folder"),
+        ("evaluate whole.npz --out . --overwrite", "--out .", "new folder"),
+        ("evaluate whole.npz --ensemble plain.npz", "val_*", "calibrated"),
+        ("evaluate plain.npz --ensemble whole.npz", "val_*", "calibrated"),
+        ("evaluate bad.npz", "logits[1, 7, 2] is nan", "numbers"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, line, value, mend):
+    bad = load("whole.npz").test.log_probs.numpy().copy()
+    bad[1, 7, 2] = np.nan
+    np.savez("bad.npz", logits=bad, labels=arrays(0)[1])
+    before = sorted(folder.rglob("*"))
+    assert run(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert value in err
+    assert mend in err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
+    from divkd.shared import judge
+
+    def failing(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(judge, "judge", failing)
+    assert run("evaluate whole.npz --out out".split()) == 1
+    err = capsys.readouterr().err
+    assert "out of memory" in err
+    assert "--resume" not in err
+    assert not (folder / "out").exists()
