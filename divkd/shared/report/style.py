@@ -12,14 +12,14 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DPI = 150
 
 
-def figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Any, list[Any]]:
-    """A figure of `width` x `height` inches with `columns` axes in one row, in the house style."""
+def figure(width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of `width` x `height` inches with `columns` x `rows` axes, in the house style; axes row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
-    axes = list(fig.subplots(1, columns, squeeze=False)[0])
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="0.92", linewidth=0.8)
