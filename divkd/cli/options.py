@@ -53,6 +53,44 @@ def common(presets: Mapping[str, Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+def parse_interval(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """Two numbers, ``low,high``, or one for both."""
+    if value is None:
+        return None
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise InputError(f"{param.opts[0]} {value!r} is not allowed; give low,high, e.g. 0.2,0.3")
+    return numbers[0], numbers[-1]
+
+
+def parameters(config: type) -> list[str]:
+    """The fields of `config` that have a meaning in their metadata."""
+    return [field.name for field in dataclasses.fields(config) if "meaning" in field.metadata]
+
+
+def from_fields(config: type) -> Callable[[Command], Command]:
+    """An option for every such field: --field-name, with the symbol, the meaning and the default that it declares."""
+
+    def decorate(command: Command) -> Command:
+        for field in reversed([field for field in dataclasses.fields(config) if "meaning" in field.metadata]):
+            interval = isinstance(field.default, tuple)
+            symbol = field.metadata["symbol"]
+            shown = ",".join(f"{number:g}" for number in field.default) if interval else f"{field.default:g}"
+            command = click.option(
+                "--" + field.name.replace("_", "-"),
+                type=str if interval else type(field.default),
+                callback=parse_interval if interval else None,
+                metavar="LOW,HIGH" if interval else "N" if isinstance(field.default, int) else "X",
+                help=f"{symbol + ': ' if symbol else ''}{field.metadata['meaning']}. [default: {shown}]",
+            )(command)
+        return command
+
+    return decorate
+
+
 def resolve(
     presets: Mapping[str, Config],
     preset: str | None,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from divkd.cli.options import check_device, common, resolve, run_folder
+from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
 from divkd.shared.errors import InputError
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 
@@ -19,12 +19,14 @@ def group() -> None:
 @common(PRESETS)
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
+@from_fields(MultiViewConfig)
 def multiview(**options: Any) -> None:
-    """Single networks and ensembles on multi-view data.
+    """Single networks, ensembles and their students on multi-view data.
 
     Follows Allen-Zhu and Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in Deep
-    Learning" (ICLR 2023): every class shows two views, a network learns one of them, an ensemble collects both.
-    Presets: quick (seconds) and default (3 seeds).
+    Learning" (ICLR 2023): every class shows two views, a network learns one of them, an ensemble collects both,
+    and a student can learn both from its soft labels. Defaults are those of the preset `default`; another preset brings
+    its own. Presets: quick (seconds) and default (3 seeds).
 
     \b
     divkd simulate multiview --preset quick --out runs/theory
@@ -34,7 +36,7 @@ def multiview(**options: Any) -> None:
 
 def configure(options: dict[str, Any]) -> MultiViewConfig:
     """The validated configuration behind the command's options."""
-    given = {key: options[key] for key in ("seeds", "members", "engine", "dimension")}
+    given = {key: options[key] for key in ("seeds", "members", "engine", "dimension", *parameters(MultiViewConfig))}
     config = resolve(
         PRESETS,
         options["preset"],
@@ -66,6 +68,8 @@ def simulate_multiview(**options: Any) -> None:
     from divkd.theory.experiment import check, simulate
 
     check(config)
+    for warning in config.warnings():
+        click.echo(f"divkd: warning: {warning}", err=True)
     folder = run_folder(options["out"], "simulate-multiview", config.preset, options["resume"])
     run = open_run(
         folder,
@@ -73,7 +77,7 @@ def simulate_multiview(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "preset"),
+        extendable=("seeds", "members", "students", "preset"),
     )
     with Progress() as progress:
         results = simulate(config, run, progress)

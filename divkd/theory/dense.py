@@ -69,6 +69,10 @@ class DenseNetworks:
                 weights -= float(times[row]) * gradient
         return times
 
+    def copy(self, rows: Sequence[int]) -> "DenseNetworks":
+        """Networks of their own that go on from where `rows` stand."""
+        return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self.count)
+
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> DenseNetworks:
     """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
@@ -119,7 +123,9 @@ def state_bytes(config: MultiViewConfig) -> int:
     """The memory that training and testing one seed needs, in bytes."""
     width = config.classes * config.neurons
     rows = config.patches * (config.train_samples + config.test_samples)
-    return 4 * (rows * (config.dimension + 3 * width) + 3 * config.members * width * config.dimension)
+    joint = width * max(config.students, 1)  # the widest network
+    weights = config.members * width + 2 * joint
+    return 4 * (rows * (config.dimension + 3 * joint) + 3 * weights * config.dimension)
 
 
 def _forward(config: MultiViewConfig, patches: "torch.Tensor", weights: "torch.Tensor", count: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Gradient flow by full-batch steps, each member with a step of its own, for any loss that knows d loss / d outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,9 @@ class Networks(Protocol):
     def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         """Move in place by dloss/dF (M, N, k), at most `remaining` (M,); the flow times (M,)."""
 
+    def copy(self, rows: Sequence[int]) -> "Networks":
+        """Networks of their own that go on from where `rows` stand."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -33,6 +36,7 @@ class Step:
     number: int
     times: np.ndarray  # (M,) flow time of every member so far
     losses: np.ndarray  # (M,) mean loss
+    sample_losses: np.ndarray  # (M, N)
     active: np.ndarray  # (M,) members that go on
     finished: list[int]  # members that have just stopped; their state will not change any more
 
@@ -88,7 +92,7 @@ def descend(
             raise RunError(f"descent diverged at step {number} in network {broken[0]} of this batch; lower trust")
         stop = active & ((times >= flow_time) if done is None else (done(losses) | (times >= flow_time)))
         active = active & ~stop
-        yield Step(number, times.copy(), mean, active.copy(), np.flatnonzero(stop).tolist())
+        yield Step(number, times.copy(), mean, losses, active.copy(), np.flatnonzero(stop).tolist())
         if not active.any():
             return
         if number >= max_steps:

@@ -58,7 +58,7 @@ class LimitNetworks:
     """
 
     def __init__(self, config: MultiViewConfig, samples: Samples, weights: np.ndarray, noise: np.ndarray) -> None:
-        self.config, self.count = config, len(samples)
+        self.config, self.samples, self.count = config, samples, len(samples)
         self.layout = Layout.of(samples, 2 * config.classes)
         self.weights, self.noise = weights, noise
         members, classes = weights.shape[:2]
@@ -86,6 +86,10 @@ class LimitNetworks:
         """
         contiguous = np.ascontiguousarray(slopes.transpose(0, 2, 1), dtype=np.float32)
         return self._advance(contiguous, np.asarray(remaining, np.float32), start=False)
+
+    def copy(self, rows: Sequence[int]) -> "LimitNetworks":
+        """Networks of their own that go on from where `rows` stand."""
+        return LimitNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
 
     def _advance(self, slopes: np.ndarray, remaining: np.ndarray, *, start: bool) -> np.ndarray:
         config, layout = self.config, self.layout
@@ -144,10 +148,14 @@ def fresh_outputs(
 
 
 def state_bytes(config: MultiViewConfig) -> int:
-    """The memory that training and testing one seed needs, in bytes."""
-    state = config.members * config.train_samples * config.neurons * config.patches
-    fresh = nb.get_num_threads() * config.test_samples * config.neurons * config.patches
-    spread = config.members * max(config.train_samples, config.test_samples) * (config.patches + 8)
+    """The memory that training and testing one seed needs, in bytes.
+
+    Members stay while their students are trained, of which the two joint networks of width m K are the largest group.
+    """
+    networks = config.members + 2 * config.students
+    state = networks * config.train_samples * config.neurons * config.patches
+    fresh = nb.get_num_threads() * config.test_samples * config.neurons * max(config.students, 1) * config.patches
+    spread = networks * max(config.train_samples, config.test_samples) * (config.patches + 8)
     return 4 * config.classes * (state + fresh + spread)
 
 

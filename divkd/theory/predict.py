@@ -27,6 +27,35 @@ def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewCo
     return winners
 
 
+def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConfig) -> np.ndarray:
+    """When a view of strength Lambda^(0) reaches varrho if nothing stops it, as flow times (M, k, 2).
+
+        t = int_{Lambda^(0)}^{1} da / v(a),   v(a) = varrho E[(1_{y=i} - 1/k) sum_p z_p E_g sReLU'(z_p a + g)]
+
+    in units of varrho, over the patches that hold the view, g ~ N(0, (sigma_0 nu)^2): the tensor-power race of
+    Allen-Zhu and Li, Lemma D.19, whose v is a^(q-1) times a constant, with what the noise of a patch adds while views
+    are no stronger than it. Probabilities stay at 1/k until the first views arrive. `strengths` (M, k, 2) are those at
+    the start; infinite where the view does not grow.
+    """
+    nodes, node_weights = np.polynomial.hermite_e.hermegauss(24)
+    node_weights = node_weights / node_weights.sum()
+    start = strengths.astype(np.float64)
+    grid = np.geomspace(min(start[start > 0].min(), 0.5), 1.0, 240)
+    times = np.empty(start.shape)
+    for i, view in np.ndindex(config.classes, 2):
+        sample, patch = np.nonzero(samples.feature == 2 * i + view)
+        pull = (samples.labels[sample] == i) - 1 / config.classes
+        z, place = np.unique(samples.weight[sample, patch].astype(np.float64).round(2), return_inverse=True)
+        factor = np.bincount(place, pull, len(z)) * z  # over patches of nearly the same weight
+        u = z[:, None, None] * grid[:, None] + config.init_scale * config.noise * nodes
+        slope = np.clip(u, 0, 1) ** (config.power - 1) @ node_weights  # (z, grid)
+        speed = config.logit_scale / len(samples) * (factor @ slope)
+        pace = np.where(speed > 0, 1 / np.where(speed > 0, speed, 1), np.inf)
+        left = np.append(np.cumsum((0.5 * (pace[1:] + pace[:-1]) * np.diff(grid))[::-1])[::-1], 0.0)
+        times[:, i, view] = np.where(start[:, i, view] > 0, np.interp(start[:, i, view], grid, left), np.inf)
+    return times
+
+
 def single_error(config: MultiViewConfig, ties: float) -> float:
     """1/2 (1 - ties) (1 - (1 - s/k)^(k-1)): the drawn view is unknown and some other class shows its learned view.
 

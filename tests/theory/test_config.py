@@ -35,7 +35,10 @@ def test_presets_are_valid_and_survive_json(name):
         ("noise", float("nan")),
         ("noise", -1.0),
         ("trust", float("inf")),
-        ("init_scale", 2.0),
+        ("init_scale", -2.0),
+        ("label_share", 1.5),
+        ("students", -1),
+        ("clip", 0.0),
         ("expected_others", 11.0),
         ("own_weight", (1.2, 1.0)),
         ("own_weight", (1.0,)),
@@ -66,3 +69,25 @@ def test_reading_the_configuration_loads_nothing_heavy():
     code = "import divkd.theory.config, sys; print([m for m in ('numpy', 'numba', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init_scale": 2.0}, "sigma_0 above varrho"),
+        ({"init_scale": 0.1}, "come in together"),
+        ({"power": 2}, "both are learned"),
+        ({"missing_weight": (0.1, 0.4)}, "lower missing_weight"),
+    ],
+)
+def test_what_leaves_the_theory_is_warned_about_and_runs(changes, words):
+    config = dataclasses.replace(PRESETS["default"], **changes)
+    config.validate()
+    (warning,) = config.warnings()
+    assert words in warning
+    assert "\n" not in warning
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_need_no_warning(name):
+    assert PRESETS[name].warnings() == []

@@ -13,7 +13,9 @@ from divkd.theory.config import PRESETS
 
 
 def simulate(config, path, **flags):
-    run = open_run(path, "simulate multiview", dataclasses.asdict(config), extendable=("seeds", "members"), **flags)
+    run = open_run(
+        path, "simulate multiview", dataclasses.asdict(config), extendable=("seeds", "members", "students"), **flags
+    )
     results = experiment.simulate(config, run, Progress(quiet=True))
     return run, json.loads(json.dumps(plain(results), allow_nan=False))
 
@@ -22,10 +24,28 @@ def without_seconds(results):
     return {key: value for key, value in results.items() if key != "seconds"}
 
 
+CLAIMS = {
+    "single", "ensemble", "trained_jointly", "trained_jointly_average", "distilled", "distilled_temperature",
+    "distilled_mixed", "self_distilled", "labels_only", "ensemble_of_distilled", "distilled_without_others",
+}  # fmt: skip
+VIEWS = {
+    "one_view_fraction", "lottery_accuracy", "redrawn_fraction", "distilled_views", "learned_inside_union",
+    "learned_outside_union",
+}  # fmt: skip
+STUDENTS = [
+    *(f"{kind}{row}-from3" for kind in CLAIMS if kind.startswith("distilled") for row in range(2)),
+    *(f"self_distilled{row}-of3" for row in range(2)),
+    *(f"labels_only{row}" for row in range(2)),
+    *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
+]
+
+
 def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
     config = dataclasses.replace(tiny, seeds=(0, 1))
     run, results = simulate(config, tmp_path / "run")
-    for claim in ("single", "ensemble"):
+    assert results["claims"].keys() == CLAIMS
+    for claim in CLAIMS:
+        assert {"bound", "predicted", "accepted", "holds"} <= results["claims"][claim].keys()
         for error in ("train_error", "multi_view_error", "single_view_error"):
             assert results["claims"][claim][error].keys() == {"mean", "std", "n"}
             assert results["claims"][claim][error]["n"] == 2
@@ -33,10 +53,11 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
     assert [row["members"] for row in by_members] == [1, 2, 3]
     assert all({"single_view_error", "predicted"} <= row.keys() for row in by_members)
     assert results["claims"]["single"]["train_error"]["mean"] == 0
-    assert {"one_view_fraction", "lottery_accuracy"} <= results["views"].keys()
-    assert sorted(path.stem for path in run.checkpoints.iterdir()) == [
-        f"seed{seed}-member{member}" for seed in (0, 1) for member in range(3)
-    ]
+    assert results["views"].keys() == {"spread", *VIEWS}
+    assert results["views"]["spread"].keys() == VIEWS
+    assert {path.stem for path in run.checkpoints.iterdir()} == {
+        f"seed{seed}-{name}" for seed in (0, 1) for name in (*(f"member{member}" for member in range(3)), *STUDENTS)
+    }
     for path in multiview.draw(results, run.figures):
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -51,6 +72,32 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, tmp_path):
     assert [line["member"] for line in fresh if line["event"] == "fitted"] == [1]
 
 
+@pytest.mark.parametrize(
+    "lost", ["seed0-self_distilled1-of3", "seed0-distilled0-from3", "seed0-trained_jointly-sum-of2"]
+)
+def test_students_lost_to_a_kill_come_back_to_the_same_bits(tiny, tmp_path, lost):
+    run, whole = simulate(tiny, tmp_path / "run")
+    file = run.checkpoints / f"{lost}.safetensors"
+    before = file.read_bytes()
+    file.unlink()
+    _, resumed = simulate(tiny, tmp_path / "run", resume=True)
+    assert without_seconds(resumed) == without_seconds(whole)
+    assert file.read_bytes() == before
+
+
+def test_students_can_be_left_out_and_added(tiny, tmp_path):
+    _, without = simulate(dataclasses.replace(tiny, students=0), tmp_path / "run")
+    assert without["claims"].keys() == {"single", "ensemble"}
+    _, added = simulate(tiny, tmp_path / "run", resume=True)
+    _, whole = simulate(tiny, tmp_path / "whole")
+    assert without_seconds(added) == without_seconds(whole)
+
+
+def test_one_member_teaches_others_but_not_itself(tiny, tmp_path):
+    _, results = simulate(dataclasses.replace(tiny, members=1), tmp_path / "run")
+    assert CLAIMS - results["claims"].keys() == {"self_distilled", "trained_jointly", "trained_jointly_average"}
+
+
 def test_members_can_be_added(tiny, tmp_path):
     simulate(dataclasses.replace(tiny, members=2), tmp_path / "run")
     _, added = simulate(tiny, tmp_path / "run", resume=True)
@@ -60,8 +107,9 @@ def test_members_can_be_added(tiny, tmp_path):
 
 def test_the_dense_engine_runs_the_whole_experiment(tiny, tmp_path):
     config = dataclasses.replace(
-        tiny, engine="dense", dimension=500, members=2, train_samples=60, test_samples=60, noise=0.2, init_scale=0.01
-    )
+        tiny, engine="dense", dimension=500, members=2, train_samples=40, test_samples=60, noise=0.2, init_scale=0.01,
+        neurons=2, students=1, distill_time=100.0, soft_steps=10,
+    )  # fmt: skip
     _, results = simulate(config, tmp_path / "run")
     assert results["claims"]["single"]["train_error"]["mean"] == 0
     assert results["claims"]["single"]["multi_view_error"]["mean"] < 0.1

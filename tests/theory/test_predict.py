@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from divkd.theory import evaluate, predict
+from divkd.theory import descent, evaluate, limit, predict
 from divkd.theory.config import PRESETS
 from divkd.theory.data import training_samples
 
@@ -111,3 +111,29 @@ def test_given_views_average_to_the_binomial_prediction():
 
 def test_members_that_know_every_view_make_no_error():
     assert predict.coverage_errors(FIRST, np.ones((3, FIRST.classes, 2), bool), 4.0) == pytest.approx(np.zeros(3))
+
+
+def test_views_arrive_when_the_lottery_says(tiny):
+    """The winner's time to reach varrho, from its start alone, within a fifth on average."""
+    config = dataclasses.replace(tiny, train_samples=400)
+    samples = training_samples(config, 0)
+    networks = limit.create(config, samples, 0, range(3))
+    start, arrived = None, np.full((3, 4), np.inf)
+    for step in descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=5000):
+        strength = descent.strengths(networks.weights, 4)
+        start = strength if start is None else start
+        arrived = np.where((strength.max(2) >= 1) & np.isinf(arrived), step.times[:, None], arrived)
+    winners = strength.argmax(2)[:, :, None]
+    foreseen = np.take_along_axis(predict.lottery_times(start, samples, config), winners, 2)[:, :, 0]
+    ratio = foreseen / arrived
+    assert np.exp(np.log(ratio).mean()) == pytest.approx(1, abs=0.2)
+    assert np.exp(np.abs(np.log(ratio)).mean()) < 1.4
+
+
+def test_a_view_that_is_not_there_never_arrives(tiny):
+    samples = training_samples(tiny, 0)
+    start = np.full((1, 4, 2), 1e-3)
+    start[0, 1, 0] = 0
+    times = predict.lottery_times(start, samples, tiny)
+    assert np.isinf(times[0, 1, 0])
+    assert np.isfinite(np.delete(times.ravel(), 2)).all()

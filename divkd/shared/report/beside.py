@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from divkd.shared.report.ensembles import MODEL_NAMES, caption
+from divkd.shared.report.ensembles import MODEL_NAMES, spread
 from divkd.shared.report.style import COLOURS, MARKERS, figure, save
 from divkd.shared.stats import summarise
 
@@ -22,19 +22,19 @@ def ensemble_gain(theory: dict[str, Any], practice: dict[str, Any], path: Path) 
     base, predicted_base = rows[0]["single_view_error"], rows[0]["predicted"]
     if not base or not predicted_base:
         raise ValueError("one simulated network makes no error")
-    left.plot(
-        members, [row["single_view_error"] / base for row in rows], color=COLOURS[1], marker="o", label="measured"
-    )
+    left.errorbar(
+        members,
+        [row["single_view_error"] / base for row in rows],
+        yerr=[(row.get("std") or 0) / base for row in rows],
+        color=COLOURS[1], marker="o", capsize=3, label="measured",
+    )  # fmt: skip
     left.plot(
         members,
         [row["predicted"] / predicted_base for row in rows],
         color=COLOURS[0], linestyle="--", linewidth=1, label="predicted, finite size",
     )  # fmt: skip
-    seeds = theory["claims"]["ensemble"]["single_view_error"]["n"]
     left.set_title(
-        f"Theory: multi-view data, one network errs on {base:.0%}\n"
-        f"of single-view samples, {seeds} {'seed' if seeds == 1 else 'seeds'}",
-        fontsize=9,
+        f"Theory: multi-view data, single-view samples\none network errs on {base:.1%}; {spread(theory)}", fontsize=9
     )
 
     shares = practice_shares(practice)
@@ -63,8 +63,8 @@ def ensemble_gain(theory: dict[str, Any], practice: dict[str, Any], path: Path) 
         1 - row["acc"] for row in practice["rows"] if row["model"] == "deep_ensemble" and row["members"] == 1
     )
     right.set_title(
-        f"Practice: {practice['dataset']}, {practice['network']}, one network errs on {error['mean']:.1%}\n"
-        f"{caption(practice)}",
+        f"Practice: {practice['dataset']}, {practice['network']}, {practice['split']['train']} training images\n"
+        f"one network errs on {error['mean']:.1%}; {spread(practice)}",
         fontsize=9,
     )
     right.axhline(1, color="0.35", linewidth=0.8, linestyle=":")

@@ -74,9 +74,13 @@ def teacher_diversity(results: dict[str, Any], path: Path) -> Path:
 
 def caption(results: dict[str, Any]) -> str:
     """How many images and seeds stand behind a figure."""
+    return f"{results['split']['train']} training and {results['split']['test']} test images, {spread(results)}"
+
+
+def spread(results: dict[str, Any]) -> str:
+    """What an error bar of the run is."""
     seeds = len(results["seeds"])
-    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
-    return f"{results['split']['train']} training and {results['split']['test']} test images, {spread}"
+    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def _value(row: dict[str, Any], key: str) -> float:

@@ -5,42 +5,71 @@ from typing import Any
 
 import numpy as np
 
+from divkd.shared.report.drawn import drawn_sample, soft_labels
 from divkd.shared.report.style import COLOURS, figure, save
+from divkd.shared.report.views import memorisation, view_strengths, views_learned
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write view_strengths.png and error_by_members.png into `folder`; `results` is the content of results.json."""
-    return [view_strengths(results, folder), error_by_members(results, folder)]
+    """Write every picture that `results`, the content of results.json, has the numbers for into `folder`."""
+    paths = [
+        view_strengths(results, folder),
+        memorisation(results, folder),
+        error_by_members(results, folder),
+        claims_bars(results, folder),
+    ]
+    if "learned" in results:
+        paths.append(views_learned(results, folder))
+    return [*paths, drawn_sample(results, folder), soft_labels(results, folder)]
 
 
-def view_strengths(results: dict[str, Any], folder: Path) -> Path:
-    """Strength of every class's two views through flow time, the lottery's predicted winner told apart."""
-    trace = results["trace"]
-    times = np.array(trace["times"])
-    strengths = np.array(trace["strengths"])  # (T, k, 2), in units of varrho
-    predicted = np.array(trace["predicted_winner"])
-    won = strengths[-1].argmax(1)
-    fig, (ax,) = figure(width=6.4, height=4.2)
-    floor = 0.3 * results["config"]["init_scale"]
-    labels: set[str] = set()
-    for label, colour, style in (("winning view", COLOURS[1], "-"), ("losing view", COLOURS[2], "--")):
-        for i in range(strengths.shape[1]):
-            view = won[i] if label == "winning view" else 1 - won[i]
-            line = np.maximum(strengths[:, i, view], floor)
-            ax.plot(times, line, color=colour, linestyle=style, linewidth=1.2, alpha=0.8,
-                    label=None if label in labels else label)  # fmt: skip
-            labels.add(label)
-            if predicted[i] == view:
-                ax.plot(times[:1], line[:1], "o", color=COLOURS[0], markersize=5, clip_on=False, zorder=3)
-    hits = int((won == predicted).sum())
-    ax.plot([], [], "o", color=COLOURS[0], markersize=5, label=f"predicted to win (right in {hits} of {len(won)})")
-    ax.set(yscale="log", xlabel=r"flow time $t$", ylabel=r"view strength $\Lambda_{i,\ell}\,/\,\varrho$")
-    # linear time: the race ends in finite time, and its start at t = 0 belongs in the picture
-    ax.set_ylim(floor * 0.8, 3 * strengths.max())
-    ax.set_xlim(0, None)
-    ax.set_title(f"One line per class and view: seed {trace['seed']}, member {trace['member']}", fontsize="medium")
-    ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.86), fontsize="small")
-    return save(fig, folder / "view_strengths.png")
+NAMES = {
+    "single": "single",
+    "ensemble": "ensemble",
+    "trained_jointly": "trained jointly (sum)",
+    "trained_jointly_average": "trained jointly (average)",
+    "distilled": "distilled",
+    "ensemble_of_distilled": "ensemble of distilled",
+    "distilled_without_others": "distilled without\nother classes' features",
+    "distilled_temperature": "distilled at\ntemperature T",
+    "distilled_mixed": "distilled by\nt CE + (1 - t) H",
+    "self_distilled": "self-distilled",
+    "labels_only": "labels only,\nsame flow time",
+}
+
+
+def claims_bars(results: dict[str, Any], folder: Path) -> Path:
+    """Single-view test error of every claim, beside the theorem's bound and the finite-size prediction."""
+    claims = {name: results["claims"][name] for name in NAMES if name in results["claims"]}
+    fig, (ax,) = figure(width=7.2, height=1.2 + 0.42 * len(claims))
+    rows = np.arange(len(claims))[::-1]
+    errors = [claim["single_view_error"] for claim in claims.values()]
+    means = np.array([error["mean"] for error in errors])
+    spread = np.array([error["std"] or 0.0 for error in errors])
+    n = errors[0]["n"]
+    label = "simulated" + (f", ± 1 sd over {n} seeds" if n > 1 else ", one seed")
+    ax.barh(rows, means, color=COLOURS[6], height=0.62, label=label)
+    if n > 1:
+        ax.errorbar(means, rows, xerr=spread, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
+    drawn = False
+    for row, claim in zip(rows, claims.values(), strict=True):
+        if claim["bound"] is not None:
+            low, high = claim["bound"]
+            # an interval of 0 to 0.001 would be no wider than its own edge
+            ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
+                    linewidth=1.4, label=None if drawn else "theorem's bound, or that of a single network")  # fmt: skip
+            drawn = True
+    predicted = [claim["predicted"] for claim in claims.values()]
+    ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
+    for row, mean, claim in zip(rows, means, claims.values(), strict=True):
+        ax.text(
+            0.545, row, f"{mean:.3f}" + ("" if claim["holds"] else "  does not hold"), va="center", fontsize="small"
+        )
+    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7))
+    ax.set_xticks(np.arange(0, 0.51, 0.1))
+    ax.set_yticks(rows, [NAMES[name] for name in claims], fontsize="small")
+    fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    return save(fig, folder / "claims.png")
 
 
 def error_by_members(results: dict[str, Any], folder: Path) -> Path:

@@ -12,10 +12,10 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DPI = 150
 
 
-def figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Any, list[Any]]:
-    """A figure of `width` x `height` inches with `columns` axes in one row, in the house style."""
-    fig, (axes,) = stacked(width, height, columns, (1,))
-    return fig, axes
+def figure(width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of `width` x `height` inches with `columns` x `rows` axes, in the house style; axes row by row."""
+    fig, grid = stacked(width, height, columns, (1,) * rows)
+    return fig, [ax for row in grid for ax in row]
 
 
 def stacked(width: float, height: float, columns: int, heights: tuple[int, ...]) -> tuple[Any, list[list[Any]]]:

@@ -1,0 +1,103 @@
+"""What a student minimises: three ways to hand on a teacher's outputs, each a `descent.Loss`.
+
+The losses returned are the students' cross-entropies on the labels, by which descent sees whether they fit; the
+slopes are those of the whole objective.
+"""
+
+import numpy as np
+
+from divkd.theory.data import NOISE, Samples
+from divkd.theory.descent import Loss, cross_entropy
+
+
+def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.ndarray:
+    """softmax_i(min(F_i / c, 1) / tau) of `outputs` F (..., k), following Allen-Zhu and Li's truncated logit^tau.
+
+    They write min(tau^2 F_i, 1) / tau, that is c = 1 / tau^2; at finite size c and tau are better chosen apart.
+    """
+    return softmax(np.minimum(outputs / clip, 1) / tau)
+
+
+def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -> Loss:
+    """dL/dF_i = p_i - 1_y - [q_i(G) - q_i(F)]^+ 1(F_i < c), q = `clipped_probabilities`, p = softmax(F).
+
+    Following the distillation step of Allen-Zhu and Li (arXiv 2012.09816): it only pushes outputs up, the label term
+    stays in. Where F_i reaches the clip c, q no longer depends on it, and without the gate it would run away.
+    `teachers` G are (N, k), one for all students, or (M, N, k), one each; `labels` (N,).
+    """
+    wanted = clipped_probabilities(teachers, clip, tau)
+    label_loss = cross_entropy(labels)
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = label_loss(outputs)
+        lacking = wanted - clipped_probabilities(outputs, clip, tau)
+        slopes -= np.where(outputs < clip, np.maximum(lacking, 0), 0)
+        return losses, slopes
+
+    return loss
+
+
+def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float) -> Loss:
+    """L = CE(labels, F) + T^2 KL(softmax(G / T) || softmax(F / T)), dL/dF = p - 1_y + T (softmax(F/T) - softmax(G/T)).
+
+    Hinton, Vinyals and Dean (arXiv 1503.02531): T^2 keeps the two terms' slopes comparable whatever T is. Shapes as
+    in `clipped`.
+    """
+    wanted = softmax(teachers / temperature)
+    label_loss = cross_entropy(labels)
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = label_loss(outputs)
+        slopes += temperature * (softmax(outputs / temperature) - wanted)
+        return losses, slopes
+
+    return loss
+
+
+def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
+    """L = t CE(labels, F) + (1 - t) H(S, T), dL/dF = S - t 1_y - (1 - t) T, S = softmax(F), T = softmax(G).
+
+    The loss of the empirical half of this package, H the cross-entropy of the student's prediction S on the teacher's
+    T. `label_share` is t; shapes as in `clipped`.
+    """
+    wanted = softmax(teachers)
+    label_loss = cross_entropy(labels)
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = label_loss(outputs)  # p - 1_y
+        rows = np.arange(len(labels))
+        slopes[:, rows, labels] += 1 - label_share
+        slopes -= (1 - label_share) * wanted
+        return losses, slopes
+
+    return loss
+
+
+def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
+    """L = CE(labels, s F) with s of its own for every network: `scales` (M,), dL/dF = s (softmax(s F) - 1_y).
+
+    A network of width m K is K networks of width m trained jointly: s = 1 on the sum of their outputs, s = 1/K on
+    their true average.
+    """
+    label_loss = cross_entropy(labels)
+    factor = np.asarray(scales, np.float32)[:, None, None]
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = label_loss(outputs * factor)
+        return losses, slopes * factor
+
+    return loss
+
+
+def without_others(samples: Samples) -> Samples:
+    """`samples` with the patches of other classes' features turned into noise: no dark knowledge is left in them."""
+    own = samples.feature // 2 == samples.labels[:, None]
+    feature = np.where(own, samples.feature, NOISE).astype(samples.feature.dtype)
+    return Samples(samples.labels, samples.views, feature, np.where(own, samples.weight, 0), samples.redrawn)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    values: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
+    values /= values.sum(-1, keepdims=True)
+    return values

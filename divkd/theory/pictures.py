@@ -1,0 +1,93 @@
+"""What the figures show of one seed: strengths through time, views known, a drawn sample, its soft labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from divkd.theory import distillation, evaluate, predict
+from divkd.theory.config import MultiViewConfig
+from divkd.theory.data import NOISE, Samples
+from divkd.theory.students import Members, Students
+from divkd.theory.training import Arrays
+
+TRACE_POINTS = 200
+
+
+def trace(config: MultiViewConfig, samples: Samples, arrays: Arrays) -> dict[str, Any]:
+    """Of one network that was trained on labels: strengths (T, k, 2) through `times` (T,), and how it memorises.
+
+    `probability` holds the geometric mean of p_y (T,) over three kinds of training samples: multi-view, single-view
+    with the view that the network learned, single-view with the one that it did not, which only their noise can tell
+    apart.
+    """
+    kept = _kept(len(arrays["times"]))
+    strengths = arrays["strengths"]
+    foreseen = predict.lottery_winners(strengths[:1], samples, config)[0]
+    due = predict.lottery_times(strengths[:1], samples, config)[0][np.arange(config.classes), foreseen]
+    alone = samples.views != NOISE
+    known = evaluate.learned_views(strengths[-1:])[0][samples.labels[alone], samples.views[alone]]
+    own = arrays["single_losses"][kept]
+    probability = {"multi_view": np.exp(-arrays["multi_losses"][kept])}
+    for name, rows in (("single_view_known", known), ("single_view_unknown", ~known)):
+        if rows.any():
+            probability[name] = np.exp(-own[:, rows].mean(1))
+    return {
+        **_thin(arrays, kept),
+        "predicted_winner": foreseen.tolist(),
+        "predicted_times": _short(due),
+        "probability": {name: _short(values) for name, values in probability.items()},
+    }
+
+
+def of_students(found: Mapping[str, Students], members: Members) -> dict[str, Any]:
+    """`traces` of the first student of a kind, and `learned`: (n, k, 2) of 0 and 1 for every network of a kind."""
+    kinds = {name: found[name].arrays for name in ("distilled", "self_distilled") if name in found}
+    return {
+        "traces": {name: _thin(arrays[0], _kept(len(arrays[0]["times"]))) for name, arrays in kinds.items()},
+        "learned": {
+            name: evaluate.learned_views(np.stack([one["strengths"][-1] for one in arrays])).astype(int).tolist()
+            for name, arrays in {"members": members.arrays, **kinds}.items()
+        },
+    }
+
+
+def drawn(config: MultiViewConfig, samples: Samples, members: Members) -> list[dict[str, Any]]:
+    """A multi-view and a single-view training sample patch by patch, with the soft labels that teachers give them.
+
+    The multi-view one is that whose second class weighs most in the ensemble's soft label: dark knowledge at its best.
+    """
+    outputs = np.stack([arrays["train_outputs"] for arrays in members.arrays])
+    soft = distillation.clipped_probabilities(outputs.sum(0), config.clip, config.soft_temperature)
+    one = distillation.clipped_probabilities(outputs[0], config.clip, config.soft_temperature)
+    hard = distillation.softmax(outputs[0])
+    many = np.flatnonzero(samples.views == NOISE)
+    chosen = [many[np.sort(soft[many], 1)[:, -2].argmax()], *np.flatnonzero(samples.views != NOISE)[:1]]
+    return [
+        {
+            "kind": "multi-view" if samples.views[n] == NOISE else "single-view",
+            "label": int(samples.labels[n]),
+            "view": int(samples.views[n]),
+            "feature": samples.feature[n].tolist(),
+            "weight": _short(samples.weight[n]),
+            "soft_labels": {
+                "one network, softmax": _short(hard[n]),
+                "one network, clipped": _short(one[n]),
+                f"ensemble of {len(outputs)}, clipped": _short(soft[n]),
+            },
+        }
+        for n in chosen
+    ]
+
+
+def _thin(arrays: Arrays, kept: np.ndarray) -> dict[str, Any]:
+    return {name: _short(arrays[name][kept]) for name in ("times", "strengths")}
+
+
+def _kept(points: int) -> np.ndarray:
+    return np.unique(np.linspace(0, points - 1, TRACE_POINTS).round().astype(int))
+
+
+def _short(values: np.ndarray) -> Any:
+    """Four digits: a picture shows no more, and results.json stays readable."""
+    return np.vectorize(lambda x: float(f"{x:.4g}"))(values).tolist()
