@@ -26,7 +26,8 @@ def view_strengths(results: dict[str, Any], folder: Path) -> Path:
         ax.set_title(KINDS[kind], fontsize="medium")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         # views arrive late on labels, and before the middle as a rule where there is a teacher
-        ax.legend(loc="upper left" if kind == "labels" else "center right", fontsize="small")
+        if kind != "self_distilled":  # its lines are those of the panel beside it, and would lie under the legend
+            ax.legend(loc="upper left" if kind == "labels" else "center right", fontsize="small")
     axes[0].set_ylabel(r"view strength $\Lambda_{i,\ell}\,/\,\varrho$")
     trace = results["trace"]
     fig.suptitle(f"One line per class and view: seed {trace['seed']}, one network each", fontsize="medium")
