@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from divkd.shared.report.ensembles import spread
 from divkd.shared.stats import show
 
 CLAIMS = {
@@ -27,8 +28,7 @@ CLAIMS = {
 def print_simulation(results: dict[str, Any], folder: Path) -> None:
     """The claims table of a simulation: measured errors, the theorem's bound, the prediction, and what holds."""
     console = Console(width=None if Console().is_terminal else 170)
-    seeds = len(results["seeds"])
-    table = Table(title=f"Multi-view theory: error rates (mean ± sd over {seeds} seeds)")
+    table = Table(title=f"Multi-view theory: error rates ({spread(results)})")
     table.add_column("claim")
     for column in ("train", "multi-view test", "single-view test", "theorem", "predicted here", "holds"):
         table.add_column(column, justify="right")
@@ -56,7 +56,7 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
     for name, words in shares.items():
         if name in views and math.isfinite(views[name]["mean"]):
             console.print(f"{words} {show(views[name])}", highlight=False)
-    console.print(f"{seeds} seeds, {results['seconds']:.1f} s; written to {folder}", highlight=False)
+    console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
 
 
 def print_training(results: dict[str, Any], folder: Path) -> None:
@@ -64,7 +64,7 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
     console = Console(width=None if Console().is_terminal else 170)
     split = results["split"]
     title = f"{results['dataset']}, {results['network']}, {split['train']} training and {split['test']} test images"
-    table = Table(title=f"{title} (mean ± sd over {len(results['seeds'])} seeds)")
+    table = Table(title=f"{title} ({spread(results)})")
     for column in ("model", "method", "M"):
         table.add_column(column)
     for column in ("acc", "NLL", "cal. NLL", "cal. ECE", "pairwise KL", "train acc", "parameters", "seconds"):

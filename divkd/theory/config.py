@@ -4,7 +4,6 @@ Imports nothing heavy: the command line reads this module for ``--help``.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -151,6 +150,7 @@ class MultiViewConfig:
         return found
 
 
+MOST = 10**9  # of anything: far above what fits, far below what overflows
 WHOLE = {
     "members": 1,
     "dimension": 1,
@@ -174,19 +174,19 @@ INTERVALS = ("own_weight", "other_weight", "other_weight_single", "missing_weigh
 
 
 def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} {value!r}: a whole number of at least {least} is needed")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise InputError(f"{name} {value!r}: a whole number of at least {least} is needed, and at most {MOST}")
 
 
 def _positive(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise InputError(f"{name} {value!r}: a number above 0 is needed")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= MOST:
+        raise InputError(f"{name} {value!r}: a number above 0 is needed, and at most {MOST}")
 
 
 def _interval(name: str, value: object) -> None:
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, (int, float)) for number in value):
         low, high = value
-        if 0 <= low <= high < math.inf:
+        if 0 <= low <= high <= MOST:
             return
     raise InputError(f"{name} {value!r}: two numbers low,high with 0 <= low <= high are needed")
 

@@ -59,6 +59,9 @@ def train(
     """
     found = {row: run.load(name) for row, name in enumerate(group.names)}
     trained = {row: checkpoint[0] for row, checkpoint in found.items() if checkpoint is not None}
+    for row, arrays in trained.items():
+        if not _fits(arrays, config, samples):
+            raise run.damaged(group.names[row], "its arrays are not those of this configuration")
     missing = [row for row in found if row not in trained]
     if not missing:
         return [trained[row] for row in found], None, []
@@ -92,6 +95,27 @@ def train(
                 if step.number == phase.most_steps:
                     break
     return [trained[row] for row in found], networks, missing
+
+
+def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
+    """Whether a checkpoint has the arrays that `train` documents."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    weights, steps = shapes.pop("weights", ()), shapes.get("times", (0,))[:1]
+    single = int((samples.views != NOISE).sum())
+    expected = {
+        "train_outputs": (len(samples), config.classes),
+        "times": steps,
+        "strengths": (*steps, config.classes, 2),
+        "single_losses": (*steps, single),
+        "multi_losses": steps,
+    }
+    return (
+        shapes == expected
+        and steps != (0,)
+        and len(weights) == 3
+        and weights[0] == config.classes
+        and weights[2] >= 2 * config.classes
+    )
 
 
 class _Traces:
