@@ -150,7 +150,7 @@ class MultiViewConfig:
         return found
 
 
-MOST = 10**9  # of anything: far above what fits, far below what overflows
+MOST = 10**12  # of anything: far above what fits, far below what overflows
 WHOLE = {
     "members": 1,
     "dimension": 1,
