@@ -69,6 +69,9 @@ class DenseNetworks:
                 weights -= float(times[row]) * gradient
         return times
 
+    def settle(self, rows: Sequence[int]) -> None:
+        """Nothing lags behind."""
+
     def copy(self, rows: Sequence[int]) -> "DenseNetworks":
         """Networks of their own that go on from where `rows` stand."""
         return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self.count)

@@ -25,6 +25,9 @@ class Networks(Protocol):
     def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         """Move in place by dloss/dF (M, N, k), at most `remaining` (M,); the flow times (M,)."""
 
+    def settle(self, rows: Sequence[int]) -> None:
+        """Bring `rows` up to date where the engine lets parts of them lag behind."""
+
     def copy(self, rows: Sequence[int]) -> "Networks":
         """Networks of their own that go on from where `rows` stand."""
 
@@ -92,6 +95,7 @@ def descend(
             raise RunError(f"descent diverged at step {number} in network {broken[0]} of this batch; lower trust")
         stop = active & ((times >= flow_time) if done is None else (done(losses) | (times >= flow_time)))
         active = active & ~stop
+        networks.settle(np.flatnonzero(stop).tolist())
         yield Step(number, times.copy(), mean, losses, active.copy(), np.flatnonzero(stop).tolist())
         if not active.any():
             return

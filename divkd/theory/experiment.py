@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,8 @@ class _World:
         """Train what is missing and measure everything."""
         config, samples = self.config, self.samples
         members = self._members()
-        errors = self._errors(config, members.arrays, range(config.members))
+        itself = students.Students(config, members.arrays, range(config.members))
+        errors = self._errors({"members": itself})["members"]
         strength = self._strengths(members.arrays)
         learned = evaluate.learned_views(strength)
         start = np.stack([arrays["strengths"][0] for arrays in members.arrays])
@@ -132,8 +133,7 @@ class _World:
         """Train the students and add what they know to `world`."""
         config = self.config
         found = students.Distillation(config, self.run, self.progress, self.seed, self.samples, members).all()
-        for name, kind in found.items():
-            errors = self._errors(kind.config, kind.arrays, kind.numbers)
+        for name, errors in self._errors(found).items():
             world["errors"][name] = {of: float(values[0]) for of, values in errors.items()}
             if name == "distilled":
                 world["errors"]["ensemble_of_distilled"] = {of: float(values[-1]) for of, values in errors.items()}
@@ -164,16 +164,22 @@ class _World:
     def _learned(self, kind: students.Students) -> np.ndarray:
         return evaluate.learned_views(self._strengths(kind.arrays))
 
-    def _errors(
-        self, config: MultiViewConfig, arrays: Sequence[Arrays], numbers: Sequence[int]
-    ) -> dict[str, np.ndarray]:
-        """Errors of ensembles of 1, 2, ... of these networks, per kind of samples."""
-        weights = np.stack([one["weights"] for one in arrays])
-        trained = np.stack([one["train_outputs"] for one in arrays])
-        errors = {"train": evaluate.errors_by_members(trained, self.samples.labels)}
-        for name, samples in self.tests.items():
-            outputs = self.engine.fresh_outputs(config, weights, samples, self.seed, KINDS[name], numbers)
-            errors[name] = evaluate.errors_by_members(outputs, samples.labels)
+    def _errors(self, kinds: Mapping[str, students.Students]) -> dict[str, dict[str, np.ndarray]]:
+        """Errors of ensembles of 1, 2, ... of the networks of every kind, per kind of samples."""
+        errors: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds}
+        for name, kind in kinds.items():
+            trained = np.stack([one["train_outputs"] for one in kind.arrays])
+            errors[name]["train"] = evaluate.errors_by_members(trained, self.samples.labels)
+        for config in dict.fromkeys(kind.config for kind in kinds.values()):
+            # together, because networks of the same number meet the same noise, which is drawn once
+            same = {name: kind for name, kind in kinds.items() if kind.config == config}
+            weights = np.stack([one["weights"] for kind in same.values() for one in kind.arrays])
+            numbers = [number for kind in same.values() for number in kind.numbers]
+            for of, samples in self.tests.items():
+                outputs = self.engine.fresh_outputs(config, weights, samples, self.seed, KINDS[of], numbers)
+                ends = np.cumsum([len(kind.arrays) for kind in same.values()])
+                for name, part in zip(same, np.split(outputs, ends[:-1]), strict=True):
+                    errors[name][of] = evaluate.errors_by_members(part, samples.labels)
         return errors
 
 
