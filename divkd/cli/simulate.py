@@ -1,12 +1,14 @@
 """``divkd simulate``: the theory, in simulated worlds."""
 
 import dataclasses
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
-from divkd.shared.errors import InputError
+from divkd.shared.errors import InputError, unknown
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 
 
@@ -26,7 +28,8 @@ def multiview(**options: Any) -> None:
     Follows Allen-Zhu and Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in Deep
     Learning" (ICLR 2023): every class shows two views, a network learns one of them, an ensemble collects both,
     and a student can learn both from its soft labels. Defaults are those of the preset `default`; another preset brings
-    its own. Presets: quick (seconds) and default (3 seeds).
+    its own. Presets: quick (seconds), default (3 seeds), large (50 classes, minutes), toy (that of the paper's
+    introduction).
 
     \b
     divkd simulate multiview --preset quick --out runs/theory
@@ -34,14 +37,113 @@ def multiview(**options: Any) -> None:
     simulate_multiview(**options)
 
 
-def configure(options: dict[str, Any]) -> MultiViewConfig:
+@group.command()
+@common(PRESETS)
+@click.option(
+    "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
+)
+@from_fields(MultiViewConfig)
+def window(vary: tuple[str, ...], **options: Any) -> None:
+    """Map the window in which the claims hold: every claim against one parameter at a time.
+
+    Every value is a whole simulation of claims 1 to 4 with the other parameters as given. Without --vary, the map of
+    the documentation, 78 simulations a seed: some 15 minutes each on two cores.
+
+    \b
+    divkd simulate window --vary init_scale=1e-4,1e-3,1e-2 --vary other_weight_single=0.1:0.16,0.2:0.3 --out runs/map
+    """
+    from divkd.theory import cells
+
+    measure_cells("simulate window", options, lambda config: cells.window(config, parse_vary(vary) or cells.WINDOW))
+
+
+@group.command()
+@common(PRESETS)
+@from_fields(MultiViewConfig)
+def ablations(**options: Any) -> None:
+    """Take away, one at a time, what the theory rests on: rho, q > 2, the smoothed part, balanced views.
+
+    \b
+    divkd simulate ablations --out runs/ablations
+    """
+    from divkd.theory import cells
+
+    measure_cells("simulate ablations", options, lambda config: cells.ABLATIONS)
+
+
+def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """{name: values} of ``--vary name=v,v,...`` options, each value of the type of the parameter's default."""
+    fields = {field.name: field.default for field in dataclasses.fields(MultiViewConfig) if field.metadata}
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in fields:
+            raise unknown("parameter", name, sorted(fields))
+        default = fields[name]
+        try:
+            if isinstance(default, tuple):
+                pairs = [[float(part) for part in value.split(":")] for value in values.split(",")]
+                if any(len(pair) > 2 for pair in pairs):
+                    raise ValueError
+                found[name] = tuple((pair[0], pair[-1]) for pair in pairs)
+            else:
+                kind = int if isinstance(default, int) else float
+                found[name] = tuple(kind(value) for value in values.split(","))
+        except ValueError as error:
+            raise InputError(
+                f"--vary {text!r} is not allowed; give {name}=value,value,... as in --vary {name}={_example(default)}"
+            ) from error
+    return found
+
+
+def _example(default: Any) -> str:
+    return ":".join(f"{part:g}" for part in default) if isinstance(default, tuple) else f"{default:g}"
+
+
+def measure_cells(command: str, options: dict[str, Any], choose: Callable[[MultiViewConfig], Any]) -> None:
+    """Configure, open the run, simulate every cell, draw and print."""
+    config = configure(options | {"engine": None, "dimension": None}, command)
+
+    from divkd.cli.tables import print_cells
+    from divkd.shared.progress import Progress
+    from divkd.shared.report.cells import draw
+    from divkd.shared.run import open_run
+    from divkd.theory.cells import measure
+    from divkd.theory.experiment import check
+
+    check(config)
+    cells = choose(config)
+    folder = run_folder(options["out"], command.replace(" ", "-"), config.preset, options["resume"])
+    run = open_run(
+        folder, command, dataclasses.asdict(config), resume=options["resume"], overwrite=options["overwrite"],
+        extendable=("seeds",),
+    )  # fmt: skip
+    began = time.perf_counter()
+    with Progress() as progress:
+        rows = measure(config, cells, run, progress)
+    results = {
+        "command": command,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "base": {name: getattr(config, name) for name in parameters(MultiViewConfig)},
+        "symbols": {field.name: field.metadata["symbol"] for field in dataclasses.fields(config) if field.metadata},
+        "cells": rows,
+        "seconds": time.perf_counter() - began,
+    }
+    run.finish(results)
+    draw(results, run.figures)
+    print_cells(results, folder)
+
+
+def configure(options: dict[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
     """The validated configuration behind the command's options."""
     given = {key: options[key] for key in ("seeds", "members", "engine", "dimension", *parameters(MultiViewConfig))}
     config = resolve(
         PRESETS,
         options["preset"],
         options["config"],
-        "simulate multiview",
+        command,
         MultiViewConfig.from_dict,
         "default",
         given,

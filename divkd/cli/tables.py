@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from divkd.shared.report.cells import columns, failures
 from divkd.shared.report.ensembles import spread
 from divkd.shared.stats import show
 
@@ -30,14 +31,14 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
     console = Console(width=None if Console().is_terminal else 170)
     table = Table(title=f"Multi-view theory: error rates ({spread(results)})")
     table.add_column("claim")
-    for column in ("train", "multi-view test", "single-view test", "theorem", "predicted here", "holds"):
+    for column in ("train", "multi-view test", "single-view test", "test", "theorem", "predicted here", "holds"):
         table.add_column(column, justify="right")
     claims = results["claims"]
     for name, title in CLAIMS.items():
         if name not in claims:
             continue
         claim = claims[name]
-        errors = [show(claim[f"{kind}_error"]) for kind in ("train", "multi_view", "single_view")]
+        errors = [show(claim[f"{kind}_error"]) for kind in ("train", "multi_view", "single_view", "test")]
         bound = "" if claim["bound"] is None else " to ".join(f"{edge:g}" for edge in claim["bound"])
         shown = f"{title} of {claim['members']}" if name == "ensemble" else title
         table.add_row(shown, *errors, bound, f"{claim['predicted']:.3f}", "yes" if claim["holds"] else "no")
@@ -56,6 +57,21 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
     for name, words in shares.items():
         if name in views and math.isfinite(views[name]["mean"]):
             console.print(f"{words} {show(views[name])}", highlight=False)
+    console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
+
+
+def print_cells(results: dict[str, Any], folder: Path) -> None:
+    """Every cell of a map or of the ablations: errors on single-view samples and what was learned."""
+    console = Console(width=None if Console().is_terminal else 170)
+    heads, lines = columns(results)
+    table = Table(title=f"Errors on single-view test samples, shares of views ({spread(results)})")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    for why in failures(results):
+        console.print(why, highlight=False, soft_wrap=True)
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
 
 

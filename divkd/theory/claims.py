@@ -34,7 +34,7 @@ BOUNDS: dict[str, Interval | None] = {
 class Measured(NamedTuple):
     """Means over seeds that `holds` looks at."""
 
-    error: Callable[[str], float]  # single-view error of a claim
+    error: Callable[..., float]  # error of a claim, on single-view samples unless others are named
     predicted: Callable[[str], float]
     views: dict[str, float]
 
@@ -74,9 +74,17 @@ ACCEPTED: dict[str, tuple[str, Callable[[Measured], bool]]] = {
 }
 
 
+# What the paper's introduction expects of its two classes, on a test set of their mixture; its bounds are no theorem's.
+ACCEPTED_TOY: dict[str, tuple[str, Callable[[Measured], bool]]] = {
+    "single": ("92 to 96 % of the test set right", lambda m: 0.04 <= m.error("single", "test") <= 0.08),
+    "ensemble": ("at least 99.5 % of the test set right", lambda m: m.error("ensemble", "test") <= 0.005),
+}
+
+
 def table(config: MultiViewConfig, worlds: list[World]) -> dict[str, Any]:
     """claims.<name>: errors as {mean, std, n} over seeds, `bound`, `predicted`, `accepted` (in words) and `holds`.
 
+    `test_error` is that on the training distribution, of which the share mu is single-view.
     Predictions take two numbers from the networks, averaged over seeds: the share of classes with both views known,
     and the strength of a learned view; those of students take the views that their teachers learned.
     """
@@ -88,14 +96,19 @@ def table(config: MultiViewConfig, worlds: list[World]) -> dict[str, Any]:
 
     views = {name: summary["mean"] for name, summary in view_shares(worlds).items()}
     measured = Measured(
-        lambda name: float(found[name]["single_view_error"]["mean"]),
+        lambda name, of="single_view": float(found[name][f"{of}_error"]["mean"]),
         lambda name: float(found[name]["predicted"]),
         views,
     )
+    accepted = ACCEPTED_TOY if config.preset == "toy" and not config.students else ACCEPTED
     for name, claim in found.items():
-        words, accept = ACCEPTED[name]
+        words, accept = accepted[name]
         exact = claim["train_error"]["mean"] == 0 and claim["multi_view_error"]["mean"] == 0
-        claim |= {"bound": BOUNDS[name], "accepted": words, "holds": exact and accept(measured)}
+        claim |= {
+            "bound": BOUNDS[name] if accepted is ACCEPTED else None,
+            "accepted": words,
+            "holds": exact and accept(measured),
+        }
     return found
 
 
@@ -111,7 +124,7 @@ def view_shares(worlds: list[World]) -> dict[str, dict[str, Any]]:
 def _errors(worlds: list[World], name: str) -> dict[str, Any]:
     return {
         f"{kind}_error": summarise(world["errors"][name][kind] for world in worlds)
-        for kind in ("train", "multi_view", "single_view")
+        for kind in ("train", "multi_view", "single_view", "test")
     }
 
 

@@ -49,6 +49,9 @@ class MultiViewConfig:
     missing_weight: tuple[float, float] = _parameter(
         (0.1, 0.15), "rho", "z of the own view that a single-view sample lacks"
     )
+    second_view: float = _parameter(
+        1.0, "", "every class's second view shows with this share of its weight: 1 for balanced views, 0 for one view"
+    )
     noise: float = _parameter(1.0, "nu", "norm of a patch's noise, nu^2 = sigma_p^2 d")
 
     # the network
@@ -84,6 +87,11 @@ class MultiViewConfig:
         config.validate()
         return config
 
+    @property
+    def single_share(self) -> float:
+        """mu, the share of single-view samples."""
+        return 2 * self.classes * self.single_views / self.train_samples
+
     def validate(self) -> None:
         """Raise `InputError` at the first value that the simulation cannot work with."""
         if self.engine not in ENGINES:
@@ -102,6 +110,10 @@ class MultiViewConfig:
             _interval(name, getattr(self, name))
         if not isinstance(self.label_share, (int, float)) or not 0 <= self.label_share <= 1:
             raise InputError(f"label_share {self.label_share!r} is t in t CE + (1 - t) H; give a number from 0 to 1")
+        if not isinstance(self.second_view, (int, float)) or not 0 <= self.second_view <= 1:
+            raise InputError(
+                f"second_view {self.second_view!r} is a share of the first view's; give a number from 0 to 1"
+            )
         if self.expected_others > self.classes:
             raise InputError(
                 f"expected_others {self.expected_others} is s in the probability s / k; "
@@ -191,13 +203,23 @@ def _interval(name: str, value: object) -> None:
     raise InputError(f"{name} {value!r}: two numbers low,high with 0 <= low <= high are needed")
 
 
-# How `default` was found (seeds 0-4; docs/theory.md has the map around it). s = 5: a competitor is nearly always present,
-# so that single models err on nearly half of the single-view samples. tau = 0.1: on classes that a sample does not show
-# the soft labels of two networks differ by about exp(-1 / tau), a drive without end that at tau = 0.25 taught the
-# self-distilled a tenth of the views that neither network knew. Gamma in U[.16, .22] lightens the ensemble's tail; c
-# lies below the teacher's output on another class's feature; own weights from 1.1 keep the few networks with two
-# strong views in a class from erring on multi-view samples. `quick` is the smaller world.
+# How `default` was found (seeds 0-4; docs/theory.md has the map around it). s = 5: a competitor is nearly always
+# present, so that single models err on nearly half of the single-view samples. tau = 0.1: on classes that a sample does
+# not show, the soft labels of two networks differ by about exp(-1 / tau), a drive without end that at tau = 0.25 taught
+# the self-distilled a tenth of the views that neither network knew. Gamma in U[.16, .22] lightens the ensemble's tail;
+# c lies below the teacher's output on another class's feature; own weights from 1.1 keep the few networks with two
+# strong views in a class from erring on multi-view samples. `quick` is the smaller world, `large` one of 50 classes.
+# `toy` is that of the paper's introduction: two classes of two views each, 80 % of the samples with both and 10 % with
+# either, the other class's features at a weight of 0.1. It has no students: at that weight they learn nothing from it.
 PRESETS: dict[str, MultiViewConfig] = {
     "quick": MultiViewConfig(preset="quick", seeds=(0,), members=4, students=0, train_samples=600, test_samples=1000),
     "default": MultiViewConfig(),
-}
+    "large": MultiViewConfig(
+        preset="large", seeds=(0,), classes=50, train_samples=3000, test_samples=4000, students=3, distill_time=4e7
+    ),
+    "toy": MultiViewConfig(
+        preset="toy", seeds=(0, 1, 2, 3, 4), classes=2, patches=10, train_samples=400, single_views=20,
+        expected_others=1.0, other_weight=(0.1, 0.1), other_weight_single=(0.1, 0.1), missing_weight=(0.02, 0.04),
+        students=0,
+    ),
+}  # fmt: skip

@@ -78,6 +78,7 @@ def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.nd
     weight[single] = _uniform(generator, config.other_weight_single, (int(single.sum()), features))
     weight[own] = _uniform(generator, config.own_weight, (int(own.sum()),))
     weight[missing] = _uniform(generator, config.missing_weight, (int(missing.sum()),))
+    weight[:, 1::2] *= config.second_view
 
     # patches are exchangeable: the occupied ones are the first of a random order
     order = generator.random((count, config.patches)).argsort(1)

@@ -46,7 +46,7 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     """
     began = time.perf_counter()
     check(config)
-    worlds = [_World(config, run, progress, seed).measure() for seed in config.seeds]
+    worlds = [World(config, run, progress, seed).measure() for seed in config.seeds]
     views = claims.view_shares(worlds)
     return {
         "command": "simulate multiview",
@@ -60,7 +60,7 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     }
 
 
-class _World:
+class World:
     """One seed: its samples, its members, its students."""
 
     def __init__(self, config: MultiViewConfig, run: Run, progress: Progress, seed: int) -> None:
@@ -69,8 +69,8 @@ class _World:
         self.samples = training_samples(config, seed)
         self.tests = {name: test_samples(config, seed, kind) for name, kind in KINDS.items()}
 
-    def measure(self) -> claims.World:
-        """Train what is missing and measure everything."""
+    def measure(self, kinds: Sequence[str] = students.KINDS, *, with_pictures: bool = True) -> claims.World:
+        """Train what is missing of the members and the `kinds` of students, and measure them."""
         config, samples = self.config, self.samples
         members = self._members()
         itself = students.Students(config, members.arrays, range(config.members))
@@ -95,13 +95,14 @@ class _World:
                 "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *self.tests.values())),
             },
             "students_predicted": {},
-            "pictures": {
+        }
+        found = self._distil(kinds, members, learned, world) if config.students else {}
+        if with_pictures:
+            world["pictures"] = {
                 "trace": {"seed": self.seed, "member": 0, **pictures.trace(config, samples, members.arrays[0])},
                 "samples": pictures.drawn(config, samples, members),
-            },
-        }
-        if config.students:
-            self._distil(members, learned, world)
+                **(pictures.of_students(found, members) if found else {}),
+            }
         self.run.log(event="tested", seed=self.seed, errors=world["errors"])
         return world
 
@@ -129,23 +130,25 @@ class _World:
 
         return students.Members(arrays, again)
 
-    def _distil(self, members: students.Members, learned: np.ndarray, world: dict[str, Any]) -> None:
-        """Train the students and add what they know to `world`."""
+    def _distil(
+        self, kinds: Sequence[str], members: students.Members, learned: np.ndarray, world: dict[str, Any]
+    ) -> dict[str, students.Students]:
+        """Train students of `kinds` and add what they know to `world`."""
         config = self.config
-        found = students.Distillation(config, self.run, self.progress, self.seed, self.samples, members).all()
+        distillation = students.Distillation(config, self.run, self.progress, self.seed, self.samples, members)
+        found = distillation.of(kinds)
         for name, errors in self._errors(found).items():
             world["errors"][name] = {of: float(values[0]) for of, values in errors.items()}
             if name == "distilled":
                 world["errors"]["ensemble_of_distilled"] = {of: float(values[-1]) for of, values in errors.items()}
 
-        world["pictures"] |= pictures.of_students(found, members)
         union: np.ndarray = np.asarray(learned.any(0))[None]
-        known = self._learned(found["distilled"])
-        world["views"]["distilled_views"] = float(known.mean())
         expected = self._expected(union, world)
         world["students_predicted"] = dict.fromkeys(
             ("distilled", "ensemble_of_distilled", "distilled_temperature", "distilled_mixed"), expected
         )
+        if "distilled" in found:
+            world["views"]["distilled_views"] = float(self._learned(found["distilled"]).mean())
         if "self_distilled" in found:
             known = self._learned(found["self_distilled"])
             rows = list(found["self_distilled"].numbers)
@@ -153,6 +156,7 @@ class _World:
             world["views"]["learned_inside_union"] = _share(known[union])
             world["views"]["learned_outside_union"] = _share(known[~union])
             world["students_predicted"]["self_distilled"] = self._expected(union, world)
+        return found
 
     def _expected(self, learned: np.ndarray, world: dict[str, Any]) -> float:
         """Error of networks that know the views `learned` (n, k, 2), each on its own."""
@@ -180,6 +184,9 @@ class _World:
                 ends = np.cumsum([len(kind.arrays) for kind in same.values()])
                 for name, part in zip(same, np.split(outputs, ends[:-1]), strict=True):
                     errors[name][of] = evaluate.errors_by_members(part, samples.labels)
+        share = self.config.single_share
+        for of_kind in errors.values():
+            of_kind["test"] = (1 - share) * of_kind["multi_view"] + share * of_kind["single_view"]
         return errors
 
 

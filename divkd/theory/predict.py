@@ -22,7 +22,7 @@ def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewCo
     feature = samples.feature[own]
     np.add.at(race, (feature // 2, feature % 2), samples.weight[own].astype(np.float64) ** config.power)
     with np.errstate(divide="ignore"):
-        head_start = np.log(strengths.astype(np.float64)) * (config.power - 2)
+        head_start = np.log(strengths.astype(np.float64)) * (config.power - 2) if config.power > 2 else 0.0
         winners: np.ndarray = (head_start + np.log(race)).argmax(-1)
     return winners
 

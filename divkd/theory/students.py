@@ -17,6 +17,11 @@ from divkd.theory.data import Samples
 from divkd.theory.engines import ENGINES
 from divkd.theory.training import Arrays, Group, Phase, labels_only, train
 
+# What a seed's ensemble can teach, and the controls: the methods of `Distillation`.
+KINDS = (
+    "distilled", "distilled_temperature", "distilled_mixed", "distilled_without_others", "self_distilled",
+    "trained_jointly", "labels_only",
+)  # fmt: skip
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
 
 
@@ -50,20 +55,17 @@ class Distillation:
         self.samples, self.members = samples, members
         self.outputs = np.stack([arrays["train_outputs"] for arrays in members.arrays])
 
-    def all(self) -> dict[str, Students]:
-        """Every kind of student, by the name of its claim."""
-        found = {
-            "distilled": self.distilled(),
-            "distilled_temperature": self.distilled_temperature(),
-            "distilled_mixed": self.distilled_mixed(),
-            "distilled_without_others": self.distilled_without_others(),
-        }
-        if self.config.members > 1:  # these need a second network
-            found["self_distilled"] = self.self_distilled()
-            joint = self.trained_jointly()
+    def of(self, kinds: Sequence[str]) -> dict[str, Students]:
+        """The students of `kinds` (some of `KINDS`), by the name of their claim."""
+        config, found = self.config, {}
+        for kind in kinds:
+            if config.members == 1 and kind in ("self_distilled", "trained_jointly"):
+                continue  # these need a second network
+            found[kind] = getattr(self, kind)()
+        if "trained_jointly" in found:
+            joint = found["trained_jointly"]
             for row, name in enumerate(("trained_jointly", "trained_jointly_average")):
                 found[name] = Students(joint.config, joint.arrays[row : row + 1], joint.numbers[row : row + 1])
-        found["labels_only"] = self.labels_only()
         return found
 
     def distilled(self) -> Students:

@@ -46,7 +46,7 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
     assert results["claims"].keys() == CLAIMS
     for claim in CLAIMS:
         assert {"bound", "predicted", "accepted", "holds"} <= results["claims"][claim].keys()
-        for error in ("train_error", "multi_view_error", "single_view_error"):
+        for error in ("train_error", "multi_view_error", "single_view_error", "test_error"):
             assert results["claims"][claim][error].keys() == {"mean", "std", "n"}
             assert results["claims"][claim][error]["n"] == 2
     by_members = results["claims"]["ensemble"]["by_members"]
@@ -154,23 +154,26 @@ def test_a_gpu_that_is_not_there_is_refused(tiny):
         experiment.check(dataclasses.replace(tiny, engine="dense", device="cuda"))
 
 
+UNCLAIMED = {"distilled_temperature", "distilled_mixed"}  # ordinary distillation transfers only a part of the views
+
+
 @pytest.mark.slow
-def test_the_default_regime_shows_the_theorems(tmp_path):
-    """The numbers of the facts: single 0.496 (2 seeds there), ensemble about 2^-K first and its coverage tail later."""
-    config = PRESETS["default"]
+@pytest.mark.parametrize("first", [0, 100])
+def test_the_default_regime_shows_the_theorems(tmp_path, first):
+    """Every claim and control within what `claims.ACCEPTED` asks, on the seeds it was tuned on and on others."""
+    config = dataclasses.replace(PRESETS["default"], seeds=tuple(range(first, first + 5)))
     _, results = simulate(config, tmp_path / "run")
-    claims = results["claims"]
-    assert claims["single"]["train_error"]["mean"] == claims["ensemble"]["train_error"]["mean"] == 0
-    assert claims["single"]["multi_view_error"]["mean"] < 1e-3
-    assert claims["single"]["single_view_error"]["mean"] == pytest.approx(claims["single"]["predicted"], abs=0.015)
-    assert 0.48 <= claims["single"]["single_view_error"]["mean"] <= 0.51
-    for row in claims["ensemble"]["by_members"]:
+    assert {name: claim["holds"] for name, claim in results["claims"].items() if name not in UNCLAIMED} == (
+        dict.fromkeys(CLAIMS - UNCLAIMED, True)
+    )
+    for row in results["claims"]["ensemble"]["by_members"]:
         assert row["single_view_error"] == pytest.approx(row["predicted"], abs=0.06)
-    assert claims["ensemble"]["single_view_error"]["mean"] < 0.03
-    assert claims["distilled"]["single_view_error"]["mean"] < 0.03
-    assert 0.18 < claims["self_distilled"]["single_view_error"]["mean"] < 0.32
-    single = claims["single"]["single_view_error"]["mean"]
-    for control in ("labels_only", "distilled_without_others"):
-        assert claims[control]["single_view_error"]["mean"] == pytest.approx(single, abs=0.03)
-    assert claims["trained_jointly"]["single_view_error"]["mean"] > 0.38
     assert results["views"]["lottery_accuracy"] > 0.8
+    assert results["views"]["learned_outside_union"] < 0.05
+
+
+def test_the_toy_of_the_introduction(tmp_path):
+    _, results = simulate(PRESETS["toy"], tmp_path / "run")
+    assert 0.04 <= results["claims"]["single"]["test_error"]["mean"] <= 0.08
+    assert results["claims"]["ensemble"]["test_error"]["mean"] <= 0.005
+    assert all(claim["holds"] for claim in results["claims"].values())

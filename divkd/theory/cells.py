@@ -1,0 +1,121 @@
+"""Many simulations beside each other: every claim against one parameter at a time, and what the theory says breaks it.
+
+A cell is the base configuration with some parameters changed. The grid of `WINDOW` maps the window in which the claims
+hold; `ABLATIONS` each take away what one step of the theory rests on.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from divkd.shared.errors import InputError, RunError
+from divkd.shared.progress import Progress
+from divkd.shared.run import Run
+from divkd.shared.stats import summarise
+from divkd.theory.config import MultiViewConfig
+from divkd.theory.experiment import World, check
+
+KINDS = ("distilled", "self_distilled", "labels_only")  # of students, in a cell
+CLAIMS = ("single", "ensemble", *KINDS)
+VIEWS = ("one_view_fraction", "lottery_accuracy", "distilled_views", "learned_inside_union", "learned_outside_union")
+
+Changes = Mapping[str, Any]
+
+WINDOW: dict[str, tuple[Any, ...]] = {
+    "expected_others": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
+    "own_patches": (1, 2, 3, 4, 5),
+    "power": (2, 3, 4, 5),
+    "neurons": (2, 4, 8, 16, 32),
+    "classes": (5, 8, 10, 14, 20),
+    "train_samples": (300, 600, 1200, 2400),
+    "single_views": (1, 2, 4, 8, 16),
+    "init_scale": (2e-5, 1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 0.3),
+    "noise": (0.25, 0.5, 1.0, 2.0, 4.0),
+    "missing_weight": ((0.0, 0.0), (0.05, 0.05), (0.1, 0.15), (0.15, 0.2), (0.25, 0.3)),
+    "other_weight_single": ((0.05, 0.1), (0.11, 0.16), (0.16, 0.22), (0.2, 0.3), (0.3, 0.4)),
+    "logit_scale": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "clip": (0.3, 0.6, 1.2, 2.4, 4.8),
+    "soft_temperature": (0.05, 0.1, 0.15, 0.25, 0.5, 1.0),
+    "distill_time": (6.25e4, 2.5e5, 1e6, 4e6, 1.6e7, 6.4e7),
+}
+
+# Plain ReLU is sReLU with weights far above varrho: there it is z - (1 - 1/q) varrho, a line but for a small offset.
+# sigma_0 and the outputs are the same in absolute units; the trust region, in units of varrho, is widened by as much.
+# It has no students, as their flow time has another unit.
+_RELU = 1e6
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "rho = 0": {"missing_weight": (0.0, 0.0)},
+    "q = 2": {"power": 2},
+    "plain ReLU": {
+        "init_scale": 5e-4 * _RELU, "logit_scale": 3.0 / _RELU, "trust_cap": 2.0 * _RELU, "noise_trust": 0.3 / _RELU,
+        "students": 0,
+    },
+    "no single-view samples": {"single_views": 0},
+    "one view stronger": {"second_view": 0.8},
+    "one view per class": {"second_view": 0.0},
+}  # fmt: skip
+
+
+def measure(
+    config: MultiViewConfig, cells: Mapping[str, Changes], run: Run, progress: Progress
+) -> list[dict[str, Any]]:
+    """One row a cell: `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None.
+
+    A cell whose networks cannot be trained, or whose parameters exclude each other, is a result too: it says why. A
+    finished seed of a cell is saved to `run`, and not simulated again on resume.
+    """
+    return [_row(config, name, changes, run, progress) for name, changes in cells.items()]
+
+
+def window(base: MultiViewConfig, vary: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
+    """The cells of a map: every parameter of `vary` at each of its values, one at a time."""
+    return {f"{name}={_shown(value)}": {name: value} for name, values in vary.items() for value in values}
+
+
+def _shown(value: Any) -> str:
+    return ":".join(f"{part:g}" for part in dict.fromkeys(value)) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _row(config: MultiViewConfig, name: str, changes: Changes, run: Run, progress: Progress) -> dict[str, Any]:
+    cell = dataclasses.replace(config, **changes)
+    row: dict[str, Any] = {"name": name, "changes": dict(changes), "errors": {}, "views": {}, "failed": None}
+    found: list[dict[str, float]] = []
+    with progress.task(name, len(config.seeds)) as task:
+        for done, seed in enumerate(config.seeds):
+            try:
+                found.append(_seed(cell, f"{name}-seed{seed}", seed, run, progress))
+            except (InputError, RunError) as error:
+                row["failed"] = f"seed {seed}: {error}"
+                run.log(event="failed", cell=name, seed=seed, why=str(error))
+                break
+            task.update(done + 1)
+    if row["failed"] is None:
+        for key in found[0]:
+            part, _, of = key.partition("/")
+            values = [one[key] for one in found if not np.isnan(one[key])]
+            if values:  # no view is outside the union of two networks that know every view between them
+                row[part][of] = summarise(values)
+    return row
+
+
+def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, float]:
+    """The numbers of one seed of a cell, from its checkpoint or simulated."""
+    saved = run.load(name)
+    if saved is None:
+        check(cell)
+        with TemporaryDirectory() as folder:  # a cell's networks are not kept
+            scratch = Run(Path(folder))
+            scratch.checkpoints.mkdir()
+            world = World(cell, scratch, progress, seed).measure(KINDS, with_pictures=False)
+        numbers = {f"errors/{claim}": world["errors"][claim] for claim in CLAIMS if claim in world["errors"]}
+        flat = {key: errors["single_view"] for key, errors in numbers.items()}
+        flat |= {f"{key}_multi_view": errors["multi_view"] for key, errors in numbers.items()}
+        flat |= {f"views/{of}": share for of, share in world["views"].items() if of in VIEWS}
+        run.save(name, {key: np.array(value) for key, value in flat.items()}, {"cell": name})
+        return flat
+    return {key: float(value) for key, value in saved[0].items()}

@@ -1,0 +1,107 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from divkd.shared.files import plain
+from divkd.shared.progress import Progress
+from divkd.shared.report import cells as report
+from divkd.shared.run import open_run
+from divkd.theory import cells, experiment
+
+
+def measured(config, chosen, path, **flags):
+    run = open_run(path, "simulate window", dataclasses.asdict(config), extendable=("seeds",), **flags)
+    return cells.measure(config, chosen, run, Progress(quiet=True))
+
+
+def test_a_cell_without_changes_is_the_simulation(tiny, tmp_path):
+    (row,) = measured(tiny, {"as it is": {}}, tmp_path / "cells")
+    run = open_run(tmp_path / "run", "simulate multiview", dataclasses.asdict(tiny))
+    results = experiment.simulate(tiny, run, Progress(quiet=True))
+    for claim in cells.CLAIMS:
+        assert row["errors"][claim]["mean"] == results["claims"][claim]["single_view_error"]["mean"]
+        assert row["errors"][f"{claim}_multi_view"]["mean"] == results["claims"][claim]["multi_view_error"]["mean"]
+    for view in cells.VIEWS:
+        if view in row["views"]:
+            assert row["views"][view]["mean"] == results["views"][view]
+
+
+def test_a_cell_that_cannot_be_is_a_row_that_says_why_and_the_others_go_on(tiny, tmp_path):
+    chosen = cells.window(tiny, {"patches": (6, 12), "max_steps": (3,), "power": (3,)})
+    rows = {row["name"]: row for row in measured(tiny, chosen, tmp_path / "run")}
+    assert "do not fit" in rows["patches=6"]["failed"]
+    assert "max_steps 3" in rows["max_steps=3"]["failed"]
+    assert rows["power=3"]["failed"] is None
+    assert rows["power=3"]["errors"] == rows["patches=12"]["errors"]
+
+
+def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, monkeypatch):
+    config = dataclasses.replace(tiny, seeds=(0, 1))
+    chosen = cells.window(config, {"own_weight": ((1.0, 1.0), (1.0, 1.2))})
+    first = measured(dataclasses.replace(config, seeds=(0,)), chosen, tmp_path / "run")
+    seeds = []
+    world = cells.World
+
+    def counted(config, run, progress, seed):
+        seeds.append(seed)
+        return world(config, run, progress, seed)
+
+    monkeypatch.setattr(cells, "World", counted)
+    rows = measured(config, chosen, tmp_path / "run", resume=True)
+    assert seeds == [1, 1]
+    assert [row["errors"]["single"]["n"] for row in rows] == [2, 2]
+    assert measured(config, chosen, tmp_path / "fresh") == rows
+    assert first[0]["name"] == "own_weight=1"
+    assert list(tmp_path.glob("run/checkpoints/*")) == list(tmp_path.glob("run/checkpoints/*-seed?.safetensors"))
+
+
+def test_the_ablations_do_what_the_theory_predicts(tiny, tmp_path):
+    config = dataclasses.replace(tiny, seeds=(0, 1), students=1)
+    rows = {row["name"]: row for row in measured(config, cells.ABLATIONS, tmp_path / "run")}
+    assert all(row["failed"] is None for row in rows.values())
+
+    def share(name):
+        return rows[name]["views"]["one_view_fraction"]["mean"]
+
+    def error(name, claim):
+        return rows[name]["errors"][claim]["mean"]
+
+    assert share("as it is") > 0.9
+    assert share("q = 2") < 0.1
+    assert share("plain ReLU") < 0.1
+    assert error("q = 2", "single") < 0.05
+    assert error("plain ReLU", "single") < 0.05
+    assert share("rho = 0") < share("as it is") - 0.2
+    assert share("no single-view samples") > 0.9
+    # there is nothing to collect where every network knows the same view
+    assert error("one view per class", "ensemble") == pytest.approx(error("one view per class", "single"), abs=0.01)
+    assert error("as it is", "ensemble") < 0.7 * error("as it is", "single")
+    assert error("one view stronger", "ensemble") > error("as it is", "ensemble")
+
+
+def test_the_second_view_shows_with_its_share(tiny):
+    from divkd.theory.data import NOISE, training_samples
+
+    whole, part = training_samples(tiny, 0), training_samples(dataclasses.replace(tiny, second_view=0.25), 0)
+    second = (whole.feature != NOISE) & (whole.feature % 2 == 1)
+    np.testing.assert_allclose(part.weight, np.where(second, 0.25, 1) * whole.weight, rtol=1e-6)
+
+
+def test_pictures_and_table_are_made_from_results_alone(tiny, tmp_path):
+    config = dataclasses.replace(tiny, seeds=(0, 1))
+    vary = {"patches": (6, 12), "missing_weight": ((0.0, 0.0), (0.1, 0.15))}
+    rows = measured(config, cells.window(config, vary), tmp_path / "run")
+    results = {
+        "command": "simulate window", "preset": "tiny", "seeds": [0, 1], "cells": rows, "symbols": {"patches": "P"},
+        "base": {name: getattr(config, name) for name in vary},
+    }  # fmt: skip
+    results = json.loads(json.dumps(plain(results), allow_nan=False))
+    assert [path.name for path in report.draw(results, tmp_path)] == ["window.png", "window.svg"]
+    heads, lines = report.columns(results)
+    assert {len(line) for line in lines} == {len(heads)}
+    assert [line[0] for line in lines] == ["patches=6", "patches=12", "missing_weight=0", "missing_weight=0.1:0.15"]
+    assert len(report.failures(results)) == 1
+    results["command"] = "simulate ablations"
+    assert [path.name for path in report.draw(results, tmp_path)] == ["ablations.png", "ablations.svg"]
