@@ -64,6 +64,13 @@ def columns(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
+def markdown(results: dict[str, Any]) -> str:
+    """The table and why cells failed, as Markdown: what the manual holds."""
+    heads, lines = columns(results)
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + [f"\n{why}" for why in failures(results)])
+
+
 def failures(results: dict[str, Any]) -> list[str]:
     """Why cells failed, one line each."""
     return [f"{row['name']}: {row['failed']}" for row in results["cells"] if row["failed"] is not None]
