@@ -13,6 +13,7 @@ from divkd.shared.errors import InputError, unknown
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
 STUDENTS = ("batch-ensemble", "single")
 DATASETS = ("digits", "cifar10")
+PRECISIONS = ("float32", "bfloat16")
 HUGE = 1e30  # above any sensible number, far below what overflows
 NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
@@ -32,6 +33,12 @@ class Schedule:
     lr: float
     weight_decay: float
     milestones: tuple[float, float, float]
+    choose_last: int = 0  # validation chooses among epoch 1, every 25th and the last so many; 0: the last epoch counts
+
+    def looks_at(self, epoch: int) -> bool:
+        """Whether `epoch` (from 1) may be chosen by validation: the epochs of Nam et al.'s public code."""
+        last = epoch > self.epochs - self.choose_last
+        return self.choose_last > 0 and (epoch == 1 or epoch % 25 == 0 or last)
 
     def factor(self, epoch: int) -> float:
         """The learning rate of `epoch` (from 1), as a share of `lr`."""
@@ -67,6 +74,9 @@ class TrainConfig:
     data_dir: str | None = None
     device: str = "cpu"
     momentum: float = 0.9
+    precision: str = "float32"  # of matrix products and convolutions in training
+    teacher_network: str | None = None  # where it is not the students'
+    teachers: str | None = None  # a finished run whose teachers are used instead of training some
     rank_one_lr: float = 0.5  # learning rate of the rank-one factors, as a share of the student's
 
     @classmethod
@@ -98,7 +108,10 @@ class TrainConfig:
         _need(isinstance(self.flip, bool), "flip", self.flip, "true or false")
         _need(isinstance(self.device, str), "device", self.device, "cpu, cuda or cuda:N")
         _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")
-        _choice("network", self.network, NETWORKS)
+        _choice("precision", self.precision, PRECISIONS)
+        for network in {self.network, self.teacher_network or self.network}:
+            _choice("network", network, NETWORKS)
+        _need(isinstance(self.teachers, str | None), "teachers", self.teachers, "a run's folder, or null")
         for method in self.methods:
             _choice("method", method, METHODS)
         for student in self.students:
@@ -130,6 +143,8 @@ class TrainConfig:
             )
             _need(0 < schedule.lr <= HUGE, "--lr", schedule.lr, "a finite number above 0, e.g. 0.1")
             _need(0 <= schedule.weight_decay <= HUGE, "weight_decay", schedule.weight_decay, "a number from 0")
+            last = schedule.choose_last
+            _need(_whole(last) and 0 <= last <= schedule.epochs, "choose_last", last, "0 to the number of epochs")
             p, q, s = schedule.milestones
             _need(0 <= p <= q <= s <= 1, "milestones", schedule.milestones, "rising shares of the epochs, 0 to 1")
         _need(0 < self.temperature <= HUGE, "temperature", self.temperature, "a finite number above 0")

@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
-# (net, images in [0, 1], labels, generator of this epoch's perturbations) -> (loss, member logits of the clean images)
-Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+# (net, images in [0, 1], labels, generator of this epoch's perturbations) -> the loss in terms, the first with the
+# member logits of the clean images. A term is differentiated before the next is made: one graph is held at a time.
+Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Iterator[tuple[Tensor, Tensor | None]]]
 
 
 def train(
@@ -35,8 +38,14 @@ def train(
     name: str,
     run: Run,
     progress: Progress,
+    score: Callable[[nn.Module], float] | None = None,
+    precision: str = "float32",
 ) -> float:
     """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
+
+    The last epoch counts; where the schedule has `choose_last`, that of the highest `score` among the epochs that it
+    looks at does (the first of equals). With `precision` "bfloat16" matrix products and convolutions compute in it,
+    weights, BatchNorm's statistics and the loss stay float32.
 
     After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
@@ -51,7 +60,7 @@ def train(
     if factors:
         groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
     optimiser = torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
-    start, spent = load(net, optimiser, schedule.epochs, name, run)
+    start, spent, best = load(net, optimiser, schedule.epochs, name, run)
     with progress.task(name, schedule.epochs) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
@@ -64,6 +73,7 @@ def train(
                 optimiser,
                 batches(split, augmentation, schedule.batch_size, seed, role, member, epoch),
                 rng(seed, f"{role}/perturb", member, epoch),
+                precision,
             )
             # The loss is taken before a step, so the weights after the last one are looked at as well.
             if not (math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())):
@@ -72,11 +82,25 @@ def train(
                     f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
                     f"start a new --out with --lr below {schedule.lr}"
                 )
+            if score is not None and schedule.looks_at(epoch):
+                value = score(net)
+                if best is None or value > best.score:
+                    # copies, because on a CPU the arrays are the weights' own memory
+                    best = Best(epoch, value, {key: array.copy() for key, array in state(net, None).items()})
             spent += time.perf_counter() - began
             run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
-            rest_of_it = optimiser if epoch < schedule.epochs else None
-            run.save(name, state(net, rest_of_it), {"epoch": epoch, "seconds": spent})
+            header: dict[str, Any] = {"epoch": epoch, "seconds": spent}
+            if best is not None:
+                header |= {"chosen": best.epoch, "score": best.score}
+            if epoch < schedule.epochs:
+                arrays = state(net, optimiser)
+                arrays |= {} if best is None else {f"best/{key}": value for key, value in best.arrays.items()}
+            else:
+                arrays = state(net, None) if best is None else best.arrays
+            run.save(name, arrays, header)
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
+    if best is not None:
+        net.load_state_dict({key: torch.from_numpy(value) for key, value in best.arrays.items()})
     net.eval()
     return spent
 
@@ -87,18 +111,28 @@ def _epoch(
     optimiser: torch.optim.Optimizer,
     epoch_batches: list[tuple[Tensor, Tensor]],
     generator: np.random.Generator,
+    precision: str,
 ) -> tuple[float, float]:
     """One pass over the batches; the mean loss and the members' mean accuracy, both by image."""
     net.train()
     total, correct, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
     total, correct = total.to(epoch_batches[0][1].device), correct.to(epoch_batches[0][1].device)
+    device = epoch_batches[0][1].device
+    lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     for images, labels in epoch_batches:
-        value, logits = loss(net, to_float(images), labels, generator)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        terms = loss(net, to_float(images), labels, generator)
+        while True:
+            with lower:
+                term = next(terms, None)
+            if term is None:
+                break
+            value, logits = term
+            value.backward()
+            total += value.detach() * len(labels)
+            if logits is not None:
+                correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
         optimiser.step()
-        total += value.detach() * len(labels)
-        correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
         count += len(labels)
     return float(total) / count, float(correct) / count
 
@@ -112,28 +146,44 @@ def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, 
     return arrays
 
 
-def load(net: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, name: str, run: Run) -> tuple[int, float]:
+@dataclass(frozen=True)
+class Best:
+    """The epoch that validation chose so far."""
+
+    epoch: int
+    score: float
+    arrays: dict[str, np.ndarray]
+
+
+def load(
+    net: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, name: str, run: Run
+) -> tuple[int, float, Best | None]:
     """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one.
 
-    Raises `InputError` where the file is not what `state` would have written for this network.
+    Raises `InputError` where the file is not what `train` would have written for this network.
     """
     found = run.load(name)
     if found is None:
-        return 0, 0.0
+        return 0, 0.0, None
     arrays, header = found
-    epoch, seconds = header.get("epoch"), header.get("seconds")
+    epoch, seconds, chosen, score = (header.get(key) for key in ("epoch", "seconds", "chosen", "score"))
     if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
         raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")
-    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    own = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    shapes = dict(own)
     if epoch < epochs:
         shapes |= {f"momentum/{key}": tuple(parameter.shape) for key, parameter in net.named_parameters()}
+        shapes |= {} if chosen is None else {f"best/{key}": shape for key, shape in own.items()}
     if {key: value.shape for key, value in arrays.items()} != shapes:
         raise run.damaged(name, "its arrays are not those of this network")
-    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    best = None
+    if isinstance(chosen, int) and isinstance(score, float):
+        prefix = "best/" if epoch < epochs else ""
+        best = Best(chosen, score, {key: arrays[prefix + key] for key in own})
     for key, parameter in net.named_parameters():
-        momentum = tensors.pop(f"momentum/{key}", None)
-        if momentum is not None:
+        if epoch < epochs:
             # copied into a tensor like the parameter, to keep its device and memory format
+            momentum = torch.from_numpy(arrays[f"momentum/{key}"])
             optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    net.load_state_dict(tensors)
-    return epoch, float(seconds)
+    net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in own})
+    return epoch, float(seconds), best

@@ -1,5 +1,6 @@
 """The loop: its arithmetic, its resume, its schedule, and what it does when the loss is lost."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -8,12 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from divkd.empirical import loop
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
 from divkd.empirical.data import Augmentation, Split, load
+from divkd.empirical.distillation import reused, student_loss
 from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
-from divkd.empirical.experiment import run_training, student_loss, summary
+from divkd.empirical.experiment import run_training, summary
 from divkd.empirical.loop import train
 from divkd.empirical.losses import cross_entropy
 from divkd.empirical.networks import build
@@ -50,8 +53,6 @@ def rows(results):
 
 def arrays(path):
     """Every checkpoint's arrays, bytes for bytes (the headers hold seconds, which differ)."""
-    from safetensors.numpy import load_file
-
     return {
         f"{file.stem}/{key}": value.tobytes()
         for file in sorted((path / "checkpoints").glob("*.safetensors"))
@@ -122,7 +123,7 @@ def test_the_first_step_is_sgd_by_hand(tmp_path):
             net.named_parameters(), torch.autograd.grad(value, list(net.parameters()), retain_graph=True), strict=True
         ):
             gradients[name] = g
-        return value, logits
+        yield value, logits
 
     run = open_run(tmp_path / "run", "test", {})
     settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "student", "member": 0}
@@ -143,7 +144,7 @@ def test_divergence_stops_names_the_epoch_and_keeps_the_last_good_checkpoint(tmp
 
     def loss(net, x, y, _):
         logits = net(x)
-        return cross_entropy(logits, y) * next(epochs), logits
+        yield cross_entropy(logits, y) * next(epochs), logits
 
     schedule = Schedule(5, 64, 0.1, 0, (0, 0.5, 1.0))
     settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "teacher", "member": 0}
@@ -196,7 +197,8 @@ def test_the_students_loss_is_the_papers(method):
     config = dataclasses.replace(PRESETS["smoke"], temperature=3.0, kd_weight=0.9, step_size=0.1)
     x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 3, 9, 9])
     twin = copy.deepcopy(student)
-    value, logits = student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5))
+    terms = list(student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)))
+    value, logits = sum(term for term, _ in terms), terms[0][1]
 
     clean = twin(x)
     torch.testing.assert_close(logits, clean)
@@ -268,6 +270,133 @@ def test_summary_is_mean_and_sample_deviation_over_seeds():
     (line,) = summary(table)
     assert line["acc"] == {"mean": 0.5, "std": pytest.approx(0.1414, abs=1e-4), "n": 2}
     assert summary(table[:1])[0]["acc"]["std"] is None
+
+
+def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_survives_a_kill(tmp_path, monkeypatch):
+    """Epoch 1, every 25th and the last n; the first of equals; a resumed run chooses the same."""
+    data = load("digits", None, False, 64)
+    schedule = Schedule(6, 64, 0.1, 4e-4, (0, 0.5, 1.0), choose_last=3)
+    assert [epoch for epoch in range(1, 101) if Schedule(100, 1, 1, 0, (0, 1, 1), 3).looks_at(epoch)] == [
+        1, 25, 50, 75, 98, 99, 100
+    ]  # fmt: skip
+    scores = {1: 0.1, 4: 0.8, 5: 0.8, 6: 0.5}
+    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "teacher", "member": 0}
+
+    def label(net, x, y, _):
+        logits = net(x)
+        yield cross_entropy(logits, y), logits
+
+    def run_it(path, epochs, resume=False):
+        net = DeepEnsemble([build("resnet8", 10, data.mean, data.std, np.random.default_rng(0))])
+        run = open_run(path, "test", {}, resume=resume)
+        seen = []
+
+        def score(net):
+            seen.append({name: value.clone() for name, value in net.state_dict().items()})
+            return scores[[1, 4, 5, 6][len(seen) - 1 + first]]
+
+        first = 0 if not resume else 2  # epochs 1 and 4 were looked at before the kill
+
+        save = run.save
+
+        def save_and_die(name, arrays, header):
+            save(name, arrays, header)
+            if header["epoch"] == epochs:
+                raise Killed
+
+        monkeypatch.setattr(run, "save", save_and_die)
+        with contextlib.suppress(Killed):
+            train(net, label, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run,
+                  progress=QUIET, score=score)  # fmt: skip
+        return net, seen, run
+
+    net, seen, run = run_it(tmp_path / "whole", 99)
+    assert len(seen) == 4
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+    kept, header = run.load("x")
+    assert (header["chosen"], header["score"], header["epoch"]) == (4, 0.8, 6)
+    run_it(tmp_path / "killed", 4)
+    again, _, resumed = run_it(tmp_path / "killed", 99, resume=True)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in again.state_dict().items())
+    found, header = resumed.load("x")
+    assert header["chosen"] == 4
+    assert all(np.array_equal(found[name], kept[name]) for name in kept)
+
+
+def test_students_of_another_runs_teachers_are_those_of_a_run_that_trains_them(tmp_path):
+    own = experiment(tiny(methods=("kd",)), tmp_path / "own")
+    experiment(tiny(students=()), tmp_path / "teachers")
+    config = tiny(methods=("kd",), teachers=str(tmp_path / "teachers"))
+    reused = experiment(config, tmp_path / "students")
+    strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in found["rows"]] for found in (own, reused)]
+    assert strip[0] == strip[1]
+    assert not list((tmp_path / "students" / "checkpoints").glob("*teacher*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"members": 3}, "no finished seed0-teacher2"), ({"seeds": (5,)}, "no finished seed5-teacher0"),
+     ({"train_images": 60}, "train_images 64 and this run 60")],
+)  # fmt: skip
+def test_teachers_that_are_not_there_are_refused_before_anything_is_trained(tmp_path, change, words):
+    experiment(tiny(members=2, train_images=64, students=()), tmp_path / "teachers")
+    config = tiny(**{"members": 2, "train_images": 64, **change}, teachers=str(tmp_path / "teachers"))
+    with pytest.raises(InputError, match=words):
+        reused(config)
+
+
+def test_a_small_student_learns_from_larger_teachers(tmp_path):
+    results = experiment(tiny(methods=("kd",), teacher_network="resnet14"), tmp_path / "run")
+    count = {(row["model"], row["members"]): row["params"] for row in results["rows"]}
+    assert count["deep_ensemble", 1] > 2 * count["single", 1]
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_and_statistics_in_float32(tmp_path):
+    seen = []
+    original = torch.nn.functional.conv2d
+
+    def spy(x, weight, *rest):
+        out = original(x, weight, *rest)
+        seen.append(out.dtype)
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv2d", spy)
+        experiment(tiny(members=2, methods=("ods",), precision="bfloat16"), tmp_path / "run")
+    assert torch.bfloat16 in seen  # in training
+    assert torch.float32 in seen  # in evaluation
+    saved = [load_file(file) for file in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert {value.dtype.name for found in saved for value in found.values()} == {"float32", "int64"}
+
+
+def test_a_perturbed_student_holds_one_graph_at_a_time():
+    """The clean graph is freed by its backward pass, before the perturbed forward pass makes the next."""
+    student, teachers = student_and_teachers()
+    x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 3, 9, 9])
+    config = dataclasses.replace(PRESETS["smoke"], kd_weight=0.9)
+    alive = peak = 0
+
+    class Held:
+        def __init__(self, tensor):
+            nonlocal alive, peak
+            self.tensor = tensor
+            alive += tensor.numel()
+            peak = max(peak, alive)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= self.tensor.numel()
+
+    peaks = {}
+    for method in ("kd", "confods"):
+        alive = peak = 0
+        with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+            for value, _ in student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)):
+                value.backward()
+                del value
+        peaks[method] = peak
+    assert peaks["confods"] < 1.2 * peaks["kd"]
 
 
 @pytest.mark.slow
