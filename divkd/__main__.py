@@ -1,0 +1,5 @@
+"""``python -m divkd``, the command where its script is not on the path."""
+
+from divkd.cli.main import main
+
+main()
