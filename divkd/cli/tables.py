@@ -90,6 +90,7 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
         cost = [f"{row['params']['mean']:,.0f}", f"{row['seconds']['mean']:.1f}"]
         table.add_row(row["model"], row["method"], str(row["members"]), *quality, *cost)
     console.print(table)
+    print_differences(results, console)
     for found in results["teacher_diversity"]:
         clean = found["clean"] or float("nan")  # equal teachers never disagree
         ratios = ", ".join(f"{kind} {found[kind] / clean:.3g}x" for kind in ("gaussian", "ods", "confods"))
@@ -99,6 +100,24 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
             highlight=False,
         )
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
+
+
+def print_differences(results: dict[str, Any], console: Console) -> None:
+    """Paired differences between methods, and between students and their control."""
+    if not results["differences"]:
+        return
+    table = Table(title=f"Paired differences, with 95 % intervals over seeds ({spread(results)})")
+    for column in ("model", "method", "minus"):
+        table.add_column(column)
+    for column in ("acc", "cal. NLL", "cal. ECE", "pairwise KL"):
+        table.add_column(column, justify="right")
+    for row in results["differences"]:
+        values = []
+        for metric in ("acc", "cal_nll", "cal_ece", "pairwise_kl"):
+            ends = "" if row[metric]["low"] is None else f" ({row[metric]['low']:+.3f} to {row[metric]['high']:+.3f})"
+            values.append(f"{row[metric]['mean']:+.3f}{ends}")
+        table.add_row(row["model"], row["method"], f"{row['against_model']} {row['against_method']}", *values)
+    console.print(table)
 
 
 EVALUATED = (

@@ -6,7 +6,13 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, common, resolve, run_folder
-from divkd.empirical.config import DATASETS, METHODS, NETWORKS, PRESETS, STUDENTS, TrainConfig
+from divkd.empirical.config import DATASETS, METHODS, NETWORKS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
+
+# Options that are fields of the configuration of the same name.
+GIVEN = (
+    "seeds", "members", "dataset", "data_dir", "network", "temperature", "kd_weight", "step_size", "precision",
+    "teacher_network", "teachers",
+)  # fmt: skip
 
 
 @click.group("train")
@@ -22,6 +28,12 @@ def group() -> None:
 @click.option("--network", metavar="|".join(NETWORKS), help="Network of teachers and students.")
 @click.option("--method", "methods", multiple=True, metavar="|".join(METHODS), help="How students learn. Repeatable.")
 @click.option("--student", "students", multiple=True, metavar="|".join(STUDENTS), help="What learns. Repeatable.")
+@click.option("--temperature", type=float, metavar="T", help="t of the distillation term.")
+@click.option("--kd-weight", type=float, metavar="A", help="a in the loss (1 - a) CE + a KD.")
+@click.option("--step-size", type=float, metavar="ETA", help="eta of the perturbations, pixels in [0, 1].")
+@click.option("--precision", metavar="|".join(PRECISIONS), help="Of products and convolutions in training.")
+@click.option("--teacher-network", metavar="NETWORK", help="Network of the teachers, where it is another.")
+@click.option("--teachers", metavar="RUN", help="Use the teachers of this run instead of training some.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of teachers and of students.")
 @click.option("--batch-size", type=int, metavar="B", help="Images a batch, for teachers and students.")
 @click.option("--lr", type=float, metavar="RATE", help="Learning rate, for teachers and students.")
@@ -43,7 +55,7 @@ def configure(options: dict[str, Any]) -> TrainConfig:
     """The validated configuration behind the command's options."""
     import dataclasses
 
-    given = {key: options[key] for key in ("seeds", "members", "dataset", "data_dir", "network")}
+    given = {key: options[key] for key in GIVEN}
     given |= {key: tuple(options[key]) or None for key in ("methods", "students")}
     default = "cpu" if options["dataset"] == "cifar10" else "smoke"
     config = resolve(
@@ -70,11 +82,14 @@ def train_cifar(**options: Any) -> None:
 
     from divkd.cli.tables import print_training
     from divkd.empirical.data import load
+    from divkd.empirical.distillation import reused
     from divkd.empirical.experiment import run_training
     from divkd.shared.progress import Progress
     from divkd.shared.report.ensembles import draw
     from divkd.shared.run import open_run
 
+    if config.teachers is not None:
+        reused(config)
     data = load(config.dataset, config.data_dir, options["download"], config.train_images)
     folder: Path = run_folder(options["out"], "train-cifar", config.preset, options["resume"])
     run = open_run(
@@ -83,7 +98,7 @@ def train_cifar(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "methods", "students", "data_dir", "preset"),
+        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", "teachers"),
     )
     with Progress() as progress:
         results = run_training(config, data, run, progress)

@@ -16,8 +16,9 @@ from divkd.shared.metrics import accuracy, pairwise_kl
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
-from divkd.shared.stats import summarise
+from divkd.shared.stats import paired, summarise
 
+COMPARED = ("acc", "nll", "cal_nll", "cal_brier", "cal_ece", "pairwise_kl")
 METRICS = (
     *("acc", "nll", "brier", "ece", "temperature", "cal_nll", "cal_brier", "cal_ece", "pairwise_kl", "train_acc"),
     *("params", "seconds"),
@@ -63,6 +64,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "seeds": list(config.seeds),
         "rows": rows,
         "summary": summary(rows),
+        "differences": differences(rows),
         "teacher_diversity": diversity,
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
@@ -115,3 +117,26 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         metrics = {metric: summarise(row[metric] for row in same) for metric in METRICS}
         result.append({"model": model, "method": method, "members": members, **metrics})
     return result
+
+
+def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Paired differences over seeds: every method of a model minus plain KD, and every student minus its control.
+
+    `model`, `method`, `against_model`, `against_method`, and {mean, std, n, low, high} (see `stats.paired`) of
+    what is compared. Rows of a seed share teachers, initial weights and data order, so the pairs are close.
+    """
+    by = {(row["model"], row["method"], row["seed"]): row for row in rows if row["model"] != "deep_ensemble"}
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    kinds = list(dict.fromkeys((model, method) for model, method, _ in by))
+    found = []
+    for model, method in kinds:
+        for other in ((model, "kd"), ("single", method)):
+            if other != (model, method) and other in kinds:
+                pairs = [(by[model, method, seed], by[(*other, seed)]) for seed in seeds]
+                compared = {
+                    metric: paired([one[metric] for one, _ in pairs], [two[metric] for _, two in pairs])
+                    for metric in COMPARED
+                }
+                names = {"model": model, "method": method, "against_model": other[0], "against_method": other[1]}
+                found.append({**names, **compared})
+    return found
