@@ -173,16 +173,16 @@ def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsy
 def test_failures_while_running_are_one_line_and_keep_what_is_finished(
     monkeypatch, capsys, tmp_path, failure, code, words
 ):
-    from divkd.empirical import experiment
+    from divkd.empirical import distillation
 
-    real, calls = experiment.train, iter(range(100))
+    real, calls = distillation.train, iter(range(100))
 
     def failing(*args, **kwargs):
         if next(calls) == 1:
             raise failure
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(experiment, "train", failing)
+    monkeypatch.setattr(distillation, "train", failing)
     assert run("train cifar --preset smoke --device cpu --out run".split()) == code
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("Error: ")
