@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, common, resolve, run_folder
-from divkd.empirical.config import DATASETS, METHODS, NETWORKS, PRESETS, STUDENTS, TrainConfig
+from divkd.empirical.config import DATASETS, METHODS, PRESETS, STUDENTS, TrainConfig
+from divkd.empirical.names import RULE
 
 
 @click.group("train")
@@ -19,7 +20,7 @@ def group() -> None:
 @click.option("--dataset", metavar="|".join(DATASETS), help="digits is built in; cifar10 needs --data-dir.")
 @click.option("--data-dir", metavar="FOLDER", help="Folder that holds (or, with --download, gets) the data set.")
 @click.option("--download", is_flag=True, help="Fetch the data set into --data-dir where it is absent.")
-@click.option("--network", metavar="|".join(NETWORKS), help="Network of teachers and students.")
+@click.option("--network", metavar="NAME", help=f"Network of teachers and students: {RULE}.")
 @click.option("--method", "methods", multiple=True, metavar="|".join(METHODS), help="How students learn. Repeatable.")
 @click.option("--student", "students", multiple=True, metavar="|".join(STUDENTS), help="What learns. Repeatable.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of teachers and of students.")

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from divkd.empirical.names import parse
 from divkd.shared.errors import InputError, unknown
 
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
 STUDENTS = ("batch-ensemble", "single")
 DATASETS = ("digits", "cifar10")
 HUGE = 1e30  # above any sensible number, far below what overflows
-NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TrainConfig:
         _need(isinstance(self.flip, bool), "flip", self.flip, "true or false")
         _need(isinstance(self.device, str), "device", self.device, "cpu, cuda or cuda:N")
         _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")
-        _choice("network", self.network, NETWORKS)
+        parse(self.network)
         for method in self.methods:
             _choice("method", method, METHODS)
         for student in self.students:
