@@ -35,7 +35,7 @@ def layers(net: nn.Module) -> list[str]:
             other, first = owner.setdefault(id(parameter), (label, module))
             if first is not module and (isinstance(module, LAYERS) or isinstance(first, LAYERS)):
                 raise InputError(
-                    f"{label} and {other} share one weight, which has no BatchEnsemble form: each would scale it by "
+                    f"{label} and {other} have no BatchEnsemble form: they share one weight, which each would scale by "
                     "its own factors; give each its own weight, or use one module twice"
                 )
     found = [
@@ -87,8 +87,8 @@ def _obstacle(module: nn.Module) -> str:
 def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Tensor) -> None:
     """Raise `InputError` unless rows m*B to (m+1)*B of folded(x) are members[m](x_m), in eval mode, for each m.
 
-    x_m is the `example` (B, ...) plus noise, so that members differ even with equal weights. The message names the
-    innermost module that has inputs which agree and outputs which do not, or in which the folded batch fails.
+    x_m is the `example` (B, ...) plus noise of its own, so that mixed rows show before the first layer too. The message
+    names the innermost module that made the first tensor on which the two disagree, or in which the folded batch fails.
     """
     noise = [
         torch.from_numpy(rng(0, "conversion/check", m).standard_normal(tuple(example.shape))).to(example)

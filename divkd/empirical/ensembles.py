@@ -116,8 +116,9 @@ def to_batch_ensemble(
     rank-one factors are drawn from N(1, 0.5) or random signs, or are ones (`init` "normal", "signs" or "ones"). Member
     m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
 
-    With an `example`, a batch of 2 images or so, the members of the result are run on it, folded and one by one, in
-    eval mode; a network that mixes rows is refused, and the module that does it is named.
+    With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
+    eval mode; a network that mixes rows is refused, and the module that does it is named. What a network does in train
+    mode alone is not seen.
 
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
@@ -152,8 +153,20 @@ def to_batch_ensemble(
         new[layer] = BatchEnsembleLayer(layer, r, s)
     model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
     if example is not None:
-        check_members(model.net, [member(model, m) for m in range(members)], example)
+        _check(model, example)
     return model
+
+
+@torch.no_grad()
+def _check(model: BatchEnsemble, example: Tensor) -> None:
+    """`check_members` on a copy whose members differ in every factor and bias, whatever they start with."""
+    probe, generator = copy.deepcopy(model), rng(0, "conversion/factors")
+    for layer in probe.modules():
+        if isinstance(layer, BatchEnsembleLayer):
+            for rows in (layer.r, layer.s, layer.bias):
+                if rows is not None:
+                    rows.copy_(torch.from_numpy(generator.normal(1, 0.5, tuple(rows.shape))))
+    check_members(probe.net, [member(probe, m) for m in range(probe.members)], example)
 
 
 def member(model: DeepEnsemble | BatchEnsemble, m: int) -> nn.Module:
