@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from divkd.empirical.ensembles import BatchEnsembleConv2d, to_batch_ensemble
+from divkd.empirical.ensembles import BatchEnsembleLayer, to_batch_ensemble
 from divkd.empirical.networks import build
 
 MEMBERS, IMAGES = 4, 32
@@ -31,10 +31,10 @@ MEMBERS, IMAGES = 4, 32
 class ActivationForm(nn.Module):
     """y_m = s_m * W(r_m * x), scaling activations by a broadcast view over the member axis."""
 
-    def __init__(self, layer: BatchEnsembleConv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, r: nn.Parameter, s: nn.Parameter) -> None:
         super().__init__()
-        self.weight, self.r, self.s = layer.weight, layer.r, layer.s
-        self.stride, self.padding = layer.stride, layer.padding
+        self.weight, self.r, self.s = conv.weight, r, s
+        self.stride, self.padding = conv.stride, conv.padding
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.unflatten(0, (MEMBERS, -1)) * self.r[:, None, :, None, None]).flatten(0, 1)
@@ -51,8 +51,8 @@ def network() -> nn.Module:
 def activation_form(net: nn.Module) -> nn.Module:
     for parent in list(net.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, BatchEnsembleConv2d):
-                setattr(parent, name, ActivationForm(layer))
+            if isinstance(layer, BatchEnsembleLayer) and isinstance(layer.plain, nn.Conv2d):
+                setattr(parent, name, ActivationForm(layer.plain, layer.r, layer.s))
     return net
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, common, resolve, run_folder
-from divkd.empirical.config import DATASETS, METHODS, NETWORKS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
+from divkd.empirical.config import DATASETS, METHODS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
+from divkd.empirical.names import RULE
 
 # Options that are fields of the configuration of the same name.
 GIVEN = (
@@ -25,7 +26,7 @@ def group() -> None:
 @click.option("--dataset", metavar="|".join(DATASETS), help="digits is built in; cifar10 needs --data-dir.")
 @click.option("--data-dir", metavar="FOLDER", help="Folder that holds (or, with --download, gets) the data set.")
 @click.option("--download", is_flag=True, help="Fetch the data set into --data-dir where it is absent.")
-@click.option("--network", metavar="|".join(NETWORKS), help="Network of teachers and students.")
+@click.option("--network", metavar="NAME", help=f"Network of teachers and students: {RULE}.")
 @click.option("--method", "methods", multiple=True, metavar="|".join(METHODS), help="How students learn. Repeatable.")
 @click.option("--student", "students", multiple=True, metavar="|".join(STUDENTS), help="What learns. Repeatable.")
 @click.option("--temperature", type=float, metavar="T", help="t of the distillation term.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from divkd.empirical.names import parse
 from divkd.shared.errors import InputError, unknown
 
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
@@ -15,7 +16,6 @@ STUDENTS = ("batch-ensemble", "single")
 DATASETS = ("digits", "cifar10")
 PRECISIONS = ("float32", "bfloat16")
 HUGE = 1e30  # above any sensible number, far below what overflows
-NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TrainConfig:
         _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")
         _choice("precision", self.precision, PRECISIONS)
         for network in {self.network, self.teacher_network or self.network}:
-            _choice("network", network, NETWORKS)
+            parse(network)
         _need(isinstance(self.teachers, str | None), "teachers", self.teachers, "a run's folder, or null")
         for method in self.methods:
             _choice("method", method, METHODS)

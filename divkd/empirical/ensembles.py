@@ -1,14 +1,19 @@
 """The member axis: deep ensembles and BatchEnsembles, both (B, C, H, W) -> logits (M, B, K), members first."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from divkd.shared.errors import InputError
+from divkd.empirical.convertible import Layer, check_members, layers
+from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
+
+INITS = ("normal", "signs", "ones")
 
 
 class DeepEnsemble(nn.Module):
@@ -25,108 +30,183 @@ class DeepEnsemble(nn.Module):
 
 
 class BatchEnsemble(nn.Module):
-    """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous."""
+    """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
 
-    def __init__(self, net: nn.Module, members: int) -> None:
+    `ndim` is the number of axes of a batch (4 for images): an input with one more has a batch for each member.
+    """
+
+    def __init__(self, net: nn.Module, members: int, ndim: int = 4) -> None:
         super().__init__()
         self.net = net
         self.members = members
+        self.ndim = ndim
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
-        if x.ndim == 4:
+        if x.ndim != self.ndim + 1:
             x = x.expand(self.members, *x.shape)
-        logits: Tensor = self.net(x.flatten(0, 1))
-        return logits.view(self.members, -1, logits.shape[-1])
+        logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
+        return logits
 
 
-class _RankOne(nn.Module):
-    """What both layer types share: r (M, C_in) and s (M, C_out), drawn from N(1, 0.5), the bias one a member.
+class BatchEnsembleLayer(nn.Module):
+    """y_m = s_m * W(r_m * x) + b_m (Wen, Tran and Ba 2020, equation 5), for a convolution or linear layer W.
 
-    y_m = s_m * W(r_m * x) + b_m (Wen, Tran and Ba 2020, equation 5), computed as W_m(x) with W_m = s_m W r_m. Scaling
-    the weights instead of the activations gives the same function and the same gradients for a fraction of the bytes:
-    a layer's weights are far smaller than its activations, and autograd keeps no scaled copies of the latter.
+    Computed as W_m(x) with W_m = s_m W r_m, one call of the layer a member. Scaling the weights instead of the
+    activations gives the same function and the same gradients for a fraction of the bytes: a layer's weights are far
+    smaller than its activations, and autograd keeps no scaled copies of the latter.
+
+    Factors r (M, C_in) and s (M, C_out) scale channels, of all groups; a layer with a bias gets one for each member,
+    b (M, C_out). W is `plain.weight`; there is no `weight` here, as code that reads it would leave out the factors.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, members: int, channels_in: int, draws: np.ndarray) -> None:
+    def __init__(self, layer: Layer, r: Tensor, s: Tensor) -> None:
         super().__init__()
-        self.members = members
-        self.weight = layer.weight
-        self.r = nn.Parameter(torch.from_numpy(draws[:, :channels_in].copy()))
-        self.s = nn.Parameter(torch.from_numpy(draws[:, channels_in:].copy()))
+        self.plain = layer
+        self.r = nn.Parameter(r.to(layer.weight))
+        self.s = nn.Parameter(s.to(layer.weight))
         bias = layer.bias
-        self.bias = None if bias is None else nn.Parameter(bias.detach().expand(members, -1).clone())
-
-
-class BatchEnsembleConv2d(_RankOne):
-    """A convolution of M members: input (M*B, C, H, W), members contiguous, grouped and depthwise included."""
-
-    def __init__(self, layer: nn.Conv2d, members: int, draws: np.ndarray) -> None:
-        super().__init__(layer, members, layer.in_channels, draws)
-        self.stride, self.padding, self.dilation, self.groups = (
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-        )
+        self.bias = None if bias is None else nn.Parameter(bias.detach().expand(len(r), -1).clone(), bias.requires_grad)
+        layer.bias = None
+        vars(layer)["forward"] = _bypassed
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M*B, C_in, H, W) -> (M*B, C_out, H', W'): one convolution a member with its own weights."""
-        out, width = self.weight.shape[:2]
+        """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...)."""
+        members = len(self.r)
+        if len(x) % members:
+            raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
+        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
+        biases = [None] * members if self.bias is None else self.bias.unbind(0)
+        parts = zip(x.chunk(members), self.weights(self.r, self.s).unbind(0), biases, strict=True)
+        return torch.cat([call(part, w, b) for part, w, b in parts])
+
+    def weights(self, r: Tensor, s: Tensor) -> Tensor:
+        """s_m W r_m for each row of r and s: (M, C_out, C_in / groups, ...)."""
+        weight, groups = self.plain.weight, getattr(self.plain, "groups", 1)
         # Output channel o of group g reads the input channels of g alone.
-        r = self.r.view(self.members, self.groups, 1, width).expand(-1, -1, out // self.groups, -1)
-        scale = r.reshape(self.members, out, width) * self.s[:, :, None]
-        weights = self.weight * scale[..., None, None]
-        biases = [None] * self.members if self.bias is None else self.bias.unbind(0)
-        parts = zip(x.chunk(self.members), weights.unbind(0), biases, strict=True)
-        return torch.cat(
-            [F.conv2d(part, w, b, self.stride, self.padding, self.dilation, self.groups) for part, w, b in parts]
-        )
+        scale = (s.unflatten(1, (groups, -1, 1)) * r.unflatten(1, (groups, 1, -1))).flatten(1, 2)
+        scaled: Tensor = weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
+        return scaled
 
-
-class BatchEnsembleLinear(_RankOne):
-    """A linear layer of M members: input (M*B, C_in), members contiguous."""
-
-    def __init__(self, layer: nn.Linear, members: int, draws: np.ndarray) -> None:
-        super().__init__(layer, members, layer.in_features, draws)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M*B, C_in) -> (M*B, C_out)."""
-        x = x.unflatten(0, (self.members, -1)) * self.r[:, None]
-        y = F.linear(x, self.weight) * self.s[:, None]
+    @torch.no_grad()
+    def to_plain(self, choose: Callable[[Tensor], Tensor]) -> Layer:
+        """A plain layer with the one row of r, s and b that `choose` makes of their M rows."""
+        layer = copy.deepcopy(self.plain)
+        del vars(layer)["forward"]
+        weight = self.weights(choose(self.r)[None], choose(self.s)[None])[0]
+        layer.weight = nn.Parameter(weight, self.plain.weight.requires_grad)
         if self.bias is not None:
-            y = y + self.bias[:, None]
-        return y.flatten(0, 1)
+            layer.bias = nn.Parameter(choose(self.bias).clone(), self.bias.requires_grad)
+        return layer
 
 
-def to_batch_ensemble(net: nn.Module, members: int, seed: int) -> BatchEnsemble:
-    """Replace every convolution and linear layer of `net` (changed in place) by its BatchEnsemble form.
+def _bypassed(*_: Any, **__: Any) -> Tensor:
+    raise InputError(
+        "a converted layer is called without its rank-one factors: the network keeps it in a plain list, dict or "
+        "closure besides its attribute; give it an nn.ModuleList or call the attribute"
+    )
 
-    The shared weights are the ones that `net` has; member m's rank-one factors depend on (seed, m) alone, so a larger
-    ensemble starts with the factors of a smaller one. Raises `InputError` where there is nothing to replace.
+
+def to_batch_ensemble(
+    net: nn.Module, members: int, seed: int = 0, init: str = "normal", example: Tensor | None = None
+) -> BatchEnsemble:
+    """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
+
+    The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
+    rank-one factors are drawn from N(1, 0.5) or random signs, or are ones (`init` "normal", "signs" or "ones"). Member
+    m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
+
+    With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
+    eval mode; a network that mixes rows is refused, and the module that does it is named. What a network does in train
+    mode alone is not seen.
+
+    Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
+    convert.
     """
-    places = [
-        (parent, name, layer)
-        for parent in net.modules()
-        for name, layer in parent.named_children()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
-    ]
-    if not places:
-        raise InputError(f"{type(net).__name__} has no convolution and no linear layer to convert; give one that has")
+    if not isinstance(members, int) or members < 1:
+        raise InputError(f"{members!r} members are not allowed; give a whole number from 1")
+    if init not in INITS:
+        raise unknown("initial value of the rank-one factors", init, INITS)
+    if rank_one(net):
+        raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network")
+    names = layers(net)
+    net = copy.deepcopy(net)
     generators = [rng(seed, "student/rank-one", member) for member in range(members)]
 
-    def draw(width: int) -> np.ndarray:
-        return np.stack([g.standard_normal(width, dtype=np.float32) for g in generators]) * np.float32(0.5) + 1
+    def draw(width: int) -> Tensor:
+        if init == "ones":
+            return torch.ones(members, width)
+        draws = torch.from_numpy(np.stack([g.standard_normal(width, dtype=np.float32) for g in generators]))
+        return draws * 0.5 + 1 if init == "normal" else torch.where(draws < 0, -1.0, 1.0)
 
-    for parent, name, layer in places:
-        if isinstance(layer, nn.Conv2d):
-            draws = draw(layer.in_channels + layer.out_channels)
-            setattr(parent, name, BatchEnsembleConv2d(layer, members, draws))
+    new: dict[nn.Module, nn.Module] = {}
+    ndim = 4
+    for name in names:
+        layer = cast(Layer, net.get_submodule(name))
+        if layer in new:
+            continue  # one layer under two names
+        if isinstance(layer, nn.Linear):
+            channels_in, channels_out = layer.in_features, layer.out_features
         else:
-            setattr(parent, name, BatchEnsembleLinear(layer, members, draw(layer.in_features + layer.out_features)))
-    return BatchEnsemble(net, members)
+            channels_in, channels_out, ndim = layer.in_channels, layer.out_channels, layer.weight.ndim
+        r, s = draw(channels_in + channels_out).split([channels_in, channels_out], 1)
+        new[layer] = BatchEnsembleLayer(layer, r, s)
+    model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
+    if example is not None:
+        _check(model, example)
+    return model
+
+
+@torch.no_grad()
+def _check(model: BatchEnsemble, example: Tensor) -> None:
+    """`check_members` on a copy whose members differ in every factor and bias, whatever they start with."""
+    probe, generator = copy.deepcopy(model), rng(0, "conversion/factors")
+    for layer in probe.modules():
+        if isinstance(layer, BatchEnsembleLayer):
+            for rows in (layer.r, layer.s, layer.bias):
+                if rows is not None:
+                    rows.copy_(torch.from_numpy(generator.normal(1, 0.5, tuple(rows.shape))))
+    check_members(probe.net, [member(probe, m) for m in range(probe.members)], example)
+
+
+def member(model: DeepEnsemble | BatchEnsemble, m: int) -> nn.Module:
+    """A copy of member `m` of `model` as a plain network: W_m = s_m W r_m, b_m; logits (B, K) equal to the model's [m].
+
+    Equal in eval mode: in train mode a BatchEnsemble's BatchNorm pools the rows of all members. Raises `InputError`
+    where there is no member `m`.
+    """
+    members = len(model.nets) if isinstance(model, DeepEnsemble) else model.members
+    if not 0 <= m < members:
+        raise InputError(f"there is no member {m}; give 0 to {members - 1}")
+    if isinstance(model, DeepEnsemble):
+        return copy.deepcopy(model.nets[m])
+    return _plain(model.net, lambda rows: rows[m])
+
+
+def merge(model: BatchEnsemble) -> nn.Module:
+    """One plain network of the members' mean factors, W = mean_m(s_m) W mean_m(r_m), b = mean_m(b_m).
+
+    The training of an ensemble at one network's forward pass (Nam et al., ICML 2022, "Improving Ensemble Distillation
+    With Weight Averaging and Diversifying Perturbation"). BatchNorm keeps the running statistics that the members
+    share. Equal members merge into the member.
+    """
+    return _plain(model.net, lambda rows: rows.mean(0))
 
 
 def rank_one(net: nn.Module) -> list[nn.Parameter]:
     """The rank-one factors of `net`: half the learning rate and no weight decay are theirs. Empty for plain ones."""
-    return [factor for layer in net.modules() if isinstance(layer, _RankOne) for factor in (layer.r, layer.s)]
+    return [factor for layer in net.modules() if isinstance(layer, BatchEnsembleLayer) for factor in (layer.r, layer.s)]
+
+
+def _plain(net: nn.Module, choose: Callable[[Tensor], Tensor]) -> nn.Module:
+    net = copy.deepcopy(net)
+    return _replace(net, {old: old.to_plain(choose) for old in net.modules() if isinstance(old, BatchEnsembleLayer)})
+
+
+def _replace(net: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """`net` with each module that is a key of `new` replaced, in place, wherever it stands."""
+    for parent in list(net.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in new:
+                setattr(parent, name, new[child])
+    return new.get(net, net)

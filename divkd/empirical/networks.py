@@ -1,91 +1,34 @@
-"""Plain networks: ResNet-(6n+2) for small images. None of them knows of ensembles."""
-
-import re
+"""Plain networks for small images, by name, and their initial weights. None of them knows of ensembles."""
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from divkd.shared.errors import InputError
-
-
-class Normalise(nn.Module):
-    """(x - mean) / std per channel. Networks normalise inside, so that perturbations live in pixel space [0, 1]."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return (x - self.mean) / self.std
+from divkd.empirical.names import parse
+from divkd.empirical.resnets import ResNet, WideResNet
 
 
-class BasicBlock(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)) with He et al.'s parameter-free shortcut (2016, option A)."""
+def build(
+    name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...], rng: np.random.Generator
+) -> nn.Module:
+    """The network `name` ("resnet32", "wrn28x10", "resnet18") with weights drawn from `rng`, in channels-last memory.
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.stride = stride
-        self.new_channels = channels - channels_in
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, channels, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        if self.stride > 1 or self.new_channels:
-            # Subsample and append zero channels: added in place, no padded copy is made.
-            x = x[:, :, :: self.stride, :: self.stride]
-            x = F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
-        return F.relu(y + x, inplace=True)
-
-
-class ResNet(nn.Module):
-    """ResNet-(6n+2) of He et al. 2016, section 4.2: a stem of 16, then n blocks each of 16, 32 and 64 channels.
-
-    Input (B, C, H, W) pixels in [0, 1]; output logits (B, classes). ResNet-32 on CIFAR-10 has 464,154 parameters.
+    Input (B, C, H, W) pixels in [0, 1], normalised inside by `mean` and `std`; output logits (B, classes). Raises
+    `InputError` for an unknown name.
     """
-
-    def __init__(self, depth: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.normalise = Normalise(mean, std)
-        self.stem = nn.Conv2d(len(mean), 16, 3, 1, 1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        blocks: list[nn.Module] = []
-        channels_in = 16
-        for stage, channels in enumerate((16, 32, 64)):
-            for block in range((depth - 2) // 6):
-                blocks.append(BasicBlock(channels_in, channels, 2 if stage and not block else 1))
-                channels_in = channels
-        self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(64, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, classes)."""
-        y = F.relu(self.bn(self.stem(self.normalise(x))), inplace=True)
-        logits: Tensor = self.classifier(self.blocks(y).mean((2, 3)))
-        return logits
-
-
-def build(name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...], rng: np.random.Generator) -> ResNet:
-    """The network `name` ("resnet32") with weights drawn from `rng`, in channels-last memory."""
-    match = re.fullmatch(r"resnet(\d+)", name)
-    if match is None or int(match[1]) < 8 or (int(match[1]) - 2) % 6:
-        raise InputError(
-            f"unknown network {name!r}; give resnet followed by 6n + 2, e.g. resnet8, resnet20 or resnet32"
-        )
-    net = ResNet(int(match[1]), classes, mean, std)
+    net = architecture(name, classes, mean, std)
     initialise(net, rng)
     return net.to(memory_format=torch.channels_last)
+
+
+def architecture(name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+    """The network `name` with the initial weights of torch's layers; under ``torch.device("meta")``, its shapes."""
+    kind, blocks, width = parse(name)
+    if kind == "wrn":
+        return WideResNet(blocks, width, classes, mean, std)
+    if kind == "resnet18":
+        return ResNet((64, 128, 256, 512), blocks, classes, mean, std, project=True)
+    return ResNet((16, 32, 64), blocks, classes, mean, std, project=False)
 
 
 @torch.no_grad()

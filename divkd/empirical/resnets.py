@@ -1,0 +1,146 @@
+"""Residual networks for small images: He et al.'s two families and the pre-activation wide one."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel. Networks normalise inside, so that perturbations live in pixel space [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return (x - self.mean) / self.std
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))  (He et al. 2016, figure 2).
+
+    The shortcut across a change of shape is bn(conv1x1(x)) with `project` (option B), and free of parameters without
+    (option A: every second pixel, zeros for the new channels).
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, project: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride = stride
+        self.new_channels = channels - channels_in
+        self.changes = stride > 1 or channels != channels_in
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            if project and self.changes
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, channels, H / stride, W / stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        elif self.changes:
+            # Subsample and append zero channels: added in place, no padded copy is made.
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
+        return F.relu(y + x, inplace=True)
+
+
+class ResNet(nn.Module):
+    """He et al. 2016: a 3x3 stem, then stages of `blocks` basic blocks, each stage but the first at half the size.
+
+    Widths (16, 32, 64) without projection are their section 4.2, ResNet-(6 blocks + 2): ResNet-32 on CIFAR-10 has
+    464,154 parameters. Widths (64, 128, 256, 512), 2 blocks and projections are ResNet-18 for small images: no stride
+    in the stem and no max-pool, 11,173,962 parameters on CIFAR-10.
+
+    Input (B, C, H, W) pixels in [0, 1]; output logits (B, classes).
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        blocks: int,
+        classes: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        project: bool,
+    ) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        self.stem = nn.Conv2d(len(mean), widths[0], 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(widths[0])
+        layers: list[nn.Module] = []
+        channels_in = widths[0]
+        for stage, channels in enumerate(widths):
+            for block in range(blocks):
+                layers.append(BasicBlock(channels_in, channels, 2 if stage and not block else 1, project))
+                channels_in = channels
+        self.blocks = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels_in, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, classes)."""
+        y = F.relu(self.bn(self.stem(self.normalise(x))), inplace=True)
+        logits: Tensor = self.classifier(self.blocks(y).mean((2, 3)))
+        return logits
+
+
+class WideBlock(nn.Module):
+    """conv(relu(bn(conv(relu(bn(x)))))) + shortcut(x), the pre-activation block (He et al. 2016b) without dropout.
+
+    The shortcut across a change of shape is a 1x1 convolution of the raw x, not of relu(bn(x)).
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        changes = stride > 1 or channels != channels_in
+        self.shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, channels, H / stride, W / stride)."""
+        y = self.conv1(F.relu(self.bn1(x), inplace=True))
+        y = self.conv2(F.relu(self.bn2(y), inplace=True))
+        out: Tensor = y + (x if self.shortcut is None else self.shortcut(x))
+        return out
+
+
+class WideResNet(nn.Module):
+    """WRN-(6 blocks + 4)-width (Zagoruyko and Komodakis 2016): a stem of 16, stages of 16, 32 and 64 times `width`.
+
+    Input (B, C, H, W) pixels in [0, 1]; output logits (B, classes). WRN-28-10 on CIFAR-100 has 36,536,884 parameters.
+    """
+
+    def __init__(self, blocks: int, width: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        self.stem = nn.Conv2d(len(mean), 16, 3, 1, 1, bias=False)
+        layers: list[nn.Module] = []
+        channels_in = 16
+        for stage, channels in enumerate((16 * width, 32 * width, 64 * width)):
+            for block in range(blocks):
+                layers.append(WideBlock(channels_in, channels, 2 if stage and not block else 1))
+                channels_in = channels
+        self.blocks = nn.Sequential(*layers)
+        self.bn = nn.BatchNorm2d(channels_in)
+        self.classifier = nn.Linear(channels_in, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, classes)."""
+        y = F.relu(self.bn(self.blocks(self.stem(self.normalise(x)))), inplace=True)
+        logits: Tensor = self.classifier(y.mean((2, 3)))
+        return logits
