@@ -11,7 +11,8 @@ import torch
 
 from divkd.empirical import loop
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
-from divkd.empirical.data import Augmentation, Split, load
+from divkd.empirical.data import Augmentation, Split
+from divkd.empirical.datasets import load
 from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
 from divkd.empirical.experiment import run_training, student_loss, summary
 from divkd.empirical.loop import train
