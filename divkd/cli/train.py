@@ -8,24 +8,57 @@ import click
 from divkd.cli.options import check_device, common, resolve, run_folder
 from divkd.empirical.config import DATASETS, METHODS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
 from divkd.empirical.names import RULE
+from divkd.shared.errors import InputError
 
 # Options that are fields of the configuration of the same name.
 GIVEN = (
-    "seeds", "members", "dataset", "data_dir", "network", "temperature", "kd_weight", "step_size", "precision",
-    "teacher_network", "teachers",
+    "seeds", "members", "dataset", "data_dir", "image_size", "network", "temperature", "kd_weight", "step_size",
+    "precision", "teacher_network", "teachers",
 )  # fmt: skip
 
 
-@click.group("train")
+class ByData(click.Group):
+    """`divkd train DATA ...` stands for `divkd train cifar --dataset DATA ...`, whatever is no command's name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, its name and its arguments."""
+        data = args[0]
+        if data in self.commands or data.startswith("-"):
+            return super().resolve_command(ctx, args)
+        if any(arg.split("=")[0] == "--dataset" for arg in args):
+            raise InputError(f"'train {data}' names the data already; leave --dataset out")
+        return super().resolve_command(ctx, ["cifar", "--dataset", *args])
+
+
+@click.group("train", cls=ByData, subcommand_metavar="cifar|DATA [OPTIONS]")
 def group() -> None:
-    """Train deep ensembles and distil them into one network."""
+    """Train deep ensembles and distil them into one network.
+
+    DATA is digits (built in), cifar10, cifar100, svhn or tinyimagenet, the path of a folder of images or of an .npz
+    file; the options are those of cifar.
+
+    \b
+    divkd train digits
+    divkd train cifar100 --data-dir data
+    divkd train photos/ --image-size 32 --flip
+    """
 
 
 @group.command()
 @common(PRESETS)
-@click.option("--dataset", metavar="|".join(DATASETS), help="digits is built in; cifar10 needs --data-dir.")
-@click.option("--data-dir", metavar="FOLDER", help="Folder that holds (or, with --download, gets) the data set.")
-@click.option("--download", is_flag=True, help="Fetch the data set into --data-dir where it is absent.")
+@click.option(
+    "--dataset", metavar="|".join((*DATASETS, "PATH")),
+    help="A name; a folder with train/CLASS/*, test/CLASS/* and perhaps val/CLASS/*; or an .npz file with x_train, "
+    "y_train, x_test, y_test and perhaps x_val, y_val.",
+)  # fmt: skip
+@click.option("--data-dir", metavar="FOLDER", help="Folder that holds (or, with --download, gets) the named data set.")
+@click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
+@click.option("--train-images", type=int, metavar="N", help="Learn from the first N; the classes are mixed.")
+@click.option("--image-size", type=int, metavar="S", help="Scale the images of a folder to S x S pixels.")
+@click.option("--crop", type=int, metavar="P", help="Random crops with P pixels of padding; 0: none.")
+@click.option("--flip/--no-flip", default=None, help="Random mirroring, where a mirrored image keeps its class.")
 @click.option("--network", metavar="NAME", help=f"Network of teachers and students: {RULE}.")
 @click.option("--method", "methods", multiple=True, metavar="|".join(METHODS), help="How students learn. Repeatable.")
 @click.option("--student", "students", multiple=True, metavar="|".join(STUDENTS), help="What learns. Repeatable.")
@@ -58,21 +91,34 @@ def configure(options: dict[str, Any]) -> TrainConfig:
 
     given = {key: options[key] for key in GIVEN}
     given |= {key: tuple(options[key]) or None for key in ("methods", "students")}
-    default = "cpu" if options["dataset"] == "cifar10" else "smoke"
-    config = resolve(
-        PRESETS, options["preset"], options["config"], "train cifar", TrainConfig.from_dict, default, given
-    )
+    default = "smoke" if options["dataset"] in (None, "digits") else "cpu"
+    sources = (PRESETS, options["preset"], options["config"], "train cifar", TrainConfig.from_dict, default)
+    base, config = resolve(*sources, {}), resolve(*sources, given)
+    if config.dataset != base.dataset:
+        config = suited(config)
+    asked = {key: options[key] for key in ("train_images", "crop", "flip") if options[key] is not None}
     changes = {key: options[key] for key in ("epochs", "batch_size", "lr") if options[key] is not None}
     config = dataclasses.replace(
         config,
         teacher=dataclasses.replace(config.teacher, **changes),
         student=dataclasses.replace(config.student, **changes),
-        # A mirrored digit is no digit, whatever the preset says.
-        flip=config.flip and config.dataset != "digits",
+        **asked,
     )
     config.validate()
     wanted = options["device"] or (config.device if options["config"] else None)
     return dataclasses.replace(config, device=check_device(wanted))
+
+
+def suited(config: TrainConfig) -> TrainConfig:
+    """`config` with augmentation that its data set bears, where it was made for another; of one's own images, all.
+
+    Whether a shifted or mirrored image of one's own keeps its class is not known, so neither is done unasked.
+    """
+    import dataclasses
+
+    crop, flip = DATASETS.get(config.dataset, (0, False))
+    limit = config.train_images if config.dataset in DATASETS else None
+    return dataclasses.replace(config, crop=crop if config.crop else 0, flip=config.flip and flip, train_images=limit)
 
 
 def train_cifar(**options: Any) -> None:
@@ -82,7 +128,7 @@ def train_cifar(**options: Any) -> None:
     import dataclasses
 
     from divkd.cli.tables import print_training
-    from divkd.empirical.data import load
+    from divkd.empirical.datasets import load
     from divkd.empirical.distillation import reused
     from divkd.empirical.experiment import run_training
     from divkd.shared.progress import Progress
@@ -91,7 +137,7 @@ def train_cifar(**options: Any) -> None:
 
     if config.teachers is not None:
         reused(config)
-    data = load(config.dataset, config.data_dir, options["download"], config.train_images)
+    data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)
     folder: Path = run_folder(options["out"], "train-cifar", config.preset, options["resume"])
     run = open_run(
         folder,
@@ -100,6 +146,7 @@ def train_cifar(**options: Any) -> None:
         resume=options["resume"],
         overwrite=options["overwrite"],
         extendable=("seeds", "members", "methods", "students", "data_dir", "preset", "teachers"),
+        data=data.facts(),
     )
     with Progress() as progress:
         results = run_training(config, data, run, progress)

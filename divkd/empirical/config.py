@@ -6,6 +6,7 @@ Imports no torch: the command line reads this module for ``--help``.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from divkd.empirical.names import parse
@@ -13,7 +14,14 @@ from divkd.shared.errors import InputError, unknown
 
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
 STUDENTS = ("batch-ensemble", "single")
-DATASETS = ("digits", "cifar10")
+# The random crop's zero padding and whether a mirrored image keeps its class: what a preset may use, not what it must.
+DATASETS = {
+    "digits": (1, False),
+    "cifar10": (4, True),
+    "cifar100": (4, True),
+    "svhn": (4, False),
+    "tinyimagenet": (8, True),
+}
 PRECISIONS = ("float32", "bfloat16")
 HUGE = 1e30  # above any sensible number, far below what overflows
 
@@ -57,7 +65,7 @@ class TrainConfig:
     """One `divkd train` run: deep-ensemble teachers and the students distilled from them."""
 
     preset: str
-    dataset: str
+    dataset: str  # a name of DATASETS, or the path of a folder of images or an .npz file
     network: str
     members: int  # M, of the deep ensemble and of every BatchEnsemble student
     methods: tuple[str, ...]
@@ -72,6 +80,7 @@ class TrainConfig:
     crop: int  # zero padding of the random crop, pixels; 0: no crop
     flip: bool  # random horizontal flip
     data_dir: str | None = None
+    image_size: int | None = None  # height and width that a folder's images are scaled to; None: as they are
     device: str = "cpu"
     momentum: float = 0.9
     precision: str = "float32"  # of matrix products and convolutions in training
@@ -104,7 +113,9 @@ class TrainConfig:
     def validate(self) -> None:
         """Raise `InputError` for the first value that is not allowed."""
         _choice("preset", self.preset, tuple(PRESETS))
-        _choice("data set", self.dataset, DATASETS)
+        _need(isinstance(self.dataset, str), "dataset", self.dataset, "a name or a path")
+        if self.dataset not in DATASETS and not (self.dataset and Path(self.dataset).exists()):
+            raise unknown("data set", self.dataset, (*DATASETS, "a folder of images", "an .npz file"))
         _need(isinstance(self.flip, bool), "flip", self.flip, "true or false")
         _need(isinstance(self.device, str), "device", self.device, "cpu, cuda or cuda:N")
         _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")
@@ -152,9 +163,10 @@ class TrainConfig:
         _need(0 <= self.step_size <= 1, "step_size", self.step_size, "a number from 0 to 1 (pixels are in [0, 1])")
         _need(0 <= self.momentum < 1, "momentum", self.momentum, "a number from 0 to below 1")
         _need(0 <= self.rank_one_lr <= HUGE, "rank_one_lr", self.rank_one_lr, "a number from 0")
-        _need(_whole(self.crop) and 0 <= self.crop <= 16, "crop", self.crop, "0 (no crop) to 16 pixels")
-        count = self.train_images
-        _need(count is None or (_whole(count) and count >= 2), "train_images", count, "a whole number from 2, or null")
+        _need(_whole(self.crop) and 0 <= self.crop <= 16, "--crop", self.crop, "0 (no crop) to 16 pixels")
+        count, size = self.train_images, self.image_size
+        _need(count is None or (_whole(count) and count >= 2), "--train-images", count, "a whole number from 2")
+        _need(size is None or (_whole(size) and 4 <= size <= 512), "--image-size", size, "4 to 512 pixels")
 
 
 def _choice(kind: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,21 +65,21 @@ def load(path: Path) -> Predictions:
     return Predictions(test, splits["val_"], splits["ood_"])
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: Path, allowed: Sequence[str] = ARRAYS, example: str = "logits=..., labels=..."
+) -> dict[str, np.ndarray]:
     """Every array of the .npz file `path` by name; raises `InputError` where one is damaged, pickled or misnamed."""
     try:
         with open(path, "rb") as file:
             try:
                 content = np.load(file, allow_pickle=False)
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise InputError(
-                    f"{path} is no .npz file; write one with np.savez(path, logits=..., labels=...)"
-                ) from error
+                raise InputError(f"{path} is no .npz file; write one with np.savez(path, {example})") from error
             if not isinstance(content, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} holds one array without a name; use np.savez(path, logits=..., labels=...)")
+                raise InputError(f"{path} holds one array without a name; use np.savez(path, {example})")
             for name in content.files:
-                if name not in ARRAYS:
-                    raise unknown("array", name, ARRAYS)
+                if name not in allowed:
+                    raise unknown("array", name, allowed)
             return {name: _array(content, name, path) for name in content.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; give a .npz file") from error

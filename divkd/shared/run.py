@@ -87,13 +87,15 @@ def open_run(
     resume: bool = False,
     overwrite: bool = False,
     extendable: Iterable[str] = (),
+    data: Mapping[str, Any] | None = None,
 ) -> Run:
     """Create the run directory `path`, or go on with the one that is there.
 
     With `resume`, the configuration must be the one that the directory holds, except for the fields in `extendable`
-    (seeds, members: what is missing is then trained), which may grow. With `overwrite`, the files that a run writes are
-    deleted, and nothing else. Call it last, when every other input has been checked: a refusal leaves the directory as
-    it was.
+    (seeds, members: what is missing is then trained), which may grow, and `data` (what is known of the data that the
+    run learns from; config.json keeps it) must have the same "sha256". With `overwrite`, the files that a run writes
+    are deleted, and nothing else. Call it last, when every other input has been checked: a refusal leaves the directory
+    as it was.
 
     Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
     command or configuration, or cannot be created.
@@ -104,11 +106,12 @@ def open_run(
     run = Run(path)
     try:
         if path.exists():
-            _check_existing(path, command, config, resume, overwrite, set(extendable))
+            _check_existing(path, command, config, resume, overwrite, set(extendable), data)
         if overwrite:
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
-        write_json(path / "config.json", {"command": command, "config": config, **environment(config)})
+        known = {} if data is None else {"data": data}
+        write_json(path / "config.json", {"command": command, "config": config, **known, **environment(config)})
         for folder in (run.checkpoints, run.figures):
             folder.mkdir(exist_ok=True)
         _mend_log(path / "log.jsonl")
@@ -128,7 +131,13 @@ def _mend_log(path: Path) -> None:
 
 
 def _check_existing(
-    path: Path, command: str, config: Mapping[str, Any], resume: bool, overwrite: bool, extendable: set[str]
+    path: Path,
+    command: str,
+    config: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    extendable: set[str],
+    data: Mapping[str, Any] | None,
 ) -> None:
     if not path.is_dir():
         raise InputError(f"--out {path} is a file; give a folder")
@@ -155,7 +164,12 @@ def _check_existing(
                 f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
                 f"repeat the first with --config {path / 'config.json'}, or give another --out"
             )
-
+    was = found.get("data")  # runs of earlier versions have none
+    if data is not None and isinstance(was, dict) and was.get("sha256") != data["sha256"]:
+        raise InputError(
+            f"--resume: the images of {data['name']} are not those that {path} was started with; restore them, or give "
+            "another --out"
+        )
     for key in extendable:
         was, now = old.get(key), config.get(key)
         left = [value for value in was if value not in now] if isinstance(was, list) and isinstance(now, list) else []

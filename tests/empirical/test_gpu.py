@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from divkd.empirical.config import PRESETS
-from divkd.empirical.data import Augmentation, batches, load
+from divkd.empirical.data import Augmentation, batches
+from divkd.empirical.datasets import load
 from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.experiment import run_training
 from divkd.empirical.networks import build

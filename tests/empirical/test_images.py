@@ -1,134 +1,197 @@
-"""Reading, splitting and augmenting: what is promised of the bytes, and what is refused."""
-
-import hashlib
-import pickle
-from dataclasses import replace
+"""One's own images: folders and arrays, in an order that is never that of the classes, and the first that is wrong."""
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from divkd.empirical.data import Augmentation, Split, batches, check, load, read_digits, to_float
+from divkd.empirical.datasets import load
+from divkd.empirical.images import mixed, read_image, spread
 from divkd.shared.errors import InputError
 
 
-def test_digits_are_scikit_learns_and_split_by_position():
-    from sklearn.datasets import load_digits
+def test_every_prefix_and_tail_of_spread_holds_each_class_in_proportion():
+    labels = np.repeat([0, 1, 2], [300, 60, 7])
+    order = spread(labels)
+    assert sorted(order) == list(range(367))
+    for count in range(1, 368):
+        expected = count * np.array([300, 60, 7]) / 367
+        assert np.abs(np.bincount(labels[order[:count]], minlength=3) - expected).max() <= 1
+    for c in range(3):
+        assert (np.diff(order[labels[order] == c]) > 0).all()  # within a class the order given
+    np.testing.assert_array_equal(labels[spread(np.arange(12) // 4)[:3] * 0 + [0, 300, 360]], [0, 1, 2])
+    np.testing.assert_array_equal((np.arange(12) // 4)[spread(np.arange(12) // 4)], [0, 1, 2] * 4)
 
-    data, bunch = read_digits(), load_digits()
-    assert [len(split) for split in (data.train, data.validation, data.test)] == [1197, 200, 400]
-    pixels = torch.cat([data.train.images, data.validation.images, data.test.images])
-    np.testing.assert_array_equal(pixels[:, 0].numpy(), np.round(bunch.images * 255 / 16).astype(np.uint8))
-    np.testing.assert_array_equal(data.test.labels.numpy(), bunch.target[-400:])
-    share = data.train.images.float() / 255
-    assert (share.mean().item(), share.std().item()) == pytest.approx((data.mean[0], data.std[0]), abs=1e-4)
+
+def test_mixed_is_spread_and_always_the_same_but_not_the_order_within_a_class():
+    labels = np.repeat([0, 1], [50, 50])
+    np.testing.assert_array_equal(labels[mixed(labels)], [0, 1] * 50)
+    np.testing.assert_array_equal(mixed(labels), mixed(labels))
+    inside = mixed(labels)[labels[mixed(labels)] == 0]
+    assert sorted(inside) == list(range(50))
+    assert not (np.diff(inside) > 0).all()
 
 
-def test_training_images_are_a_prefix_of_the_training_split():
-    whole, part = load("digits", None, False, None), load("digits", None, False, 100)
-    assert torch.equal(part.train.images, whole.train.images[:100])
-    assert torch.equal(part.test.images, whole.test.images)
-    with pytest.raises(InputError, match=r"5000 is more.*at most 1197"):
-        load("digits", None, False, 5000)
+def save(file, level, size=(6, 5), mode="RGB"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, level if mode != "RGB" else (level, 0, 255)).save(file)
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A folder in CIFAR-10's published layout with 6 random images a file; torchvision is told these files' sums."""
-    from torchvision.datasets import CIFAR10
-
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    sums = {}
-    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
-    for name in names:
-        content = {"data": draw.integers(0, 256, (10_000, 3072), dtype=np.uint8), "labels": [*range(10)] * 1000}
-        (folder / name).write_bytes(pickle.dumps(content))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
-    for name in [*names, "batches.meta"]:
-        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(
-        CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
-    )
-    return tmp_path
+def folder(tmp_path):
+    """photos/ of two classes, 20 and 10 to train and 3 each to test, 6 x 5 pixels, PNG; image i has red level i."""
+    root = tmp_path / "photos"
+    for name, count in (("cat", 20), ("ant", 10)):
+        for i in range(count):
+            save(root / f"train/{name}/{i:02}.png", i)
+        for i in range(3):
+            save(root / f"test/{name}/{i}.png", 100 + i)
+    return root
 
 
-def test_cifar10_is_read_in_its_published_layout(published):
-    data = load("cifar10", str(published), False, None)
-    assert [len(split) for split in (data.train, data.validation, data.test)] == [45_000, 5_000, 10_000]
-    raw = pickle.loads((published / "cifar-10-batches-py" / "data_batch_5").read_bytes())
-    np.testing.assert_array_equal(data.validation.images.numpy(), raw["data"][5000:].reshape(-1, 3, 32, 32))
-    assert data.validation.labels.tolist() == raw["labels"][5000:]
+def test_a_folder_is_read_with_classes_by_name_and_a_tenth_of_each_validates(folder):
+    data = load(str(folder), None, False, None)
+    assert data.name == "photos"
+    assert data.class_names == ("ant", "cat")
+    assert data.train.images.shape[1:] == (3, 5, 6)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [27, 3, 6]
+    assert data.validation.labels.bincount().tolist() == [1, 2]
+    assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.test.images[:, 0, 0, 0].tolist() == [100, 101, 102] * 2
+    everything = [
+        (int(y), int(x[0, 0, 0]))
+        for s in (data.train, data.validation)
+        for x, y in zip(s.images, s.labels, strict=True)
+    ]
+    assert sorted(everything) == [(0, i) for i in range(10)] + [(1, i) for i in range(20)]
+    assert (data.mean[1], data.mean[2], data.std[2]) == (0, 1, 1)
+    assert load(str(folder), None, False, None).facts() == data.facts()
+    assert load(str(folder), None, False, 9).train.labels.bincount().tolist() == [3, 6]
 
 
-def test_damaged_and_missing_files_are_refused_with_the_mend(published):
-    (published / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="incomplete or damaged"):
-        load("cifar10", str(published), False, None)
-    with pytest.raises(InputError, match=r"--data-dir.*--download"):
-        load("cifar10", None, False, None)
-    with pytest.raises(InputError, match=r"holds no cifar-10-batches-py/.*--download"):
-        load("cifar10", str(published / "nowhere"), False, None)
+def test_a_val_folder_validates_and_other_files_are_passed_over(folder):
+    save(folder / "val/cat/0.jpg", 7)
+    (folder / "train/cat/notes.txt").write_text("no image")
+    (folder / "train/.hidden").mkdir()
+    data = load(str(folder), None, False, None)
+    assert (len(data.train), data.validation.labels.tolist()) == (30, [1])
 
 
-def test_wrong_images_and_labels_are_refused():
-    data = read_digits()
-    images, labels = data.train.images, data.train.labels
-    for split, message in (
-        (Split(images.float(), labels), "float32"),
-        (Split(images[:, 0], labels), "shape"),
-        (Split(images[:, :, :4], labels), "shape"),
-        (Split(images[:5], labels), "5 images and 1197 labels"),
-        (Split(images, labels + 1), "labels from 1 to 10"),
-        (Split(images, torch.zeros_like(labels)), "one class"),
-        (Split(images[:0], labels[:0]), "0 images"),
-    ):
-        with pytest.raises(InputError, match=message):
-            check(replace(data, train=split))
+def test_what_is_wrong_in_a_folder_is_named(folder, tmp_path):
+    def refused(words):
+        with pytest.raises(InputError, match=words):
+            load(str(folder), None, False, None)
+
+    save(folder / "test/cat/9.png", 0, (6, 6))
+    refused(r"test/cat/9\.png is 6 x 6 pixels and the first image 6 x 5; .*--image-size")
+    (folder / "test/cat/9.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    refused(r"test/cat/9\.png cannot be read as an image")
+    whole = (folder / "test/cat/1.png").read_bytes()
+    (folder / "test/cat/9.png").write_bytes(whole[: len(whole) // 2])
+    refused(r"test/cat/9\.png cannot be read as an image")
+    save(folder / "test/cat/9.png", 60_000, (6, 5), "I;16")
+    refused(r"9\.png has more than 8 bits a channel \(mode I;16\)")
+    (folder / "test/cat/9.png").unlink()
+    save(folder / "test/dog/0.png", 0)
+    refused(r"test/dog is a class that train/ has not; its classes: ant, cat")
+    (folder / "test/dog/0.png").unlink()
+    (folder / "test/dog").rename(folder / "train/dog")
+    refused(r"train/dog holds no image; allowed: \.png")
+    (folder / "train/dog").rmdir()
+    (folder / "test").rename(folder / "tests")
+    refused(r"photos holds no test/; images lie in .*test/CLASS")
+    (folder / "test").mkdir()
+    refused("test holds no folders; one for each class")
+    with pytest.raises(InputError, match=r"photos is itself the place"):
+        load(str(folder), "data", False, None)
 
 
-def images(count=5, size=6):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+def test_images_of_any_size_are_scaled_on_demand(folder):
+    save(folder / "train/cat/wide.png", 3, (900, 600))
+    data = load(str(folder), None, False, None, 8)
+    assert data.train.images.shape[1:] == (3, 8, 8)
+    assert data.train.images[:, 2].min() == 255
+    save(folder / "train/cat/wide.png", 3, (6, 5))
+    with pytest.raises(InputError, match="--image-size 8"):
+        load("digits", None, False, None, 8)
+    for file in folder.rglob("*.png"):
+        save(file, 0, (513, 4))
+    with pytest.raises(InputError, match="is 513 x 4 pixels; give images of one size, at most 512"):
+        load(str(folder), None, False, None)
 
 
-def test_crop_and_flip_are_those_of_a_loop_over_images():
-    batch, augmentation = images(), Augmentation(crop=2, flip=True)
-    corners, flips = augmentation.draw(len(batch), 0, "teacher", 0, 1)
-    out = augmentation.apply(batch, torch.from_numpy(corners), torch.from_numpy(flips))
-    for i in range(len(batch)):
-        padded = torch.nn.functional.pad(batch[i], [2] * 4)
-        top, left = corners[i]
-        crop = padded[:, top : top + 6, left : left + 6]
-        assert torch.equal(out[i], crop.flip(-1) if flips[i] else crop)
-    assert out.dtype == torch.uint8
+@pytest.mark.parametrize(("mode", "level", "expected"), [
+    ("L", 9, [9, 9, 9]), ("1", 1, [255] * 3), ("RGBA", (1, 2, 3, 0), [1, 2, 3]), ("LA", (4, 0), [4, 4, 4]),
+])  # fmt: skip
+def test_grey_and_transparent_images_become_rgb(tmp_path, mode, level, expected):
+    save(tmp_path / "a.png", level, (3, 2), mode)
+    image = read_image(tmp_path / "a.png", None)
+    assert (image.shape, image.dtype, image[:, 0, 0].tolist()) == ((3, 2, 3), np.uint8, expected)
 
 
-def test_no_augmentation_leaves_the_bytes():
-    batch, nothing = images(), Augmentation(0, False)
-    corners, flips = nothing.draw(len(batch), 0, "teacher", 0, 1)
-    assert torch.equal(nothing.apply(batch, torch.from_numpy(corners), torch.from_numpy(flips)), batch)
-    assert to_float(batch).max() <= 1
+DRAW = np.random.default_rng(0)
+GOOD = {
+    "x_train": DRAW.integers(0, 256, (40, 6, 7, 3), dtype=np.uint8),
+    "y_train": np.repeat([0, 1, 2, 3], 10),
+    "x_test": DRAW.integers(0, 256, (5, 6, 7, 3), dtype=np.uint8),
+    "y_test": np.array([3, 2, 1, 0, 0], np.uint8),
+}
 
 
-def test_an_epoch_is_every_image_once_and_depends_on_seed_role_member_epoch_alone():
-    split = Split(images(130), torch.arange(130) % 10)
-    plain = Augmentation(0, False)
-
-    def labels(*key):
-        return torch.cat([y for _, y in batches(split, plain, 64, *key)])
-
-    first = batches(split, plain, 64, 0, "teacher", 0, 1)
-    assert [len(y) for _, y in first] == [64, 64, 2]
-    everything = torch.cat([x for x, _ in first]).flatten(1).tolist()
-    assert sorted(everything) == sorted(split.images.flatten(1).tolist())
-    assert torch.equal(labels(0, "teacher", 0, 1), labels(0, "teacher", 0, 1))
-    for other in ((1, "teacher", 0, 1), (0, "student", 0, 1), (0, "teacher", 1, 1), (0, "teacher", 0, 2)):
-        assert not torch.equal(labels(0, "teacher", 0, 1), labels(*other))
+def written(path, arrays):
+    np.savez(path, **arrays)
+    return str(path)
 
 
-def test_a_last_batch_of_one_image_is_left_out():
-    split = Split(images(65), torch.arange(65) % 10)
-    assert [len(y) for _, y in batches(split, Augmentation(0, False), 64, 0, "teacher", 0, 1)] == [64]
+def test_arrays_in_either_layout_are_the_same_data_in_mixed_order(tmp_path):
+    data = load(written(tmp_path / "mine.npz", GOOD), None, False, None)
+    first = {name: array.transpose(0, 3, 1, 2) if array.ndim == 4 else array for name, array in GOOD.items()}
+    assert load(written(tmp_path / "mine.npz", first), None, False, None).facts() == data.facts()
+    assert (data.name, data.class_names, data.train.images.shape) == ("mine", ("0", "1", "2", "3"), (36, 3, 6, 7))
+    assert data.train.labels.tolist() == [0, 1, 2, 3] * 9
+    assert data.validation.labels.tolist() == [0, 1, 2, 3]
+    assert torch.equal(data.test.images.permute(0, 2, 3, 1), torch.from_numpy(GOOD["x_test"]))
+    part = load(str(tmp_path / "mine.npz"), None, False, 8)
+    assert part.train.labels.bincount().tolist() == [2, 2, 2, 2]
+    grey = {name: array[..., :1] if array.ndim == 4 else array for name, array in GOOD.items()}
+    given = {**grey, "x_val": grey["x_test"], "y_val": GOOD["y_test"]}
+    data = load(written(tmp_path / "grey.npz", given), None, False, None)
+    assert (data.train.images.shape, len(data.mean)) == ((40, 1, 6, 7), 1)
+    assert data.validation.labels.tolist() == data.test.labels.tolist() == [3, 2, 1, 0, 0]
+
+
+BAD = [
+    ({"x_train": GOOD["x_train"] / 255.0}, "x_train has dtype float64; bytes from 0 to 255"),
+    ({"x_test": GOOD["x_test"][..., 0]}, r"x_test has shape \(5, 6, 7\); \(N, H, W, C\) or"),
+    ({"x_test": GOOD["x_test"].repeat(2, 3)}, r"x_test has shape \(5, 6, 7, 6\)"),
+    ({"x_test": GOOD["x_test"][:, :3]}, r"x_test has shape \(5, 3, 7, 3\)"),
+    ({"x_test": GOOD["x_test"][:, :, :4]}, r"mine test images are torch.uint8 of shape \(5, 3, 6, 4\)"),
+    ({"x_test": GOOD["x_test"][:0]}, r"x_test has shape \(0, 6, 7, 3\)"),
+    ({"x_train": np.zeros((40, 600, 2, 3), np.uint8)}, "at most 512 pixels a side"),
+    ({"x_test": GOOD["x_test"][:4]}, "x_test has 4 images and y_test 5 labels"),
+    ({"y_train": GOOD["y_train"].astype(float)}, "y_train has dtype float64 and shape"),
+    ({"y_train": np.eye(4, dtype=int)[GOOD["y_train"]]}, r"y_train has dtype int64 and shape \(40, 4\)"),
+    ({"y_train": GOOD["y_train"] - 1}, r"y_train\[0\] is -1; classes are numbered from 0"),
+    ({"y_train": GOOD["y_train"] + 1}, "no label in y_train is 0 and the highest is 4"),
+    ({"y_train": GOOD["y_train"] * 10**12}, "no label in y_train is 1 and the highest is 3000000000000"),
+    ({"y_train": GOOD["y_train"] * 0}, "mine test has labels from 0 to 3; allowed: 0 to 0"),
+    ({"y_test": GOOD["y_test"] + 1}, "mine test has labels from 1 to 4; allowed: 0 to 3"),
+    ({"y_train": np.array([None] * 40)}, "y_train in .* holds Python objects"),
+    ({"y_test": None}, "holds no y_test; required"),
+    ({"x_val": GOOD["x_test"]}, "holds no y_val; required"),
+    ({"y_val": GOOD["y_test"]}, "holds no x_val; required"),
+    ({"x_tain": GOOD["x_test"]}, "unknown array 'x_tain'.*did you mean 'x_train'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD)
+def test_the_first_array_that_is_wrong_is_named(tmp_path, change, words):
+    arrays = {name: array for name, array in {**GOOD, **change}.items() if array is not None}
+    with pytest.raises(InputError, match=words):
+        load(written(tmp_path / "mine.npz", arrays), None, False, None)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("no images")
+    with pytest.raises(InputError, match=r"mine\.txt is no \.npz file; write one with np.savez\(path, x_train="):
+        load(str(tmp_path / "mine.txt"), None, False, None)

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from divkd.empirical import loop
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
-from divkd.empirical.data import Augmentation, Split, load
+from divkd.empirical.data import Augmentation, Split
+from divkd.empirical.datasets import load
 from divkd.empirical.distillation import reused, student_loss
 from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
 from divkd.empirical.experiment import run_training, summary
