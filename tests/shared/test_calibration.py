@@ -150,6 +150,14 @@ def test_bad_shapes_are_refused() -> None:
         fit_temperature(log_probs[0], labels)
     with pytest.raises(InputError, match="members and classes"):
         evaluate(log_probs, labels, log_probs[:2], labels)
+    for name, arrays in [
+        ("val_log_probs", (log_probs + 1, labels, log_probs, labels)),
+        ("val_labels", (log_probs, labels - 5, log_probs, labels)),
+        ("test_log_probs", (log_probs, labels, log_probs + 1, labels)),
+        ("test_labels", (log_probs, labels, log_probs, labels + 5)),
+    ]:
+        with pytest.raises(InputError, match=rf"^{name}\["):
+            evaluate(*arrays)
 
 
 def test_evaluate_fits_on_validation_and_measures_on_test() -> None:

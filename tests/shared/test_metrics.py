@@ -163,6 +163,16 @@ def test_certain_and_right_is_exactly_zero() -> None:
     assert all(math.copysign(1, value) == 1 for value in result.values())
 
 
+@pytest.mark.parametrize("lowest", [-1e301, -1e308, -1.7e308, -math.inf])
+def test_the_end_of_float64_leaves_no_nan(lowest: float) -> None:
+    # the mean over members of such numbers overflows, while the class counts nothing
+    equal = torch.tensor([[0.0, lowest]], dtype=torch.float64).expand(4, 3, 2)
+    assert metrics.pairwise_kl(equal) == 0.0
+    other = torch.cat([equal, torch.full((1, 3, 2), -math.log(2), dtype=torch.float64)])
+    assert metrics.pairwise_kl(other) > 1e298
+    assert not any(math.isnan(value) for value in evaluated(other, torch.tensor([0, 1, 1])).values())
+
+
 def test_close_members_keep_their_digits() -> None:
     # KL between p and p + d is about sum d^2 / p: 2e-20 / 0.5 here, lost if the pairs' logs are subtracted
     shift = 1e-10
