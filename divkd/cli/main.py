@@ -36,6 +36,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong is told in one line."""
+    resumable = arguments[:1] in (["simulate"], ["train"])
     try:
         cli.main(arguments, prog_name="divkd", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -47,18 +48,17 @@ def run(arguments: list[str]) -> int:
         return _end(str(error), 2)
     except RunError as error:
         return _end(str(error), 1)
-    except MemoryError:
-        return _end("out of memory; what is finished is kept: lower --members or --batch-size, then --resume", 1)
     except OSError as error:
-        return _end(f"{error}; what is finished is kept: mend that, then --resume", 1)
+        return _end(f"{error}; what is finished is kept: mend that, then --resume" if resumable else str(error), 1)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        resumable = arguments[:1] in (["simulate"], ["train"])
         return _end("interrupted; --resume goes on from here" if resumable else "interrupted", 130)
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         # torch reports a full device or host as a RuntimeError; any other one is a bug and shows its traceback.
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        full = "out of memory" in str(error) or "can't allocate memory" in str(error)
+        if not isinstance(error, MemoryError) and not full:
             raise
-        return _end("out of memory; what is finished is kept: lower --members or --batch-size, then --resume", 1)
+        mend = "what is finished is kept: lower --members or --batch-size, then --resume"
+        return _end(f"out of memory; {mend if resumable else 'give fewer samples or members'}", 1)
     return 0
 
 

@@ -117,7 +117,7 @@ def measure_cells(command: str, options: dict[str, Any], choose: Callable[[Multi
     folder = run_folder(options["out"], command.replace(" ", "-"), config.preset, options["resume"])
     run = open_run(
         folder, command, dataclasses.asdict(config), resume=options["resume"], overwrite=options["overwrite"],
-        extendable=("seeds",),
+        extendable=("seeds", "preset", "max_steps"),
     )  # fmt: skip
     began = time.perf_counter()
     with Progress() as progress:
@@ -179,7 +179,7 @@ def simulate_multiview(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "students", "preset"),
+        extendable=("seeds", "members", "students", "preset", "max_steps"),
     )
     with Progress() as progress:
         results = simulate(config, run, progress)

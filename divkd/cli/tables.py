@@ -26,9 +26,14 @@ CLAIMS = {
 }
 
 
+def _console(width: int) -> Console:
+    """The terminal, or `width` columns of text; no markup, as "[inf, inf]" or a file's name could be read as a tag."""
+    return Console(width=None if Console().is_terminal else width, markup=False)
+
+
 def print_simulation(results: dict[str, Any], folder: Path) -> None:
     """The claims table of a simulation: measured errors, the theorem's bound, the prediction, and what holds."""
-    console = Console(width=None if Console().is_terminal else 170)
+    console = _console(170)
     table = Table(title=f"Multi-view theory: error rates ({spread(results)})")
     table.add_column("claim")
     for column in ("train", "multi-view test", "single-view test", "test", "theorem", "predicted here", "holds"):
@@ -77,7 +82,7 @@ def print_cells(results: dict[str, Any], folder: Path) -> None:
 
 def print_training(results: dict[str, Any], folder: Path) -> None:
     """Deep ensembles, students and their control: quality, calibrated quality, diversity, cost."""
-    console = Console(width=None if Console().is_terminal else 170)
+    console = _console(170)
     split = results["split"]
     title = f"{results['dataset']}, {results['network']}, {split['train']} training and {split['test']} test images"
     table = Table(title=f"{title} ({spread(results)})")
@@ -140,7 +145,7 @@ DIVERSE = {"nll_member", "ensemble_gain", "pairwise_kl", "disagreement", "error_
 
 def print_evaluation(results: dict[str, Any], folder: Path) -> None:
     """One model's or ensemble's quality, calibrated quality, diversity, and what it makes of foreign samples."""
-    console = Console(width=None if Console().is_terminal else 120)
+    console = _console(120)
     intervals = results.get("intervals", {})
     kind = "one model" if results["members"] == 1 else f"{results['members']} members"
     size = f"{results['samples']:,} test samples, {results['classes']} classes"
@@ -189,7 +194,9 @@ def _remarks(results: dict[str, Any]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return "undefined" if value != value else f"{value:.4f}"
+    if value != value:
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.3e}"
 
 
 def _span(interval: tuple[float, float] | None) -> str:

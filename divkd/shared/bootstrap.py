@@ -33,7 +33,8 @@ def bootstrap(
         statistic(*(torch.from_numpy(generator.integers(0, size, size, dtype="int64")) for size in sizes))
         for _ in range(resamples)
     ]
-    return {name: interval(torch.tensor([draw[name] for draw in draws]).double(), level) for name in draws[0]}
+    values = {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
+    return {name: interval(found, level) for name, found in values.items()}
 
 
 def interval(values: Tensor, level: float) -> tuple[float, float]:
@@ -46,6 +47,6 @@ def interval(values: Tensor, level: float) -> tuple[float, float]:
         position = share * (len(values) - 1)
         low = int(position)
         left, right = float(values[low]), float(values[min(low + 1, len(values) - 1)])
-        part = position - low
-        ends.append(left if left == right or part == 0 else left + part * (right - left))
+        part = position - low  # weighed so that an infinite end stays infinite: -inf + part * inf is NaN
+        ends.append(left if left == right or part == 0 else (1 - part) * left + part * right)
     return ends[0], ends[1]

@@ -78,10 +78,13 @@ def check_labels(labels: Tensor, log_probs: Tensor, name: str = "labels") -> Ten
         raise InputError(f"{name} is a {type(labels).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         where = ""
-        if labels.is_floating_point() and labels.ndim == 1 and (odd := labels != labels.floor()).any():
-            index = int(odd.nonzero()[0])  # NaN is not its own floor either
+        if labels.is_floating_point() and labels.ndim == 1 and (odd := labels.remainder(1) != 0).any():
+            index = int(odd.nonzero()[0])  # inf and NaN leave NaN
             where = f" and {name}[{index}] is {labels[index].item():g}"
-        raise InputError(f"{name} has dtype {labels.dtype}{where}; class numbers are integers: use labels.long()")
+        raise InputError(
+            f"{name} has dtype {str(labels.dtype).removeprefix('torch.')}{where}; class numbers are integers: "
+            "use labels.long(), or labels.astype('int64') in NumPy"
+        )
     _, samples, classes = log_probs.shape
     if labels.shape != (samples,):
         raise InputError(

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from divkd.shared.calibration import Temperature, apply_temperature, fit_temperature
-from divkd.shared.checks import check_log_probs
+from divkd.shared.checks import check_labels, check_log_probs
 from divkd.shared.errors import InputError
 from divkd.shared.metrics import ece_of, ensemble_log_probs, pairwise_kl, sample_scores
 
@@ -20,12 +20,15 @@ def evaluate(
     val_log_probs (M, N_val, K), test_log_probs (M, N_test, K), labels (N_val,) and (N_test,) integers in 0..K-1.
     Raises `InputError` where an array is unusable or the two splits differ in members or classes.
     """
-    val_shape, test_shape = check_log_probs(val_log_probs).shape, check_log_probs(test_log_probs).shape
+    val_shape = check_log_probs(val_log_probs, "val_log_probs").shape
+    test_shape = check_log_probs(test_log_probs, "test_log_probs").shape
     if (val_shape[0], val_shape[2]) != (test_shape[0], test_shape[2]):
         raise InputError(
             f"validation has shape {tuple(val_shape)} and test {tuple(test_shape)}; members and classes (the first "
             "and the last number) must be the same: predict both splits with the same model"
         )
+    val_labels = check_labels(val_labels, val_log_probs, "val_labels")
+    test_labels = check_labels(test_labels, test_log_probs, "test_labels")
     pooled = ensemble_log_probs(test_log_probs.detach())
     temperature = fit_temperature(val_log_probs, val_labels)
     row = quality(sample_scores(pooled[None], test_labels)) | calibrated(pooled, test_labels, temperature)[0]

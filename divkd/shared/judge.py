@@ -7,6 +7,7 @@ from torch import Tensor
 
 from divkd.shared.bootstrap import LEVEL, bootstrap
 from divkd.shared.calibration import fit_temperature
+from divkd.shared.checks import check_labels
 from divkd.shared.dee import SUBSETS, equivalent, equivalent_curve
 from divkd.shared.diversity import (
     agreement_matrix,
@@ -14,6 +15,7 @@ from divkd.shared.diversity import (
     decomposition,
     diversity_of,
     error_correlation_matrix,
+    mean_pair,
     reliability,
     sample_diversity,
 )
@@ -36,13 +38,18 @@ def judge(
 
     Calibrated values and the DEE need the validation split: without it they are left out, as the test split never
     chooses. The DEE is measured on the curve of `reference`, the predictions of a deep ensemble on the same samples,
-    or else on the curve of the model's own members, if there is more than one. `resamples` > 0 adds bootstrap
-    intervals, with the temperature held. Draws of subsets (at most `limit` a size) and samples follow from `seed`.
+    or else on the curve of the model's own members, if there is more than one. Draws of subsets (at most `limit` a
+    size) and samples follow from `seed`.
+
+    `resamples` > 0 adds bootstrap intervals over draws of the test samples (and the foreign ones). The temperature is
+    held: it comes from the validation samples, which are not drawn. The DEE has no interval: what moves it is which
+    members were trained, not which samples they are tested on, so an interval over samples would look surer than it
+    is; the curve carries its spread over subsets, and over runs there is `divkd.shared.dee.summarise_equivalents`.
 
     Raises `InputError` where `reference` is of other samples or lacks its validation split.
     """
     test, val = predictions.test, predictions.val
-    labels = _labels(test)
+    labels = check_labels(_labels(test), test.log_probs)
     members, count, classes = test.log_probs.shape
     pooled = ensemble_log_probs(test.log_probs)
     scores, samples = sample_scores(pooled[None], labels), sample_diversity(test.log_probs)
@@ -160,6 +167,7 @@ def _drawn(
     if len(measured["votes"]) > 1:
         kept = ("pairwise_kl", "disagreement", "mutual_information", "nll_member", "ensemble_gain")
         drawn |= {name: float(measured[name][index].mean()) for name in kept}
+        drawn["error_correlation"] = mean_pair(error_correlation_matrix(measured["votes"][:, index], labels[index]))
     return drawn
 
 

@@ -21,7 +21,8 @@ def ensemble_log_probs(log_probs: Tensor) -> Tensor:
     """log p(k|x) = logsumexp_m log p_m(k|x) - log M, the log of the members' mean probability.
 
     The mixture of Lakshminarayanan et al. 2017 (arXiv:1612.01474), section 2.4, taken in log space. (M, N, K) to
-    (N, K) float64, in nats; differentiable; exact for one member. Raises `InputError` where `log_probs` is unusable.
+    (N, K) float64, in nats; exact for one member; differentiable but at a class that every member gives zero. Raises
+    `InputError` where `log_probs` is unusable.
     """
     return pool(check_log_probs(log_probs))
 
@@ -139,12 +140,10 @@ def pairwise_kl(log_probs: Tensor) -> float:
 def pairwise_kl_of(log_p: Tensor, p: Tensor) -> Tensor:
     """The mean over ordered pairs of `pairwise_kl` for each sample: (M, n, K) float64 and its exp to (n,), M > 1."""
     zero = log_p.isneginf()
-    infinite = None
-    if zero.any():
-        infinite = (zero.any(dim=0) & (p > 0).any(dim=0)).any(dim=-1)
-        log_p = log_p.masked_fill(zero, 0.0)
-    log_p = log_p - log_p.mean(dim=0)
-    kl = (p - p.mean(dim=0)).mul_(log_p).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
+    infinite = (zero.any(dim=0) & (p > 0).any(dim=0)).any(dim=-1) if zero.any() else None
+    centred = log_p.clamp(min=-1e300)  # its p is 0, and 0 * -inf or an overflow in the mean would be NaN
+    centred -= centred.mean(dim=0)
+    kl = (p - p.mean(dim=0)).mul_(centred).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
     kl.clamp_(min=0.0)  # rounding may leave -1e-33 for equal members
     return kl if infinite is None else kl.masked_fill_(infinite, math.inf)
 

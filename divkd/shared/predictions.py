@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divkd.shared.checks import check_labels, check_log_probs, check_logits, split
+from divkd.shared.checks import SLACK, check_labels, check_log_probs, check_logits, split
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.ood import energy_of
 
@@ -23,7 +23,8 @@ ARRAYS = ("logits", "log_probs", "labels", "val_logits", "val_log_probs", "val_l
 class Split:
     """Predictions on one set of samples: log_probs (M, N, K) float32 or float64, labels (N,) int64.
 
-    `energy` (N,) float64 is there where raw logits were given; `labels` is None for samples of another distribution.
+    `energy` (N,) float64 is there where raw logits were given, which log-probabilities under that name are not;
+    `labels` is None for samples of another distribution.
     """
 
     log_probs: Tensor
@@ -73,7 +74,7 @@ def read_arrays(
         with open(path, "rb") as file:
             try:
                 content = np.load(file, allow_pickle=False)
-            except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
                 raise InputError(f"{path} is no .npz file; write one with np.savez(path, {example})") from error
             if not isinstance(content, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} holds one array without a name; use np.savez(path, {example})")
@@ -87,14 +88,19 @@ def read_arrays(
 
 def _array(content: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = content[name]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        array = content[name]
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged or encrypted archive, zipfile, zlib, tokenize and NumPy raise anything
         if "pickle" in str(error):
             raise InputError(
                 f"{name} in {path} holds Python objects, which are not read; save numbers: np.asarray(list, "
                 "dtype='float32'), every row of the same length"
             ) from error
-        raise InputError(f"{name} in {path} is damaged ({error}); write the file again") from error
+        reason = str(error)[:80] or type(error).__name__
+        raise InputError(f"{name} in {path} is damaged ({reason}); write the file again") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name} in {path} is no array; write the file with np.savez")
     return array
 
 
@@ -114,6 +120,8 @@ def _split(arrays: dict[str, np.ndarray], prefix: str) -> Split | None:
     if names[0].endswith("logits"):
         check_logits(array, names[0])
         energy = torch.cat([energy_of(block) for block in split(array)])
+        if energy.abs().max() <= SLACK:
+            energy = None  # these are log-probabilities, which carry none but rounding
         log_probs = torch.empty(array.shape, dtype=torch.float64)
         for source, target in zip(split(array), split(log_probs), strict=True):
             # the largest becomes 0 first, which keeps the digits of logits of any size
@@ -143,7 +151,8 @@ def _members_first(name: str, array: np.ndarray, labels: np.ndarray | None) -> T
         )
     if array.shape[2] == 1:
         raise InputError(f"{name} has one class; at least 2 are required: give both columns of a binary problem")
-    return torch.from_numpy(np.ascontiguousarray(array, "f8" if array.dtype.itemsize >= 8 else "f4"))
+    with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, and is refused as such
+        return torch.from_numpy(np.ascontiguousarray(array, "f8" if array.dtype.itemsize >= 8 else "f4"))
 
 
 def _labels(array: np.ndarray, name: str) -> Tensor:
@@ -151,9 +160,12 @@ def _labels(array: np.ndarray, name: str) -> Tensor:
     if array.dtype.kind not in "iufb":
         raise InputError(f"{name} has dtype {array.dtype}; class numbers are integers from 0")
     if array.ndim == 2:
-        raise InputError(f"{name} has shape {array.shape}; one class number for each sample: use {name}.argmax(1)")
+        mend = "ravel()" if 1 in array.shape else "argmax(1)"
+        raise InputError(f"{name} has shape {array.shape}; one class number for each sample: use {name}.{mend}")
+    if array.dtype == np.uint64:
+        array = array.clip(max=2**63 - 1)  # which no class number is, as little as what it would wrap to
     kinds: dict[str, Any] = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}
-    return torch.from_numpy(np.ascontiguousarray(array, kinds[array.dtype.kind]))
+    return torch.from_numpy(array.astype(kinds[array.dtype.kind], order="C"))
 
 
 def _kind(part: Split) -> tuple[int, int]:

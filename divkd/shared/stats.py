@@ -11,8 +11,10 @@ from scipy.special import stdtrit
 def summarise(values: Iterable[float]) -> dict[str, Any]:
     """{mean, std, n}: std is the sample standard deviation (n - 1), null where n < 2 or infinities leave no spread."""
     array = np.array(list(values), dtype=np.float64)
-    spread = float(array.std(ddof=1)) if array.size > 1 and np.isfinite(array).all() else None
-    return {"mean": float(array.mean()), "std": spread, "n": int(array.size)}
+    with np.errstate(over="ignore"):  # the square of 1e200 is infinite, and so is the spread then
+        mean = float(array.mean())
+        spread = float(array.std(ddof=1)) if array.size > 1 and np.isfinite(array).all() else math.inf
+    return {"mean": mean, "std": spread if math.isfinite(spread) else None, "n": int(array.size)}
 
 
 def show(summary: dict[str, Any], digits: int = 3) -> str:

@@ -64,7 +64,7 @@ class MultiViewConfig:
     trust: float = _parameter(0.3, "delta", "largest relative change of a feature coordinate in a step")
     trust_cap: float = _parameter(2.0, "", "coordinates above this move by at most trust times this a step")
     noise_trust: float = _parameter(0.3, "dn", "a patch's <w, xi> moves by at most trust / noise_trust a step")
-    max_steps: int = _parameter(5000, "", "a network that is not finished by then ends the run")
+    max_steps: int = _parameter(20000, "", "a network that is not finished by then ends the run")
 
     # the students
     students: int = _parameter(5, "", "students of every kind a seed; 0 leaves out distillation and its controls")

@@ -99,7 +99,18 @@ def test_a_certain_and_wrong_model_is_evaluated(folder, capsys):
     found = results(folder / "out")
     assert found["nll"] is None  # JSON has no infinity
     assert found["disagreement"] == 0.5
-    assert "inf" in capsys.readouterr().out
+    assert "[inf, inf]" in capsys.readouterr().out  # and no tag of the table's
+
+
+def test_odd_names_and_huge_numbers_stay_readable(folder, capsys):
+    logits, labels = arrays(0)
+    np.savez("[bold]x.npz", logits=logits * np.float32(1e30), labels=labels)
+    assert run(["evaluate", "[bold]x.npz", "--out", "[red]out"]) == 0
+    out = capsys.readouterr().out
+    assert "[bold]x.npz" in out
+    assert "[red]out" in out
+    assert "e+29" in out
+    assert max(map(len, out.splitlines())) < 100
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,11 @@ def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'torchvision', 'numba', 'numpy', 'matplotlib', 'sklearn', 'scipy'}"
     code = f"import sys; from divkd.cli.main import run; run(['--help']); assert not {heavy} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_run_that_ran_out_of_steps_goes_on_with_more(capsys, tmp_path):
+    command = "simulate multiview --preset quick --train-samples 200 --members 1 --out theory"
+    assert run(f"{command} --max-steps 20".split()) == 1
+    assert "raise max_steps" in capsys.readouterr().err
+    assert run(f"{command} --max-steps 5000 --resume".split()) == 0
+    assert (tmp_path / "theory/results.json").exists()

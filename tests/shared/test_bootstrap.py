@@ -44,6 +44,7 @@ def test_quantiles_are_those_of_numpy_and_infinity_is_no_nan() -> None:
     values = np.random.default_rng(1).normal(size=101)
     assert interval(torch.from_numpy(values), 0.9) == pytest.approx(np.quantile(values, [0.05, 0.95]), abs=1e-12)
     assert interval(torch.tensor([0.0, math.inf, math.inf]), 0.5) == (math.inf, math.inf)
+    assert interval(torch.tensor([-math.inf, 0.0, 1.0, math.inf]), 0.9) == (-math.inf, math.inf)
     assert all(math.isnan(end) for end in interval(torch.tensor([0.0, math.nan]), 0.5))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prediction_cases import noisy
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor
@@ -17,17 +18,6 @@ from divkd.shared.errors import InputError
 from divkd.shared.evaluation import evaluate
 
 
-def case(
-    seed: int, members: int = 3, samples: int = 400, classes: int = 5, sharpen: float = 2.0
-) -> tuple[Tensor, Tensor]:
-    """Members that are noisy views of the distribution the labels come from, made overconfident by `sharpen`."""
-    rng = np.random.default_rng(seed)
-    truth = rng.standard_normal((samples, classes)) * 2
-    labels = (truth + rng.gumbel(size=truth.shape)).argmax(-1)
-    logits = sharpen * (truth + rng.standard_normal((members, samples, classes)))
-    return torch.from_numpy(log_softmax(logits, axis=-1)), torch.from_numpy(labels)
-
-
 def numpy_nll(log_probs: Tensor, labels: Tensor, temperature: float) -> float:
     pooled = logsumexp(log_probs.double().numpy(), axis=0) - math.log(len(log_probs))
     return float(-log_softmax(pooled / temperature, axis=-1)[np.arange(len(labels)), labels.numpy()].mean())
@@ -36,7 +26,7 @@ def numpy_nll(log_probs: Tensor, labels: Tensor, temperature: float) -> float:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 4.0]), st.integers(1, 4))
 def test_fit_is_the_optimum_of_an_independent_search(seed: int, sharpen: float, members: int) -> None:
-    log_probs, labels = case(seed, members, sharpen=sharpen)
+    log_probs, labels = noisy(seed, members, sharpen=sharpen)
     fitted = fit_temperature(log_probs, labels)
     found = minimize_scalar(  # type: ignore[no-untyped-call]
         lambda log_t: numpy_nll(log_probs, labels, math.exp(log_t)),
@@ -53,7 +43,7 @@ def test_fit_is_the_optimum_of_an_independent_search(seed: int, sharpen: float, 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_order_and_copies_do_not_matter_and_float32_is_close(seed: int) -> None:
-    log_probs, labels = case(seed)
+    log_probs, labels = noisy(seed)
     value = fit_temperature(log_probs, labels).value
     column = np.random.default_rng(seed).permutation(5)
     assert fit_temperature(log_probs.flip(0), labels).value == pytest.approx(value, rel=1e-9)
@@ -68,7 +58,7 @@ def test_order_and_copies_do_not_matter_and_float32_is_close(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 3.0))
 def test_a_calibrated_prediction_needs_no_more_and_a_scaled_one_is_undone(seed: int, scale: float) -> None:
-    log_probs, labels = case(seed)
+    log_probs, labels = noisy(seed)
     pooled = metrics.ensemble_log_probs(log_probs)
     value = fit_temperature(log_probs, labels).value
     calibrated = apply_temperature(pooled, value)
@@ -79,13 +69,13 @@ def test_a_calibrated_prediction_needs_no_more_and_a_scaled_one_is_undone(seed: 
 
 
 def test_pool_then_calibrate() -> None:
-    log_probs, labels = case(3)
+    log_probs, labels = noisy(3)
     pooled = metrics.ensemble_log_probs(log_probs)[None]
     assert fit_temperature(log_probs, labels) == fit_temperature(pooled, labels)
 
 
 def test_all_correct_ends_at_the_lower_bound_and_says_so() -> None:
-    log_probs, _ = case(1)
+    log_probs, _ = noisy(1)
     right = log_probs.exp().mean(0).argmax(-1)
     assert fit_temperature(log_probs, right) == Temperature(LOWEST, at_bound=True)
     one = torch.tensor([[[0.9, 0.1]]]).log()
@@ -119,7 +109,7 @@ def test_where_no_temperature_matters_it_is_one(probs: list[list[float]]) -> Non
 
 
 def test_impossible_classes_are_legal_and_impossible_labels_left_out() -> None:
-    log_probs, labels = case(5)
+    log_probs, labels = noisy(5)
     extra = torch.full((*log_probs.shape[:2], 1), -math.inf, dtype=torch.float64)
     widened = torch.cat([log_probs, extra], dim=-1)
     expected = fit_temperature(log_probs, labels)
@@ -131,7 +121,7 @@ def test_impossible_classes_are_legal_and_impossible_labels_left_out() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-300, 1e300))
 def test_applied_temperature_keeps_distributions_and_their_order(seed: int, temperature: float) -> None:
-    log_probs, _ = case(seed, samples=10, sharpen=20.0)
+    log_probs, _ = noisy(seed, samples=10, sharpen=20.0)
     pooled = metrics.ensemble_log_probs(log_probs)
     pooled[0] = torch.tensor([0.0, -math.inf, -math.inf, -math.inf, -math.inf])
     result = apply_temperature(pooled, temperature)
@@ -142,7 +132,7 @@ def test_applied_temperature_keeps_distributions_and_their_order(seed: int, temp
 
 
 def test_temperature_one_changes_nothing() -> None:
-    pooled = metrics.ensemble_log_probs(case(2)[0])
+    pooled = metrics.ensemble_log_probs(noisy(2)[0])
     assert apply_temperature(pooled, 1.0) == pytest.approx(pooled, abs=1e-13)
 
 
@@ -153,17 +143,25 @@ def test_bad_temperatures_are_refused(temperature: float) -> None:
 
 
 def test_bad_shapes_are_refused() -> None:
-    log_probs, labels = case(0)
+    log_probs, labels = noisy(0)
     with pytest.raises(InputError, match="pool first"):
         apply_temperature(log_probs, 1.0)
     with pytest.raises(InputError, match=r"shape \(400, 5\)"):
         fit_temperature(log_probs[0], labels)
     with pytest.raises(InputError, match="members and classes"):
         evaluate(log_probs, labels, log_probs[:2], labels)
+    for name, arrays in [
+        ("val_log_probs", (log_probs + 1, labels, log_probs, labels)),
+        ("val_labels", (log_probs, labels - 5, log_probs, labels)),
+        ("test_log_probs", (log_probs, labels, log_probs + 1, labels)),
+        ("test_labels", (log_probs, labels, log_probs, labels + 5)),
+    ]:
+        with pytest.raises(InputError, match=rf"^{name}\["):
+            evaluate(*arrays)
 
 
 def test_evaluate_fits_on_validation_and_measures_on_test() -> None:
-    (val, val_labels), (test, test_labels) = case(11), case(12, samples=300)
+    (val, val_labels), (test, test_labels) = noisy(11), noisy(12, samples=300)
     row = evaluate(val, val_labels, test, test_labels)
     assert list(row) == [
         "acc",
@@ -189,6 +187,6 @@ def test_evaluate_fits_on_validation_and_measures_on_test() -> None:
 
 
 def test_evaluate_of_a_split_without_errors_says_that_the_temperature_is_a_bound() -> None:
-    log_probs, labels = case(4)
+    log_probs, labels = noisy(4)
     right = log_probs.exp().mean(0).argmax(-1)
     assert evaluate(log_probs, right, log_probs, labels)["temperature_at_bound"] is True

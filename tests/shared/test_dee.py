@@ -109,6 +109,13 @@ def test_runs_are_averaged_and_say_how_many_reached_the_end() -> None:
     assert summarise_equivalents(runs) == {"mean": 3.0, "std": pytest.approx(math.sqrt(2)), "n": 2, "censored": 0.5}
 
 
+def test_numbers_whose_squares_overflow_have_no_spread() -> None:
+    log_probs = torch.tensor([[[0.0, -1e300]], [[0.0, -1e299]]], dtype=torch.float64)
+    found = equivalent_curve(log_probs, torch.tensor([1]), log_probs, torch.tensor([1]))
+    assert math.isfinite(found[0]["mean"])
+    assert found[0]["std"] is None
+
+
 def test_refusals() -> None:
     log_probs, labels = noisy(8)
     with pytest.raises(InputError, match="members and classes"):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from prediction_cases import noisy
@@ -13,6 +14,7 @@ from divkd.shared.evaluation import evaluate
 from divkd.shared.judge import judge
 from divkd.shared.ood import ood_scores, separation
 from divkd.shared.predictions import Predictions, Split
+from divkd.shared.seeds import rng
 
 
 def split(seed: int, members: int = 3, samples: int = 200, *, labelled: bool = True) -> Split:
@@ -104,3 +106,20 @@ def test_intervals_hold_the_number_and_repeat() -> None:
             low, high = intervals["ood"][score][name]
             assert low <= value <= high, (score, name)
     assert all(math.isfinite(end) for end in intervals["ece"])
+
+
+def test_interval_of_the_error_correlation_is_that_of_its_draws() -> None:
+    found = judge(ENSEMBLE, resamples=100, seed=5)["intervals"]["error_correlation"]
+    wrong = (TEST.log_probs.argmax(-1) != TEST.labels).numpy()
+    generator = rng(5, "bootstrap")
+    values = [np.corrcoef(wrong[:, generator.integers(0, 200, 200)])[np.triu_indices(3, 1)].mean() for _ in range(100)]
+    assert found == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
+
+
+def test_the_temperature_is_held_over_draws_of_test_samples() -> None:
+    found = judge(Predictions(TEST, VAL, None), resamples=50)
+    assert "temperature" not in found["intervals"]
+    assert found["intervals"]["cal_nll"][0] < found["cal_nll"] < found["intervals"]["cal_nll"][1]
+    other = judge(Predictions(TEST, split(9), None), resamples=50)["intervals"]
+    assert other["nll"] == found["intervals"]["nll"]  # the validation samples are not drawn
+    assert other["cal_nll"] != found["intervals"]["cal_nll"]

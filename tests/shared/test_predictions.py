@@ -1,12 +1,15 @@
 """Files of predictions: what is read, and what is refused with the index of the first offender."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
 from divkd.shared import checks, metrics
@@ -95,9 +98,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": LOGITS, "labels": put(LABELS, (3,), 3)}, "labels[3] is 3"),
     ({"logits": LOGITS, "labels": put(LABELS, (2,), -1)}, "labels[2] is -1"),
     ({"logits": LOGITS, "labels": put(LABELS * 1.0, (4,), 0.5)}, "labels[4] is 0.5"),
-    ({"logits": LOGITS, "labels": LABELS * 1.0}, "labels has dtype torch.float64"),
-    ({"logits": LOGITS, "labels": LABELS > 0}, "labels has dtype torch.bool"),
+    ({"logits": LOGITS, "labels": LABELS * 1.0}, "labels has dtype float64"),
+    ({"logits": LOGITS, "labels": put(LABELS * 1.0, (2,), np.inf)}, "labels[2] is inf"),
+    ({"logits": LOGITS, "labels": LABELS > 0}, "labels has dtype bool"),
     ({"logits": LOGITS, "labels": np.eye(3)[LABELS]}, "labels.argmax(1)"),
+    ({"logits": LOGITS, "labels": LABELS[:, None]}, "labels.ravel()"),
+    ({"logits": LOGITS, "labels": LABELS[None]}, "labels.ravel()"),
+    ({"logits": LOGITS, "labels": 1}, "labels has shape ()"),
+    ({"logits": LOGITS, "labels": np.full(6, 2**64 - 1, "u8")}, "labels[0] is 9223372036854775807"),
+    (
+        {"logits": put(LOGITS.astype("g"), (0, 1, 2), np.longdouble("1e4000")), "labels": LABELS},
+        "logits[0, 1, 2] is inf",
+    ),
     ({"logits": LOGITS, "labels": LABELS[:5]}, "labels has shape (5,); (6,)"),
     ({"logits": LOGITS, "labels": np.array(["cat"] * 6)}, "labels has dtype <U3"),
     ({"logits": np.array([{}, []], dtype=object), "labels": LABELS}, "logits in"),
@@ -138,6 +150,51 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "absent.npz")
     with pytest.raises(InputError, match="directory"):
         load(tmp_path)
+
+
+def header(shape: str) -> bytes:
+    """The beginning of an .npy file that claims `shape`."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no array"),
+        (b"some words", "no array"),
+        (header("(2, 6, 3)"), "damaged"),
+        (header("(-2, 6, 3)"), "damaged"),
+        (header(f"(2, {10**30}, 3)"), "damaged"),
+        (header("(2, 6, ["), "damaged"),
+    ],
+)
+def test_archives_of_something_else_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
+        archive.writestr("logits.npy", content)
+    with pytest.raises(InputError, match=f"logits in .* {message}"):
+        load(tmp_path / "odd.npz")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bytes_are_read_or_refused_and_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(saved(tmp_path, **GOOD).read_bytes())
+    ends = [*range(120), *range(len(content) - 260, len(content))]  # where the archive's own fields are
+    for place in data.draw(st.lists(st.sampled_from(ends), min_size=1, max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    (tmp_path / "flipped.npz").write_bytes(content)
+    try:
+        load(tmp_path / "flipped.npz")
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017  # both ways are right
+
+
+def test_log_probabilities_under_the_name_of_logits_have_no_energy(tmp_path: Path) -> None:
+    log_probs = log_softmax(LOGITS, axis=-1).astype("float32")
+    found = load(saved(tmp_path, logits=log_probs, labels=LABELS, ood_logits=LOGITS))
+    assert found.test.energy is None  # it would be 0 for every sample, and its AUROC that of rounding
+    assert found.ood.energy is not None
 
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def reliability(results: dict[str, Any], path: Path) -> list[Path]:
         ax.bar(centres, [row["accuracy"] for row in full], width, color=COLOURS[6], edgecolor=COLOURS[1], linewidth=0.8,
                label="accuracy in the bin")  # fmt: skip
         ax.plot([row["confidence"] for row in full], [row["confidence"] for row in full], "o", color=COLOURS[0],
-                markersize=4, label="mean confidence", zorder=4)  # fmt: skip
+                markersize=4, label="mean confidence", zorder=4, clip_on=False)  # fmt: skip
         ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="perfect calibration", zorder=3)
         ax.set(xlim=(0, 1), ylim=(0, 1.03))
         ax.set_ylabel("accuracy")
@@ -62,7 +62,7 @@ def diversity(results: dict[str, Any], path: Path) -> list[Path]:
     centres = [(row["low"] + row["high"]) / 2 for row in rows]
     finite = [(x, row["pairwise_kl"]) for x, row in zip(centres, rows, strict=True) if _finite(row["pairwise_kl"])]
     if finite:
-        ax.plot(*zip(*finite, strict=True), color=COLOURS[1], marker="o", label="in the bin")
+        ax.plot(*zip(*finite, strict=True), color=COLOURS[1], marker="o", label="in the bin", clip_on=False)
     if _finite(results["pairwise_kl"]):
         ax.axhline(results["pairwise_kl"], color=COLOURS[2], linestyle="--", linewidth=1.2, label="over all samples")
     missing = len(rows) - len(finite)
@@ -71,7 +71,7 @@ def diversity(results: dict[str, Any], path: Path) -> list[Path]:
     ax.tick_params(labelbottom=False)
     ax.set_title(caption(results), fontsize=9)
     if ax.get_legend_handles_labels()[0]:
-        note = f"{missing} bins are infinite" if missing else None
+        note = f"infinite in {missing} of {len(rows)} bins" if missing else None
         ax.legend(frameon=False, fontsize=8, title=note, title_fontsize=8)
     else:
         ax.text(0.5, 0.5, "infinite in every bin", transform=ax.transAxes, ha="center")
@@ -96,12 +96,15 @@ def equivalent(results: dict[str, Any], path: Path) -> list[Path]:
         ax.plot([value], [results["cal_nll"]], "D", color=COLOURS[2], zorder=4, clip_on=False,
                 label=f"worth {sign}{value:.2f} members")  # fmt: skip
     ax.set_xticks([row["members"] for row in dee["curve"]][:: max(1, len(dee["curve"]) // 10)])
+    ax.set_xlim(0.6, len(dee["curve"]) + 0.4)
     ax.set(xlabel="members of the deep ensemble", ylabel="calibrated NLL, nats")
     sampled = [row for row in dee["curve"] if row["n"] < row["of"]]
     counts = f"at most {max(row['n'] for row in sampled)} subsets a size" if sampled else "all subsets of each size"
     ax.set_title(f"{caption(results)}\n{counts}", fontsize=9)
     if curve:
-        ax.legend(frameon=False, fontsize=8)
+        missing = len(dee["curve"]) - len(curve)
+        note = f"infinite at {missing} of {len(dee['curve'])} sizes" if missing else None
+        ax.legend(frameon=False, fontsize=8, title=note, title_fontsize=8)
     else:
         ax.text(0.5, 0.5, "infinite at every size", transform=ax.transAxes, ha="center")
     return save_both(fig, path)
@@ -112,35 +115,37 @@ def similarity(results: dict[str, Any], path: Path) -> list[Path]:
     fig, (left, right) = figure(8.4, 4.2, columns=2)
     _matrix(fig, left, results["similarity"]["agreement"], "same predicted class, share of samples")
     _matrix(fig, right, results["similarity"]["error_correlation"], "correlation of errors")
-    fig.suptitle(caption(results), fontsize=9)
+    fig.suptitle(f"{caption(results)}; hatched: no value", fontsize=9)
     return save_both(fig, path)
 
 
 def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> None:
-    """A symmetric matrix as shades between its lowest and highest pair; the diagonal says nothing and stays grey."""
+    """A symmetric matrix as shades between its lowest and highest pair; the diagonal says nothing and is hatched."""
     size = len(values)
     pairs = [
         [math.nan if i == j or not _finite(value) else value for j, value in enumerate(row)]
         for i, row in enumerate(values)
     ]
-    known = [value for row in pairs for value in row if value is not None and not math.isnan(value)] or [0.5]
-    low, high = min(known), max(known)
+    known = [value for row in pairs for value in row if value is not None and not math.isnan(value)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
     if high - low < 0.02:  # a difference of nothing must not fill the scale
         low, high = (low + high) / 2 - 0.01, (low + high) / 2 + 0.01
     image = ax.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
-    ax.set_facecolor("0.9")
+    ax.patch.set(facecolor="white", edgecolor="0.6", hatch="////", linewidth=0)  # no shade of the scale, in grey too
     ax.grid(False)
     cells = ((i, j, value) for i, row in enumerate(pairs) for j, value in enumerate(row) if value is not None)
     for i, j, value in cells if size <= MAX_NUMBERS else ():
-        text = "–" if i == j else "" if math.isnan(value) else f"{value:.2f}"
+        if math.isnan(value):
+            continue
         colour = "white" if value < (low + high) / 2 else "black"
-        ax.text(j, i, text, ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
+        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
     ticks = range(0, size, max(1, size // 10))
     ax.set_xticks(ticks, [tick + 1 for tick in ticks])
     ax.set_yticks(ticks, [tick + 1 for tick in ticks])
     ax.set(xlabel="member", ylabel="member")
     ax.set_title(title, fontsize=9)
-    fig.colorbar(image, ax=ax, shrink=0.85)
+    if known:
+        fig.colorbar(image, ax=ax, shrink=0.85)
 
 
 def caption(results: dict[str, Any]) -> str:
