@@ -11,13 +11,13 @@ from torch import nn
 from divkd.empirical.ensembles import (
     INITS,
     BatchEnsemble,
-    BatchEnsembleLayer,
     DeepEnsemble,
     member,
     merge,
     rank_one,
     to_batch_ensemble,
 )
+from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.empirical.networks import build, parameters
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
