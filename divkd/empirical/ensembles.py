@@ -45,6 +45,8 @@ class BatchEnsemble(nn.Module):
         """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
         if x.ndim != self.ndim + 1:
             x = x.expand(self.members, *x.shape)
+        elif len(x) != self.members:
+            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
         logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
         return logits
 
