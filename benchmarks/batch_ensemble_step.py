@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from divkd.empirical.ensembles import BatchEnsembleLayer, to_batch_ensemble
+from divkd.empirical.ensembles import to_batch_ensemble
+from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.empirical.networks import build
 
 MEMBERS, IMAGES = 4, 32

@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from divkd.empirical.convertible import Layer, check_members, layers
+from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
 
@@ -45,66 +45,10 @@ class BatchEnsemble(nn.Module):
         """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
         if x.ndim != self.ndim + 1:
             x = x.expand(self.members, *x.shape)
+        elif len(x) != self.members:
+            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
         logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
         return logits
-
-
-class BatchEnsembleLayer(nn.Module):
-    """y_m = s_m * W(r_m * x) + b_m (Wen, Tran and Ba 2020, equation 5), for a convolution or linear layer W.
-
-    Computed as W_m(x) with W_m = s_m W r_m, one call of the layer a member. Scaling the weights instead of the
-    activations gives the same function and the same gradients for a fraction of the bytes: a layer's weights are far
-    smaller than its activations, and autograd keeps no scaled copies of the latter.
-
-    Factors r (M, C_in) and s (M, C_out) scale channels, of all groups; a layer with a bias gets one for each member,
-    b (M, C_out). W is `plain.weight`; there is no `weight` here, as code that reads it would leave out the factors.
-    """
-
-    def __init__(self, layer: Layer, r: Tensor, s: Tensor) -> None:
-        super().__init__()
-        self.plain = layer
-        self.r = nn.Parameter(r.to(layer.weight))
-        self.s = nn.Parameter(s.to(layer.weight))
-        bias = layer.bias
-        self.bias = None if bias is None else nn.Parameter(bias.detach().expand(len(r), -1).clone(), bias.requires_grad)
-        layer.bias = None
-        vars(layer)["forward"] = _bypassed
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...)."""
-        members = len(self.r)
-        if len(x) % members:
-            raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
-        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
-        biases = [None] * members if self.bias is None else self.bias.unbind(0)
-        parts = zip(x.chunk(members), self.weights(self.r, self.s).unbind(0), biases, strict=True)
-        return torch.cat([call(part, w, b) for part, w, b in parts])
-
-    def weights(self, r: Tensor, s: Tensor) -> Tensor:
-        """s_m W r_m for each row of r and s: (M, C_out, C_in / groups, ...)."""
-        weight, groups = self.plain.weight, getattr(self.plain, "groups", 1)
-        # Output channel o of group g reads the input channels of g alone.
-        scale = (s.unflatten(1, (groups, -1, 1)) * r.unflatten(1, (groups, 1, -1))).flatten(1, 2)
-        scaled: Tensor = weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
-        return scaled
-
-    @torch.no_grad()
-    def to_plain(self, choose: Callable[[Tensor], Tensor]) -> Layer:
-        """A plain layer with the one row of r, s and b that `choose` makes of their M rows."""
-        layer = copy.deepcopy(self.plain)
-        del vars(layer)["forward"]
-        weight = self.weights(choose(self.r)[None], choose(self.s)[None])[0]
-        layer.weight = nn.Parameter(weight, self.plain.weight.requires_grad)
-        if self.bias is not None:
-            layer.bias = nn.Parameter(choose(self.bias).clone(), self.bias.requires_grad)
-        return layer
-
-
-def _bypassed(*_: Any, **__: Any) -> Tensor:
-    raise InputError(
-        "a converted layer is called without its rank-one factors: the network keeps it in a plain list, dict or "
-        "closure besides its attribute; give it an nn.ModuleList or call the attribute"
-    )
 
 
 def to_batch_ensemble(

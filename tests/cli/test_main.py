@@ -27,6 +27,7 @@ def small_presets(monkeypatch, tmp_path):
 BAD = [
     ("train cifar --method odds", "unknown method 'odds'", "did you mean 'ods'"),
     ("train cifar --network resnet9", "unknown network 'resnet9'", "resnet32"),
+    ("train cifar --network wrn26x10", "unknown network 'wrn26x10'", "did you mean 'wrn28x10'"),
     ("train cifar --student twins", "unknown student 'twins'", "single"),
     ("train cifar --dataset mnist", "unknown data set 'mnist'", "digits"),
     ("train cifar --preset smok", "unknown preset 'smok'", "did you mean 'smoke'"),

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
-from divkd.empirical.ensembles import BatchEnsembleLayer, member, rank_one, to_batch_ensemble
+from divkd.empirical.ensembles import member, rank_one, to_batch_ensemble
+from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.empirical.networks import architecture
 from divkd.shared.errors import InputError
 

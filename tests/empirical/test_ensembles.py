@@ -11,13 +11,13 @@ from torch import nn
 from divkd.empirical.ensembles import (
     INITS,
     BatchEnsemble,
-    BatchEnsembleLayer,
     DeepEnsemble,
     member,
     merge,
     rank_one,
     to_batch_ensemble,
 )
+from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.empirical.networks import build, parameters
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
@@ -237,3 +237,8 @@ def test_one_batch_a_member_is_the_member_on_its_batch():
         own = model(batches)
         for m in range(3):
             torch.testing.assert_close(own[m], model(batches[m])[m], rtol=1e-4, atol=1e-5)
+
+
+def test_batches_of_another_number_of_members_are_refused():
+    with pytest.raises(InputError, match="2 batches for 3 members"):
+        to_batch_ensemble(resnet(), 3)(torch.rand(2, 6, 3, 8, 8))
