@@ -138,6 +138,8 @@ def train_cifar(**options: Any) -> None:
     if config.teachers is not None:
         reused(config)
     data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)
+    # One's own images may have moved; open_run knows them by their bytes.
+    moved = () if config.dataset in DATASETS else ("dataset",)
     folder: Path = run_folder(options["out"], "train-cifar", config.preset, options["resume"])
     run = open_run(
         folder,
@@ -145,7 +147,7 @@ def train_cifar(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", "teachers"),
+        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", "teachers", *moved),
         data=data.facts(),
     )
     with Progress() as progress:

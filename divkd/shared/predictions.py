@@ -1,7 +1,6 @@
 """Predictions from any framework, read from one .npz file and checked."""
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

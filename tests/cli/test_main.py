@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from divkd.cli.main import run
+from divkd.cli.train import configure
 from divkd.empirical import config as training
 from divkd.shared.errors import RunError
 from divkd.theory import config as theory
@@ -30,6 +31,20 @@ BAD = [
     ("train cifar --network wrn26x10", "unknown network 'wrn26x10'", "did you mean 'wrn28x10'"),
     ("train cifar --student twins", "unknown student 'twins'", "single"),
     ("train cifar --dataset mnist", "unknown data set 'mnist'", "digits"),
+    ("train cfar100", "unknown data set 'cfar100'", "did you mean 'cifar100'"),
+    ("train nowhere/", "unknown data set 'nowhere/'", "a folder of images, an .npz file"),
+    ("train digits --dataset svhn", "'train digits'", "leave --dataset out"),
+    ("train digits --train-images 1198", "--train-images 1198", "at most 1197"),
+    ("train digits --train-images 1", "--train-images 1", "from 2"),
+    ("train digits --image-size 3", "--image-size 3", "4 to 512"),
+    ("train digits --image-size 16", "--image-size 16", "of a folder"),
+    ("train digits --crop 17", "--crop 17", "0 (no crop) to 16"),
+    ("train cifar100", "--data-dir", "cifar-100-python.tar.gz"),
+    ("train svhn --data-dir nowhere", "train_32x32.mat", "--download"),
+    ("train tinyimagenet --data-dir nowhere", "nowhere", "tiny-imagenet-200.zip"),
+    ("train tinyimagenet --data-dir nowhere --download", "--download", "put tiny-imagenet-200.zip"),
+    ("train . --data-dir nowhere", "--data-dir nowhere", "published"),
+    ("train .", "holds no train/", "CLASS"),
     ("train cifar --preset smok", "unknown preset 'smok'", "did you mean 'smoke'"),
     ("train cifar --members 0", "--members 0", "1 to 64"),
     ("train cifar --members two", "'two'", "integer"),
@@ -133,6 +148,56 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     for one, other in zip(results["rows"], again["rows"], strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_data_set_names_are_commands_and_keep_the_preset_of_their_own(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr("divkd.cli.train.train_cifar", lambda **options: seen.append(configure(options)))
+    for line in ("train digits", "train cifar", "train cifar10", "train svhn", "train cifar100 --preset smoke --crop 2",
+                 "train tinyimagenet --train-images 50 --no-flip", "train ."):  # fmt: skip
+        assert run(line.split()) == 0, capsys.readouterr().err
+    fields = ("dataset", "preset", "crop", "flip", "train_images")
+    assert [tuple(getattr(config, field) for field in fields) for config in seen] == [
+        ("digits", "smoke", 1, False, 130),
+        ("digits", "smoke", 1, False, 130),
+        ("cifar10", "cpu", 0, True, 1000),
+        ("svhn", "cpu", 0, False, 1000),  # a mirrored digit is none
+        ("cifar100", "smoke", 2, False, 130),
+        ("tinyimagenet", "cpu", 0, False, 50),
+        (".", "cpu", 0, False, None),  # of one's own images all, as they are
+    ]
+
+
+def test_own_images_train_resume_where_they_moved_and_not_where_they_changed(capsys, tmp_path):
+    draw = np.random.default_rng(0)
+    x, y = draw.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.repeat([0, 1, 2], 20)
+    arrays = {"x_train": x, "y_train": y, "x_test": x[::4], "y_test": y[::4]}
+    np.savez("mine.npz", **arrays)
+    options = "--preset smoke --method kd --student single --flip --device cpu --out run".split()
+    assert run(["train", "mine.npz", *options]) == 0
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["config"]["flip"]
+    known = config["data"]
+    assert (known["name"], known["shape"], known["class_names"]) == ("mine", [3, 8, 8], ["0", "1", "2"])
+    assert len(known["mean"]) == len(known["std"]) == 3
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert {key: results["split"][key] for key in ("train", "validation", "test")} == {
+        "train": 54,
+        "validation": 6,
+        "test": 15,
+    }
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "mine.npz").rename("moved/mine.npz")
+    assert run(["train", "moved/mine.npz", *options, "--resume"]) == 0
+    again = json.loads((tmp_path / "run/results.json").read_text())
+    assert [row["acc"] for row in again["rows"]] == [row["acc"] for row in results["rows"]]
+    x[7, 0, 0, 0] ^= 1
+    np.savez("mine.npz", **arrays)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(["train", "mine.npz", *options, "--resume"]) == 2
+    assert "the images of mine are not those that run was started with" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
 def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsys, tmp_path):
