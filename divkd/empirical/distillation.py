@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from divkd.empirical.config import Schedule, TrainConfig
 from divkd.empirical.data import Augmentation, ImageData, Split, to_float
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.ensembles import BatchEnsemble, DeepEnsemble, merge, to_batch_ensemble
 from divkd.empirical.loop import Loss, train
 from divkd.empirical.losses import cross_entropy, distill
 from divkd.empirical.networks import build
@@ -161,6 +161,18 @@ def _train(
 def _plain(config: TrainConfig, data: ImageData, generator: np.random.Generator, teacher: bool = False) -> nn.Module:
     network = (config.teacher_network if teacher else None) or config.network
     return build(network, data.classes, data.mean, data.std, generator).to(torch.device(config.device))
+
+
+def merged(net: BatchEnsemble, data: ImageData) -> DeepEnsemble:
+    """One plain network with the mean of the members' factors, for one forward pass (Nam et al. 2022, LatentBE).
+
+    BatchNorm's statistics are the members' pooled ones and not those of the mean: they are taken anew, as the average
+    over the training images in order, as they are, without labels.
+    """
+    found = DeepEnsemble([merge(net)])
+    blocks = data.train.images.split(EVALUATION_BATCH)
+    torch.optim.swa_utils.update_bn((to_float(images) for images in blocks if len(images) > 1), found)
+    return found.eval()
 
 
 @torch.inference_mode()

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from divkd.empirical.config import TrainConfig
 from divkd.empirical.data import ImageData, to_float
-from divkd.empirical.distillation import EVALUATION_BATCH, predict, train_student, train_teachers
-from divkd.empirical.ensembles import DeepEnsemble
+from divkd.empirical.distillation import EVALUATION_BATCH, merged, predict, train_student, train_teachers
+from divkd.empirical.ensembles import BatchEnsemble, DeepEnsemble
 from divkd.empirical.networks import parameters
 from divkd.empirical.perturb import perturb
 from divkd.shared.evaluation import evaluate
@@ -50,10 +50,15 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
             for method in config.methods:
                 net, taken = train_student(config, data, teachers, student, method, seed, run, progress)
                 spent += taken
-                found = [predict(net, split) for split in (data.validation, data.test, data.train)]
                 model, size = ("single", 1) if student == "single" else ("batch_ensemble", config.members)
+                found = [predict(net, split) for split in (data.validation, data.test, data.train)]
                 rows.append(_row(model, method, size, seed, data, found, parameters(net), taken))
                 run.log(event="row", **rows[-1])
+                if isinstance(net, BatchEnsemble):
+                    one = merged(net, data)
+                    found = [predict(one, split) for split in (data.validation, data.test, data.train)]
+                    rows.append(_row("merged", method, 1, seed, data, found, parameters(one), taken))
+                    run.log(event="row", **rows[-1])
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     return {
         "command": "train cifar",

@@ -5,7 +5,12 @@ from typing import Any
 
 from divkd.shared.report.style import COLOURS, MARKERS, figure, save
 
-MODEL_NAMES = {"deep_ensemble": "deep ensemble", "batch_ensemble": "BatchEnsemble", "single": "single network"}
+MODEL_NAMES = {
+    "deep_ensemble": "deep ensemble",
+    "batch_ensemble": "BatchEnsemble",
+    "merged": "BatchEnsemble merged into one",
+    "single": "single network",
+}
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:

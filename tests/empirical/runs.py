@@ -1,0 +1,49 @@
+"""Runs small enough for tests, and what to compare of them."""
+
+import dataclasses
+
+from safetensors.numpy import load_file
+
+from divkd.empirical.config import PRESETS
+from divkd.empirical.datasets import load
+from divkd.empirical.experiment import run_training
+from divkd.shared.progress import Progress
+from divkd.shared.run import open_run
+
+QUIET = Progress(quiet=True)
+
+
+def tiny(**changes):
+    smoke = PRESETS["smoke"]
+    short = dataclasses.replace(smoke.teacher, epochs=3)
+    base = {"members": 2, "teacher": short, "student": short, "train_images": 130, "methods": ("confods",)}
+    return dataclasses.replace(smoke, **{**base, **changes})
+
+
+def experiment(config, path, **flags):
+    data = load(config.dataset, None, False, config.train_images)
+    run = open_run(path, "train cifar", dataclasses.asdict(config), extendable=("seeds", "members", "methods"), **flags)
+    results = run_training(config, data, run, QUIET)
+    run.finish(results)
+    return results
+
+
+def weights(path):
+    return {file.name: file.read_bytes() for file in (path / "checkpoints").glob("*.safetensors")}
+
+
+def rows(results):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in results["rows"]]
+
+
+def arrays(path):
+    """Every checkpoint's arrays, bytes for bytes (the headers hold seconds, which differ)."""
+    return {
+        f"{file.stem}/{key}": value.tobytes()
+        for file in sorted((path / "checkpoints").glob("*.safetensors"))
+        for key, value in load_file(file).items()
+    }
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code catches it."""
