@@ -6,6 +6,7 @@ from safetensors.numpy import load_file
 
 from divkd.empirical.config import PRESETS
 from divkd.empirical.datasets import load
+from divkd.empirical.distillation import student_loss
 from divkd.empirical.experiment import run_training
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
@@ -26,6 +27,11 @@ def experiment(config, path, **flags):
     results = run_training(config, data, run, QUIET)
     run.finish(results)
     return results
+
+
+def loss_of(config, method, teachers, classes):
+    """The loss of a student of a run with this configuration."""
+    return student_loss(method, teachers, classes, config.temperature, config.kd_weight, config.step_size)
 
 
 def weights(path):

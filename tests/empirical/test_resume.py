@@ -47,7 +47,7 @@ def test_more_members_and_methods_train_only_what_is_missing(tmp_path, monkeypat
     experiment(tiny(), tmp_path / "run")
     before = weights(tmp_path / "run")
     trained = []
-    monkeypatch.setattr(loop, "_epoch", lambda *args, _epoch=loop._epoch: (trained.append(1), _epoch(*args))[1])
+    monkeypatch.setattr(loop, "run_epoch", lambda *args, _epoch=loop.run_epoch: (trained.append(1), _epoch(*args))[1])
     results = experiment(tiny(members=3, methods=("confods", "none")), tmp_path / "run", resume=True)
     after = weights(tmp_path / "run")
     assert all(after[name] == content for name, content in before.items())
