@@ -110,7 +110,7 @@ def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float)
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
 
 
-def set_rate(optimiser: torch.optim.SGD, schedule: Schedule, epoch: int) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int) -> None:
     """Give an optimiser that `sgd` made the learning rate of `epoch` (from 1)."""
     for group in optimiser.param_groups:
         group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
