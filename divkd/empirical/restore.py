@@ -96,7 +96,8 @@ def load_model(
 
 def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
     """The configuration of `run` and what it knows of its data."""
-    content = read_json(run.path / "config.json") if run.path.is_dir() else None
+    file = run.path / "config.json"
+    content = read_json(file) if file.is_file() else None
     if not isinstance(content, dict) or content.get("command") != "train cifar":
         raise InputError(f"{run.path} is no run of divkd train; give the folder that it wrote")
     facts = content.get("data")

@@ -23,7 +23,14 @@ def tiny(**changes):
 
 def experiment(config, path, **flags):
     data = load(config.dataset, None, False, config.train_images)
-    run = open_run(path, "train cifar", dataclasses.asdict(config), extendable=("seeds", "members", "methods"), **flags)
+    run = open_run(
+        path,
+        "train cifar",
+        dataclasses.asdict(config),
+        extendable=("seeds", "members", "methods"),
+        data=data.facts(),
+        **flags,
+    )
     results = run_training(config, data, run, QUIET)
     run.finish(results)
     return results
