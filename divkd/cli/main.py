@@ -11,6 +11,7 @@ from divkd import __version__
 from divkd.cli import simulate, train
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
+from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
 
 
@@ -26,6 +27,8 @@ def cli() -> None:
 cli.add_command(simulate.group)
 cli.add_command(train.group)
 cli.add_command(evaluate)
+cli.add_command(predict)
+cli.add_command(export)
 cli.add_command(figures)
 
 

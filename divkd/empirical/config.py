@@ -22,6 +22,7 @@ DATASETS = {
     "svhn": (4, False),
     "tinyimagenet": (8, True),
 }
+MODELS = ("batch_ensemble", "deep_ensemble", "single", "merged")  # what a run holds, as its results name them
 PRECISIONS = ("float32", "bfloat16")
 HUGE = 1e30  # above any sensible number, far below what overflows
 

@@ -75,7 +75,9 @@ def reused(config: TrainConfig) -> tuple[Run, TrainConfig]:
     return source, dataclasses.replace(theirs, members=config.members, device=config.device)
 
 
-def student_loss(config: TrainConfig, method: str, teachers: DeepEnsemble, classes: int) -> Loss:
+def student_loss(
+    method: str, teachers: DeepEnsemble, classes: int, temperature: float, kd_weight: float, step_size: float
+) -> Loss:
     """The loss of a student (Nam et al. 2021, section 3), with t the temperature and a the weight of the KD term:
 
         loss = (1 - a) CE(S(x), y) + a KD(T(x~), S(x~)),    method "none": CE alone;  "kd": x~ = x, one forward pass
@@ -85,7 +87,7 @@ def student_loss(config: TrainConfig, method: str, teachers: DeepEnsemble, class
     """
     if method == "none":
         return label_loss
-    a = config.kd_weight
+    a = kd_weight
 
     def loss(
         net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator
@@ -93,7 +95,7 @@ def student_loss(config: TrainConfig, method: str, teachers: DeepEnsemble, class
         def kd(moved: Tensor, answers: Tensor) -> Tensor:
             with torch.no_grad():
                 targets = teachers(moved).float()
-            return a * distill(answers, targets, config.temperature)
+            return a * distill(answers, targets, temperature)
 
         logits = net(x).float()
         ce = (1 - a) * cross_entropy(logits, y)
@@ -102,7 +104,7 @@ def student_loss(config: TrainConfig, method: str, teachers: DeepEnsemble, class
             return
         yield ce, logits.detach()
         del ce, logits  # and with them the clean pass's graph
-        moved = perturb(method, x, teachers, classes, config.temperature, config.step_size, generator)
+        moved = perturb(method, x, teachers, classes, temperature, step_size, generator)
         yield kd(moved, net(moved).float()), None
 
     return loss
@@ -120,15 +122,19 @@ def train_student(
 ) -> tuple[nn.Module, float]:
     """One student, a BatchEnsemble of as many members as there are teachers or a single network; and its seconds."""
     net: nn.Module = _plain(config, data, rng(seed, "student/init"))
+    net = DeepEnsemble([net]) if student == "single" else to_batch_ensemble(net, config.members, seed)
+    name = student_name(student, method, config.members, seed)
+    net.to(torch.device(config.device))
+    loss = student_loss(method, teachers, data.classes, config.temperature, config.kd_weight, config.step_size)
+    return net, _train(config, data, net, loss, config.student, "student", 0, name, seed, run, progress)
+
+
+def student_name(student: str, method: str, members: int, seed: int) -> str:
+    """The name of a student's checkpoint."""
     if student == "single":
         # Without distillation the number of teachers makes no difference, and no other checkpoint.
-        teachers_used = "" if method == "none" else f"-from{config.members}"
-        net, name = DeepEnsemble([net]), f"seed{seed}-single-{method}{teachers_used}"
-    else:
-        net, name = to_batch_ensemble(net, config.members, seed), f"seed{seed}-batch-ensemble{config.members}-{method}"
-    net.to(torch.device(config.device))
-    loss = student_loss(config, method, teachers, data.classes)
-    return net, _train(config, data, net, loss, config.student, "student", 0, name, seed, run, progress)
+        return f"seed{seed}-single-{method}" + ("" if method == "none" else f"-from{members}")
+    return f"seed{seed}-batch-ensemble{members}-{method}"
 
 
 def _train(

@@ -139,7 +139,7 @@ def read_npz(path: Path) -> ImageData:
     splits = {}
     for part in ("train", "val", "test"):
         if f"x_{part}" in arrays:
-            images, labels = _images(f"x_{part}", arrays[f"x_{part}"]), _labels(f"y_{part}", arrays[f"y_{part}"])
+            images, labels = channels_first(f"x_{part}", arrays[f"x_{part}"]), _labels(f"y_{part}", arrays[f"y_{part}"])
             if len(images) != len(labels):
                 raise InputError(f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}")
             if part == "train":
@@ -161,8 +161,8 @@ def _names(labels: np.ndarray) -> list[str]:
     return [str(i) for i in seen]
 
 
-def _images(name: str, array: np.ndarray) -> np.ndarray:
-    """`array` with channels first."""
+def channels_first(name: str, array: np.ndarray) -> np.ndarray:
+    """`array`, (N, H, W, C) or (N, C, H, W) uint8, with channels first; raises `InputError` where it is neither."""
     if array.dtype != np.uint8:
         raise InputError(f"{name} has dtype {array.dtype}; bytes from 0 to 255 are needed: array.astype('uint8')")
     first, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))

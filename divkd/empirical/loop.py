@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,30 +53,24 @@ def train(
 
     Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
     """
-    factors = rank_one(net)
-    chosen = {id(factor) for factor in factors}
-    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
-    groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
-    if factors:
-        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
-    optimiser = torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
+    optimiser = sgd(net, schedule, momentum, rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run)
     with progress.task(name, schedule.epochs) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
             began = time.perf_counter()
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
-            mean_loss, accuracy = _epoch(
+            set_rate(optimiser, schedule, epoch)
+            cuts = batches(split, augmentation, schedule.batch_size, seed, role, member, epoch)
+            mean_loss, accuracy = run_epoch(
                 net,
                 loss,
                 optimiser,
-                batches(split, augmentation, schedule.batch_size, seed, role, member, epoch),
+                ((to_float(images), labels) for images, labels in cuts),
                 rng(seed, f"{role}/perturb", member, epoch),
                 precision,
             )
             # The loss is taken before a step, so the weights after the last one are looked at as well.
-            if not (math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())):
+            if not finite(net, mean_loss):
                 kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
                 raise RunError(
                     f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
@@ -105,23 +99,45 @@ def train(
     return spent
 
 
-def _epoch(
+def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float) -> torch.optim.SGD:
+    """SGD on all of `net`; rank-one factors get `rank_one_lr` times the learning rate and no weight decay."""
+    factors = rank_one(net)
+    chosen = {id(factor) for factor in factors}
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
+    if factors:
+        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
+    return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int) -> None:
+    """Give an optimiser that `sgd` made the learning rate of `epoch` (from 1)."""
+    for group in optimiser.param_groups:
+        group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
+
+
+def finite(net: nn.Module, mean_loss: float) -> bool:
+    """Whether the loss of an epoch and the weights after it are finite."""
+    return math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())
+
+
+def run_epoch(
     net: nn.Module,
     loss: Loss,
     optimiser: torch.optim.Optimizer,
-    epoch_batches: list[tuple[Tensor, Tensor]],
+    epoch_batches: Iterable[tuple[Tensor, Tensor]],
     generator: np.random.Generator,
     precision: str,
 ) -> tuple[float, float]:
-    """One pass over the batches; the mean loss and the members' mean accuracy, both by image."""
+    """One pass over batches of (pixels in [0, 1], labels); mean loss and members' mean accuracy, both by image."""
     net.train()
-    total, correct, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
-    total, correct = total.to(epoch_batches[0][1].device), correct.to(epoch_batches[0][1].device)
-    device = epoch_batches[0][1].device
+    device = next(net.parameters()).device
+    total, correct = torch.zeros(2, dtype=torch.float64, device=device).unbind()
+    count = 0
     lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     for images, labels in epoch_batches:
         optimiser.zero_grad(set_to_none=True)
-        terms = loss(net, to_float(images), labels, generator)
+        terms = loss(net, images, labels, generator)
         while True:
             with lower:
                 term = next(terms, None)

@@ -6,6 +6,7 @@ from safetensors.numpy import load_file
 
 from divkd.empirical.config import PRESETS
 from divkd.empirical.datasets import load
+from divkd.empirical.distillation import student_loss
 from divkd.empirical.experiment import run_training
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
@@ -22,10 +23,22 @@ def tiny(**changes):
 
 def experiment(config, path, **flags):
     data = load(config.dataset, None, False, config.train_images)
-    run = open_run(path, "train cifar", dataclasses.asdict(config), extendable=("seeds", "members", "methods"), **flags)
+    run = open_run(
+        path,
+        "train cifar",
+        dataclasses.asdict(config),
+        extendable=("seeds", "members", "methods"),
+        data=data.facts(),
+        **flags,
+    )
     results = run_training(config, data, run, QUIET)
     run.finish(results)
     return results
+
+
+def loss_of(config, method, teachers, classes):
+    """The loss of a student of a run with this configuration."""
+    return student_loss(method, teachers, classes, config.temperature, config.kd_weight, config.step_size)
 
 
 def weights(path):

@@ -7,12 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from runs import QUIET, experiment, tiny
 
 from divkd.empirical.config import PRESETS, Schedule
 from divkd.empirical.data import Augmentation, Split
 from divkd.empirical.datasets import load
-from divkd.empirical.distillation import student_loss
 from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
 from divkd.empirical.experiment import run_training
 from divkd.empirical.loop import train
@@ -21,6 +19,7 @@ from divkd.empirical.networks import build
 from divkd.empirical.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.run import open_run
+from runs import QUIET, experiment, loss_of, tiny
 
 
 def test_the_first_step_is_sgd_by_hand(tmp_path):
@@ -92,7 +91,7 @@ def test_the_students_loss_is_the_papers(method):
     config = dataclasses.replace(PRESETS["smoke"], temperature=3.0, kd_weight=0.9, step_size=0.1)
     x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 3, 9, 9])
     twin = copy.deepcopy(student)
-    terms = list(student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)))
+    terms = list(loss_of(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)))
     value, logits = sum(term for term, _ in terms), terms[0][1]
 
     clean = twin(x)
@@ -154,7 +153,7 @@ def test_a_perturbed_student_holds_one_graph_at_a_time():
     for method in ("kd", "confods"):
         alive = peak = 0
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
-            for value, _ in student_loss(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)):
+            for value, _ in loss_of(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)):
                 value.backward()
                 del value
         peaks[method] = peak

@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from runs import experiment, tiny
 from safetensors.numpy import load_file
 
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
 from divkd.empirical.datasets import load
-from divkd.empirical.distillation import merged, student_loss
+from divkd.empirical.distillation import merged
 from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.experiment import summary
 from divkd.empirical.networks import build
 from divkd.shared.errors import InputError
+from runs import experiment, loss_of, tiny
 
 
 def test_the_schedule_is_the_published_one():
@@ -103,7 +103,7 @@ def test_a_step_of_the_wide_networks_student_saves_at_most_8_gb():
 
         x, y = torch.rand(images, 3, 32, 32), torch.zeros(images, dtype=torch.int64)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            terms = student_loss(config, "confods", teachers, 100)(student, x, y, np.random.default_rng(5))
+            terms = loss_of(config, "confods", teachers, 100)(student, x, y, np.random.default_rng(5))
             for value, _ in terms:
                 value.backward()
                 alive.clear()  # the backward pass frees what its graph saved

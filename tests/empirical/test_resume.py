@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
 
 from divkd.empirical import loop
 from divkd.empirical.config import Schedule
@@ -20,6 +19,7 @@ from divkd.empirical.networks import build
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import open_run
+from runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
 
 
 @pytest.mark.parametrize("moment", [2, 7, 17])
@@ -47,7 +47,7 @@ def test_more_members_and_methods_train_only_what_is_missing(tmp_path, monkeypat
     experiment(tiny(), tmp_path / "run")
     before = weights(tmp_path / "run")
     trained = []
-    monkeypatch.setattr(loop, "_epoch", lambda *args, _epoch=loop._epoch: (trained.append(1), _epoch(*args))[1])
+    monkeypatch.setattr(loop, "run_epoch", lambda *args, _epoch=loop.run_epoch: (trained.append(1), _epoch(*args))[1])
     results = experiment(tiny(members=3, methods=("confods", "none")), tmp_path / "run", resume=True)
     after = weights(tmp_path / "run")
     assert all(after[name] == content for name, content in before.items())

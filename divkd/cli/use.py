@@ -1,0 +1,141 @@
+"""``divkd predict`` and ``divkd export``: the networks of a run, put to use."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from divkd.cli.options import check_device
+from divkd.empirical.config import METHODS, MODELS
+from divkd.shared.errors import InputError, RunError
+
+FIELDS = ("file", "class", "confidence", "entropy", "mutual_information")
+BLOCK = 500  # images predicted at a time
+
+
+def which(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a network of a run."""
+    for option in (
+        click.option("--seed", type=int, metavar="N", help="Of the network. [default: the run's first]"),
+        click.option("--method", metavar="|".join(METHODS), help="Of the student. [default: the run's last]"),
+        click.option(
+            "--model", metavar="|".join(MODELS),
+            help="[default: batch_ensemble; in a run without, single; without students, deep_ensemble]",
+        ),
+        click.argument("run", type=click.Path(path_type=Path), metavar="RUN"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@which
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
+@click.option("--calibrated", is_flag=True, help="Apply the temperature of the run's results.json.")
+@click.option("--resize", is_flag=True, help="Scale the centre square of image files to the size of the run's.")
+@click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: standard output]")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def predict(**options: Any) -> None:
+    """Predict images with a network of a run: class, and how sure it is, as CSV.
+
+    RUN is a folder that `divkd train` wrote. IMAGES are image files, folders of them, or an .npz file that holds
+    images, (N, H, W, C) uint8. Confidence is the probability of the class, entropy (nats) all uncertainty, mutual
+    information (nats) the part of it on which the members disagree.
+
+    \b
+    divkd predict runs/digits photo.png scans/
+    divkd predict runs/digits images.npz --model deep_ensemble --out predictions.csv
+    """
+    check_file(options["out"], options["overwrite"])
+    device = check_device(options["device"])
+
+    import csv
+    import io
+
+    import torch
+
+    from divkd.empirical import use
+    from divkd.empirical.data import to_float
+    from divkd.empirical.inputs import read_inputs
+    from divkd.empirical.restore import load_model
+
+    found = load_model(options["run"], options["model"], options["method"], options["seed"], device)
+    temperature = 1.0
+    if options["calibrated"]:
+        if found.temperature is None:
+            raise InputError(f"--calibrated: {options['run']} is not finished and has no temperature; leave it out")
+        temperature = found.temperature
+    names, images = read_inputs(options["images"], found.shape, found.image_size, options["resize"])
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(FIELDS)
+    for start in range(0, len(images), BLOCK):
+        block = use.predict(found.net, to_float(torch.from_numpy(images[start : start + BLOCK])), temperature)
+        columns = (block.confidence, block.entropy, block.mutual_information)
+        for row, (name, number) in enumerate(zip(names[start:], block.classes, strict=False)):
+            table.writerow((name, found.class_names[number], *(f"{column[row]:.6g}" for column in columns)))
+    scaled = f", temperature {temperature:.3f}" if options["calibrated"] else ""
+    click.echo(f"{found}{scaled}; {len(images)} image{'s' * (len(images) > 1)}", err=True)
+    content = text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file's name, whatever they are
+    if options["out"] is None:
+        click.echo(content, nl=False)
+    else:
+        _write(options["out"], content)
+
+
+@click.command()
+@which
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.pt2", required=True, help="Where to write it.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def export(**options: Any) -> None:
+    """Write a network of a run as one file that PyTorch runs without divkd (torch.export).
+
+    The program takes images (B, C, H, W), floats in [0, 1], any B, and gives the members' logits (M, B, K). Before it
+    is written it is loaded back and compared with the network: logits that differ by more than 1e-5 are refused.
+
+    \b
+    divkd export runs/digits --out digits.pt2
+    """
+    check_file(options["out"], options["overwrite"], ".pt2")
+
+    from divkd.empirical.export import export as write
+    from divkd.empirical.restore import load_model
+
+    found = load_model(options["run"], options["model"], options["method"], options["seed"])
+    try:
+        difference = write(found, options["out"])
+    except OSError as error:
+        raise _unwritable(options["out"], error) from error
+    size = options["out"].stat().st_size / 1e6
+    click.echo(f"{found}: {options['out']}, {size:.1f} MB; logits differ by at most {difference:.2g}")
+
+
+def check_file(path: Path | None, overwrite: bool, ending: str = "") -> None:
+    """Raise `InputError` unless a file may be written to `path`; nothing is touched."""
+    if path is None:
+        return
+    if not path.name.endswith(ending):
+        raise InputError(f"--out {path} does not end in {ending}; name the file so, as PyTorch asks for it")
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"--out {path} is there already; --overwrite replaces it, or give another name")
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"--out {path} cannot be written; give a place that you can write to")
+
+
+def _write(path: Path, content: bytes) -> None:
+    from divkd.shared.files import write_bytes
+
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"cannot write {path} ({error.strerror or error}); make room and run again")
