@@ -89,6 +89,24 @@ def test_ods_direction_in_float64_is_the_formula():
     torch.testing.assert_close(direction.flatten(1), by_hand(teacher, x, w, 4.0)[0], rtol=1e-9, atol=1e-9)
 
 
+def test_whole_steps_in_float64_are_the_literal_formulas():
+    """Draws, teacher, direction, length, confidence and clipping, written out; some pixels end at 0 and 1."""
+    teachers = DeepEnsemble([Affine(2.0, seed=seed, dtype=torch.float64) for seed in range(3)])
+    x, eta, t = torch.rand(6, 3, 4, 4).double(), 0.3, 4.0
+    for seed in range(5):
+        draws = np.random.default_rng(seed)
+        teacher = teachers.nets[int(draws.random() * 3)]
+        w = torch.from_numpy(draws.uniform(-1, 1, (6, 5)))
+        direction, confidence = by_hand(teacher, x, w, t)
+        step = eta * (3 * 4 * 4) ** 0.5 * direction
+        noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((6, 48), dtype=np.float32)).double()
+        for kind, moved in (("ods", step), ("confods", step * confidence[:, None]), ("gaussian", eta * noise)):
+            expected = (x.flatten(1) + moved).clamp(0, 1)
+            found = perturb(kind, x, teachers, 5, t, eta, np.random.default_rng(seed)).flatten(1)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+            assert ((found == 0) | (found == 1)).any()
+
+
 def test_where_the_gradient_is_zero_there_is_no_step():
     """A margin of 2000 nats leaves no other class any probability, even in float64."""
     x = torch.rand(2, 3, 4, 4)
