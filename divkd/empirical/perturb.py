@@ -30,7 +30,7 @@ def perturb(
     """
     if kind == "gaussian":
         noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
-        return torch.clamp(x + step_size * noise.to(x.device), 0, 1)
+        return torch.clamp(x + step_size * noise.to(x.device, x.dtype), 0, 1)
     teacher = teachers.nets[int(rng.random() * len(teachers.nets))]
     w = torch.from_numpy(rng.uniform(-1, 1, (len(x), classes))).to(x.device)
     direction, confidence = ods_direction(teacher, x, w, temperature)
