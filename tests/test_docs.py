@@ -15,9 +15,12 @@ from sklearn.datasets import load_digits
 from divkd.cli.main import run
 from divkd.empirical import config as training
 from divkd.empirical.use import distil
+from divkd.shared.report.cells import markdown
+from divkd.shared.stats import show
 
-USE = Path(__file__).parents[1] / "docs" / "use.md"
-HOWTO = Path(__file__).parents[1] / "docs" / "evaluate.md"
+DOCS = Path(__file__).parents[1] / "docs"
+HOWTO = DOCS / "evaluate.md"
+USE = DOCS / "use.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", HOWTO.read_text(encoding="utf-8"), re.M | re.S))
 
 
@@ -43,6 +46,20 @@ def test_arrays_of_a_framework_are_evaluated(section, members, tmp_path, monkeyp
         assert found["ood"]["entropy"]["auroc"] > 0.7
     else:
         assert found["ood_samples"] == 0
+
+
+@pytest.mark.parametrize("name", ["ablations", "window"])
+def test_the_tables_of_the_theory_are_those_of_its_runs(name):
+    results = json.loads((DOCS / "results" / f"multiview-{name}" / "results.json").read_text(encoding="utf-8"))
+    assert markdown(results) in (DOCS / "theory.md").read_text(encoding="utf-8")
+
+
+def test_the_claims_that_the_manual_prints_are_those_of_its_runs():
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    for run_name in ("default", "heldout", "20seeds", "q4", "large"):
+        results = json.loads((DOCS / "results" / f"multiview-{run_name}" / "results.json").read_text(encoding="utf-8"))
+        for claim in results["claims"].values():
+            assert f"| {show(claim['single_view_error'])} |" in text
 
 
 def test_python_block_runs(capsys):

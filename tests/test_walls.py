@@ -43,6 +43,8 @@ def imported_rooms(source: str, path: str) -> set[str]:
 
 
 def room(path: str) -> str:
+    if path == "__main__.py":
+        return "cli"  # the command under another name
     return Path(path).parts[0] if len(Path(path).parts) > 1 else ""
 
 

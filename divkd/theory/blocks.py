@@ -164,8 +164,8 @@ def advance(
                     clamp = min(max(abs(weight), sigma), cap)
                     steepest = max(steepest, factor * max(abs(total) / clamp, noise_trust * nu2 * peak))
         eta = min(trust / steepest, remaining) if steepest > 0 else remaining
-    if not steepest > 0:
-        return np.float32(0)  # a member without a gradient stands still rather than dividing by it
+    if not steepest > 0 and remaining > np.float32(1e38):
+        return np.float32(0)  # without a gradient and without a limit there is nowhere to go
 
     for i in range(classes):
         for n in range(count):

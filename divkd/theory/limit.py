@@ -205,10 +205,10 @@ def state_bytes(config: MultiViewConfig) -> int:
     Members stay while their students are trained, of which the two joint networks of width m K are the largest group.
     """
     networks = config.members + 2 * config.students
-    state = networks * config.train_samples * config.neurons * config.patches
+    state = 2 * networks * config.train_samples * config.neurons * config.patches  # every g, and the drive it has seen
     fresh = nb.get_num_threads() * config.test_samples * config.neurons * max(config.students, 1) * config.patches
-    spread = networks * max(config.train_samples, config.test_samples) * (config.patches + 8)
-    return 4 * config.classes * (state + fresh + spread)
+    samples = 12 * networks * max(config.train_samples, config.test_samples)  # outputs, drives, losses
+    return 4 * config.classes * (state + fresh + samples)
 
 
 def _each(work: Callable[[int], None], rows: Iterable[int]) -> None:

@@ -123,7 +123,9 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
         ("deep_ensemble", "none", 1),
         ("deep_ensemble", "none", 2),
         ("batch_ensemble", "kd", 2),
+        ("merged", "kd", 1),
         ("batch_ensemble", "ods", 2),
+        ("merged", "ods", 1),
         ("single", "kd", 1),
         ("single", "ods", 1),
     ]

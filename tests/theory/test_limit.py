@@ -127,6 +127,27 @@ def test_members_without_remaining_time_or_gradient_stand_still(tiny):
     assert not networks.step(np.zeros((3, len(samples), 4)), np.full(3, np.inf)).any()
 
 
+def test_time_passes_for_a_member_that_hardly_moves_or_not_at_all(tiny, monkeypatch):
+    """Where no block is due in all the time that remains, one step takes it, and what was pending is not lost."""
+    config = dataclasses.replace(tiny, init_scale=0.3)
+    samples = training_samples(config, 0)
+    slopes = np.zeros((2, len(samples), 4))
+    slopes[0] = 1e-5
+    moved = []
+    for share in (limit.LAZY_SHARE, 1e-9):
+        monkeypatch.setattr(limit, "LAZY_SHARE", share)
+        networks = limit.create(config, samples, 0, range(2))
+        networks.step(slopes, np.full(2, 1e-3))  # every block moves in the first step
+        before = networks.weights.copy()
+        assert networks.step(slopes, np.full(2, 5.0)).tolist() == [5.0, 5.0]
+        assert np.array_equal(networks.weights, before) == (share > 1e-9)
+        networks.settle(range(2))
+        moved.append(networks.weights - before)
+    assert np.abs(moved[0][0]).max() > 1e-6
+    np.testing.assert_allclose(moved[0][0], moved[1][0], atol=1e-7)
+    assert not moved[0][1].any()
+
+
 def trained(config, members):
     samples = training_samples(config, 0)
     networks = limit.create(config, samples, 0, members)
