@@ -3,15 +3,11 @@
 import io
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from divkd.empirical.layers import BatchEnsembleLayer
 from divkd.empirical.restore import Restored
 from divkd.shared.errors import RunError
 from divkd.shared.files import write_bytes
@@ -45,8 +41,7 @@ def export(found: Restored, path: Path) -> float:
 def to_bytes(net: nn.Module, shape: tuple[int, int, int], facts: str) -> bytes:
     """`net` exported, with an open batch size, and serialised."""
     example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    with _open_batches(net):
-        program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Said of every tensor in channels-last order; it is about devices, and the network is on the CPU.
@@ -64,29 +59,3 @@ def compare(net: nn.Module, program: nn.Module, shape: tuple[int, int, int]) -> 
         images = torch.from_numpy(generator.random((size, *shape), dtype="float32"))
         worst = torch.maximum(worst, (net(images) - program(images)).abs().max())
     return float(worst)
-
-
-class _OpenLayer(BatchEnsembleLayer):
-    """The same layer without len(x) and x.chunk(), either of which makes the batch size of the export a constant."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
-        members = len(self.r)
-        biases = [None] * members if self.bias is None else self.bias.unbind(0)
-        parts = zip(
-            x.unflatten(0, (members, -1)).unbind(0), self.weights(self.r, self.s).unbind(0), biases, strict=True
-        )
-        return torch.cat([call(part, w, b) for part, w, b in parts])
-
-
-@contextmanager
-def _open_batches(net: nn.Module) -> Iterator[None]:
-    """`net` with its layers as `_OpenLayer`s, for as long as it is exported."""
-    layers = [layer for layer in net.modules() if type(layer) is BatchEnsembleLayer]
-    try:
-        for layer in layers:
-            layer.__class__ = _OpenLayer
-        yield
-    finally:
-        for layer in layers:
-            layer.__class__ = BatchEnsembleLayer

@@ -36,11 +36,13 @@ class BatchEnsembleLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...)."""
         members = len(self.r)
-        if len(x) % members:
+        # x.shape and unflatten, as len(x) and chunk would make the batch size of an exported network a constant
+        if x.shape[0] % members:
             raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
         call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
         biases = [None] * members if self.bias is None else self.bias.unbind(0)
-        parts = zip(x.chunk(members), self.weights(self.r, self.s).unbind(0), biases, strict=True)
+        rows = x.unflatten(0, (members, -1)).unbind(0)
+        parts = zip(rows, self.weights(self.r, self.s).unbind(0), biases, strict=True)
         return torch.cat([call(part, w, b) for part, w, b in parts])
 
     def weights(self, r: Tensor, s: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from divkd.empirical import datasets, loop
-from divkd.empirical.config import METHODS, MODELS, TrainConfig
+from divkd.empirical.config import DATASETS, METHODS, MODELS, TrainConfig
 from divkd.empirical.data import ImageData
 from divkd.empirical.distillation import merged, student_name
 from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
@@ -72,14 +72,14 @@ def load_model(
         net: nn.Module = DeepEnsemble([plain(theirs.teacher_network or theirs.network) for _ in range(config.members)])
         for m, teacher in enumerate(net.nets):  # type: ignore[arg-type]
             # saved as an ensemble of one
-            _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source)
+            _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source, theirs, seed)
     else:
         method = method or config.methods[-1]
         student = "single" if model == "single" else "batch-ensemble"
         net = plain(config.network)
         net = DeepEnsemble([net]) if model == "single" else to_batch_ensemble(net, config.members).to(device_)
         name = student_name(student, method, config.members, seed)
-        _fill(net, name, config.student.epochs, folder, _there(folder, config, seed))
+        _fill(net, name, config.student.epochs, folder, config, seed)
         if model == "merged":
             net = merged(net, _data(folder, config, facts).to(device_))  # type: ignore[arg-type]
     members = 1 if model in ("single", "merged") else config.members
@@ -142,28 +142,42 @@ def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed:
         raise InputError(f"{run.path} has no student by {method}; methods of its students: {held}")
 
 
-def _there(run: Run, config: TrainConfig, seed: int) -> str:
-    """The students of `seed` that have a checkpoint, in words."""
+def _finished(run: Run, config: TrainConfig, seed: int) -> str:
+    """The networks of `seed` in `run` whose training is finished, in words."""
+
+    def done(name: str, epochs: int) -> bool:
+        try:
+            found = run.load(name)
+        except InputError:  # damaged
+            return False
+        return found is not None and found[1].get("epoch") == epochs
+
     held = [
         f"{student.replace('-', '_')} by {method}"
         for student in config.students
         for method in config.methods
-        if run.checkpoint(student_name(student, method, config.members, seed)).exists()
+        if done(student_name(student, method, config.members, seed), config.student.epochs)
     ]
-    return ", ".join(held) or "no student yet"
+    if all(done(f"seed{seed}-teacher{m}", config.teacher.epochs) for m in range(config.members)):
+        held.append("deep_ensemble")
+    return ", ".join(held) or "no network"
 
 
-def _fill(net: nn.Module, name: str, epochs: int, run: Run, there: str = "") -> None:
+def _fill(net: nn.Module, name: str, epochs: int, run: Run, config: TrainConfig, seed: int) -> None:
     """Put the finished checkpoint `name` into `net`."""
     epoch, _, _ = loop.load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, run)
     if epoch < epochs:
         state = f"only {epoch} of {epochs} epochs of it are there" if epoch else "it is not there"
-        held = f" (it holds {there})" if there else ""
-        raise InputError(f"{run.path} has no finished {name}: {state}{held}; finish the run with --resume")
+        raise InputError(
+            f"{run.path} has no finished {name}: {state}; finished are: {_finished(run, config, seed)}; "
+            "--resume goes on with the others"
+        )
 
 
 def _data(run: Run, config: TrainConfig, facts: dict[str, Any]) -> ImageData:
     """The images that the run learned from."""
+    if config.dataset not in DATASETS and not Path(config.dataset).exists():
+        raise InputError(f"the merged network needs the data of {run.path}, and {config.dataset} is gone; restore it")
     try:
         data = datasets.load(config.dataset, config.data_dir, False, config.train_images, config.image_size)
     except InputError as error:

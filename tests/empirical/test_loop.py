@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from training_runs import QUIET, experiment, loss_of, tiny
 
 from divkd.empirical.config import PRESETS, Schedule
 from divkd.empirical.data import Augmentation, Split
@@ -19,7 +20,6 @@ from divkd.empirical.networks import build
 from divkd.empirical.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.run import open_run
-from runs import QUIET, experiment, loss_of, tiny
 
 
 def test_the_first_step_is_sgd_by_hand(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from training_runs import experiment, loss_of, tiny
 
 from divkd.empirical.config import PRESETS, Schedule, TrainConfig
 from divkd.empirical.datasets import load
@@ -16,7 +17,6 @@ from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.experiment import summary
 from divkd.empirical.networks import build
 from divkd.shared.errors import InputError
-from runs import experiment, loss_of, tiny
 
 
 def test_the_schedule_is_the_published_one():

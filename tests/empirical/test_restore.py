@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from training_runs import Killed, experiment, tiny
 
 from divkd.empirical import loop
 from divkd.empirical.data import to_float
@@ -13,7 +14,6 @@ from divkd.empirical.use import predict
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json, write_json
 from divkd.shared.metrics import nll
-from runs import Killed, experiment, tiny
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     kept.unlink()
     words = refusal()
     assert "no finished seed0-batch-ensemble2-kd" in words
-    assert "it holds batch_ensemble by none, single by none, single by kd" in words
+    assert "finished are: batch_ensemble by none, single by none, single by kd, deep_ensemble;" in words
     kept.write_bytes(whole)
     content["data"]["sha256"] = "0"
     write_json(folder / "config.json", content)
@@ -99,7 +99,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     content["config"]["dataset"] = str(tmp_path / "gone")  # one's own images: the students do not need them
     write_json(folder / "config.json", content)
     assert load_model(folder).members == 2
-    assert "needs the data" in refusal("merged")
+    assert "is gone" in refusal("merged")
     del content["data"]
     write_json(folder / "config.json", content)
     assert "--resume" in refusal()
@@ -121,5 +121,5 @@ def test_a_killed_run_gives_what_is_finished(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         experiment(dataclasses.replace(config, teacher=short), tmp_path / "run")
     assert load_model(tmp_path / "run", "deep_ensemble").members == 2
-    with pytest.raises(InputError, match="only 1 of 3 epochs of it are there"):
+    with pytest.raises(InputError, match="only 1 of 3 epochs of it are there; finished are: deep_ensemble;"):
         load_model(tmp_path / "run")

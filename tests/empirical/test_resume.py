@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from training_runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
 
 from divkd.empirical import loop
 from divkd.empirical.config import Schedule
@@ -19,7 +20,6 @@ from divkd.empirical.networks import build
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import open_run
-from runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
 
 
 @pytest.mark.parametrize("moment", [2, 7, 17])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from training_runs import QUIET
 
 from divkd.empirical.config import Schedule
 from divkd.empirical.data import Augmentation, batches, to_float
@@ -19,7 +20,6 @@ from divkd.empirical.networks import build
 from divkd.empirical.use import distil, predict
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.run import open_run
-from runs import QUIET
 
 DATA = load("digits", None, False, 130)
 
