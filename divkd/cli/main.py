@@ -60,7 +60,8 @@ def run(arguments: list[str]) -> int:
         full = "out of memory" in str(error) or "can't allocate memory" in str(error)
         if not isinstance(error, MemoryError) and not full:
             raise
-        mend = "what is finished is kept: lower --members or --batch-size, then --resume"
+        size = "--batch-size" if arguments[:1] == ["train"] else "--train-samples"
+        mend = f"what is finished is kept: lower --members or {size}, then --resume"
         return _end(f"out of memory; {mend if resumable else 'give fewer samples or members'}", 1)
     return 0
 

@@ -40,7 +40,7 @@ def common(presets: Mapping[str, Any]) -> Callable[[Command], Command]:
             "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run directory. [default: runs/...]"
         ),
         click.option(
-            "--resume", is_flag=True, help="Go on with the run in --out; with more seeds or members, add them."
+            "--resume", is_flag=True, help="Go on with the run in --out; with more seeds (or members), add them."
         ),
         click.option("--overwrite", is_flag=True, help="Delete the run in --out first."),
     ]

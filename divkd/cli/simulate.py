@@ -1,7 +1,6 @@
 """``divkd simulate``: the theory, in simulated worlds."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 
 from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
 from divkd.shared.errors import InputError, unknown
+from divkd.shared.files import read_json
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 
 
@@ -54,7 +54,8 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     """
     from divkd.theory import cells
 
-    measure_cells("simulate window", options, lambda config: cells.window(config, parse_vary(vary) or cells.WINDOW))
+    grid = parse_vary(vary) or stored_vary(options) or cells.WINDOW
+    measure_cells("simulate window", options, grid, lambda config: cells.window(config, grid))
 
 
 @group.command()
@@ -68,7 +69,7 @@ def ablations(**options: Any) -> None:
     """
     from divkd.theory import cells
 
-    measure_cells("simulate ablations", options, lambda config: cells.ABLATIONS)
+    measure_cells("simulate ablations", options, None, lambda config: cells.ABLATIONS)
 
 
 def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -80,6 +81,8 @@ def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         name = name.strip().replace("-", "_")
         if name not in fields:
             raise unknown("parameter", name, sorted(fields))
+        if name in found:
+            raise InputError(f"--vary {name} is given twice; give all of its values in one")
         default = fields[name]
         try:
             if isinstance(default, tuple):
@@ -101,7 +104,26 @@ def _example(default: Any) -> str:
     return ":".join(f"{part:g}" for part in default) if isinstance(default, tuple) else f"{default:g}"
 
 
-def measure_cells(command: str, options: dict[str, Any], choose: Callable[[MultiViewConfig], Any]) -> None:
+def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The grid of the map that --config repeats or --resume goes on with; empty where there is none."""
+    file = options["config"] or (options["out"] / "config.json" if options["resume"] and options["out"] else None)
+    content = read_json(file) if file is not None and file.exists() else None
+    config = content.get("config") if isinstance(content, dict) else None
+    vary = config.get("vary") if isinstance(config, dict) else None
+    if not isinstance(vary, dict):
+        return {}
+    return {
+        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for name, values in vary.items()
+    }
+
+
+def measure_cells(
+    command: str,
+    options: dict[str, Any],
+    vary: dict[str, tuple[Any, ...]] | None,
+    choose: Callable[[MultiViewConfig], Any],
+) -> None:
     """Configure, open the run, simulate every cell, draw and print."""
     config = configure(options | {"engine": None, "dimension": None}, command)
 
@@ -114,12 +136,13 @@ def measure_cells(command: str, options: dict[str, Any], choose: Callable[[Multi
 
     check(config)
     cells = choose(config)
+    for changes in cells.values():
+        dataclasses.replace(config, **changes).validate()
     folder = run_folder(options["out"], command.replace(" ", "-"), config.preset, options["resume"])
     run = open_run(
-        folder, command, dataclasses.asdict(config), resume=options["resume"], overwrite=options["overwrite"],
-        extendable=("seeds", "preset", "max_steps"),
+        folder, command, {**dataclasses.asdict(config), **({} if vary is None else {"vary": vary})},
+        resume=options["resume"], overwrite=options["overwrite"], extendable=("seeds", "preset", "max_steps"),
     )  # fmt: skip
-    began = time.perf_counter()
     with Progress() as progress:
         rows = measure(config, cells, run, progress)
     results = {
@@ -129,7 +152,7 @@ def measure_cells(command: str, options: dict[str, Any], choose: Callable[[Multi
         "base": {name: getattr(config, name) for name in parameters(MultiViewConfig)},
         "symbols": {field.name: field.metadata["symbol"] for field in dataclasses.fields(config) if field.metadata},
         "cells": rows,
-        "seconds": time.perf_counter() - began,
+        "seconds": sum(row["seconds"] for row in rows),  # over all sittings
     }
     run.finish(results)
     draw(results, run.figures)
@@ -144,7 +167,7 @@ def configure(options: dict[str, Any], command: str = "simulate multiview") -> M
         options["preset"],
         options["config"],
         command,
-        MultiViewConfig.from_dict,
+        lambda values: MultiViewConfig.from_dict({key: value for key, value in values.items() if key != "vary"}),
         "default",
         given,
     )

@@ -67,7 +67,7 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
 
 def print_cells(results: dict[str, Any], folder: Path) -> None:
     """Every cell of a map or of the ablations: errors on single-view samples and what was learned."""
-    console = Console(width=None if Console().is_terminal else 170)
+    console = _console(170)
     heads, lines = columns(results)
     table = Table(title=f"Errors on single-view test samples, shares of views ({spread(results)})")
     for place, head in enumerate(heads):

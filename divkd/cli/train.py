@@ -76,7 +76,9 @@ def cifar(**options: Any) -> None:
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
-    under a minute) and cpu (CIFAR-10, the paper's regime of teachers that fit their data, at a laptop's size).
+    under a minute), cpu (CIFAR-10, the paper's regime of teachers that fit their data, at a laptop's size), gpu (all of
+    CIFAR-10, a short schedule) and the paper's protocols: nam2021-cifar10-resnet32, nam2021-cifar100-wrn28x10,
+    nam2021-cifar100-wrn28x5, nam2021-tinyimagenet-wrn28x5.
 
     \b
     divkd train cifar --preset smoke --out runs/digits
@@ -94,16 +96,16 @@ def configure(options: dict[str, Any]) -> TrainConfig:
     default = "smoke" if options["dataset"] in (None, "digits") else "cpu"
     sources = (PRESETS, options["preset"], options["config"], "train cifar", TrainConfig.from_dict, default)
     base, config = resolve(*sources, {}), resolve(*sources, given)
-    if config.dataset != base.dataset:
+    if config.dataset != base.dataset and not options["config"]:
         config = suited(config)
+    if options["teachers"] is not None and options["teacher_network"] is not None:
+        raise InputError("--teachers brings networks of its own; leave --teacher-network out")
     asked = {key: options[key] for key in ("train_images", "crop", "flip") if options[key] is not None}
     changes = {key: options[key] for key in ("epochs", "batch_size", "lr") if options[key] is not None}
-    config = dataclasses.replace(
-        config,
-        teacher=dataclasses.replace(config.teacher, **changes),
-        student=dataclasses.replace(config.student, **changes),
-        **asked,
-    )
+    for role in ("teacher", "student"):
+        schedule = dataclasses.replace(getattr(config, role), **changes)
+        asked[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))
+    config = dataclasses.replace(config, **asked)
     config.validate()
     wanted = options["device"] or (config.device if options["config"] else None)
     return dataclasses.replace(config, device=check_device(wanted))
@@ -135,9 +137,10 @@ def train_cifar(**options: Any) -> None:
     from divkd.shared.report.ensembles import draw
     from divkd.shared.run import open_run
 
-    if config.teachers is not None:
-        reused(config)
     data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)
+    facts = data.facts()
+    if config.teachers is not None:
+        reused(config, facts["sha256"])
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
     folder: Path = run_folder(options["out"], "train-cifar", config.preset, options["resume"])
@@ -147,8 +150,8 @@ def train_cifar(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", "teachers", *moved),
-        data=data.facts(),
+        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", *moved),
+        data=facts,
     )
     with Progress() as progress:
         results = run_training(config, data, run, progress)

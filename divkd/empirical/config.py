@@ -6,7 +6,6 @@ Imports no torch: the command line reads this module for ``--help``.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from divkd.empirical.names import parse
@@ -115,8 +114,6 @@ class TrainConfig:
         """Raise `InputError` for the first value that is not allowed."""
         _choice("preset", self.preset, tuple(PRESETS))
         _need(isinstance(self.dataset, str), "dataset", self.dataset, "a name or a path")
-        if self.dataset not in DATASETS and not (self.dataset and Path(self.dataset).exists()):
-            raise unknown("data set", self.dataset, (*DATASETS, "a folder of images", "an .npz file"))
         _need(isinstance(self.flip, bool), "flip", self.flip, "true or false")
         _need(isinstance(self.device, str), "device", self.device, "cpu, cuda or cuda:N")
         _need(isinstance(self.data_dir, str | None), "data_dir", self.data_dir, "a folder's name, or null")

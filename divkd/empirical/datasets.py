@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from divkd.empirical.archives import unpack
+from divkd.empirical.config import DATASETS
 from divkd.empirical.data import ImageData, Split, check, moments
 from divkd.empirical.images import read_folder, read_images, read_npz, spread
-from divkd.shared.errors import InputError
+from divkd.shared.errors import InputError, unknown
 
 CIFAR_TRAIN = 45_000  # of the 50,000 training images
 TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -28,7 +29,9 @@ def load(
     published for CIFAR, SVHN and the digits, which are not sorted by class, and by `images.spread` for all others.
     Raises `InputError` where the files are absent or damaged, or the images are not what the data set promises.
     """
-    own = name not in ("digits", "cifar10", "cifar100", "svhn", "tinyimagenet")
+    own = name not in DATASETS
+    if own and not (name and Path(name).exists()):
+        raise unknown("data set", name, (*DATASETS, "a folder of images", "an .npz file"))
     if own and data_dir is not None:
         raise InputError(f"--data-dir {data_dir} is for published data sets; {name} is itself the place")
     if image_size is not None and not (own and Path(name).is_dir()):

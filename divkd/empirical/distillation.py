@@ -37,7 +37,7 @@ def train_teachers(
     config: TrainConfig, data: ImageData, seed: int, run: Run, progress: Progress
 ) -> tuple[DeepEnsemble, list[float]]:
     """M plain networks, each with its own initial weights, data order and augmentation; and each one's seconds."""
-    source, config = (run, config) if config.teachers is None else reused(config)
+    source, config = (run, config) if config.teachers is None else reused(config, data.facts()["sha256"])
     nets, seconds = [], []
     for member in range(config.members):
         net = DeepEnsemble([_plain(config, data, rng(seed, "teacher/init", member), teacher=True)])
@@ -49,22 +49,25 @@ def train_teachers(
     return DeepEnsemble(nets).eval().requires_grad_(False), seconds
 
 
-def reused(config: TrainConfig) -> tuple[Run, TrainConfig]:
+def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
     """The run that `config.teachers` names, and how its first `config.members` teachers were trained.
 
-    Raises `InputError` where it holds no finished teachers of the same data for every seed.
+    Raises `InputError` where it holds no finished teachers for every seed, or they learned from other data than that of
+    the sum `sha256`: these students' test images could be among the images that they learned from.
     """
     source = Run(Path(str(config.teachers)))
     content = read_json(source.path / "config.json")
-    if not isinstance(content, dict) or content.get("command") != "train cifar":
+    whole = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("config", "data"))
+    if not whole or content.get("command") != "train cifar":
         raise InputError(f"--teachers {source.path} is no run of divkd train; give one that holds teachers")
     theirs = TrainConfig.from_dict(content["config"])
-    for name in ("dataset", "train_images"):
-        if getattr(theirs, name) != getattr(config, name):
-            raise InputError(
-                f"--teachers {source.path} has {name} {getattr(theirs, name)!r} and this run "
-                f"{getattr(config, name)!r}; students learn from teachers of the same data"
-            )
+    if theirs.teachers is not None:
+        raise InputError(f"--teachers {source.path} uses the teachers of {theirs.teachers}; give that run")
+    if content["data"].get("sha256") != sha256:
+        raise InputError(
+            f"--teachers {source.path} learned from other images or another split of them; students learn from "
+            "teachers of the same data: give its --dataset, --train-images and --image-size"
+        )
     for seed, member in itertools.product(config.seeds, range(config.members)):
         name = f"seed{seed}-teacher{member}"
         found = source.load(name)

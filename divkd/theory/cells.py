@@ -5,6 +5,7 @@ hold; `ABLATIONS` each take away what one step of the theory rests on.
 """
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,8 +67,9 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row a cell: `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None.
 
-    A cell whose networks cannot be trained, or whose parameters exclude each other, is a result too: it says why. A
-    finished seed of a cell is saved to `run`, and not simulated again on resume.
+    A cell whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says
+    why. A finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings.
+    Raises `InputError` where a checkpoint is damaged.
     """
     return [_row(config, name, changes, run, progress) for name, changes in cells.items()]
 
@@ -78,17 +80,24 @@ def window(base: MultiViewConfig, vary: Mapping[str, Sequence[Any]]) -> dict[str
 
 
 def _shown(value: Any) -> str:
-    return ":".join(f"{part:g}" for part in dict.fromkeys(value)) if isinstance(value, tuple) else f"{value:g}"
+    """The shortest text of `value` that stands for no other."""
+    if isinstance(value, tuple):
+        return ":".join(_shown(part) for part in dict.fromkeys(value))
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _row(config: MultiViewConfig, name: str, changes: Changes, run: Run, progress: Progress) -> dict[str, Any]:
     cell = dataclasses.replace(config, **changes)
     row: dict[str, Any] = {"name": name, "changes": dict(changes), "errors": {}, "views": {}, "failed": None}
+    row["seconds"] = 0.0
     found: list[dict[str, float]] = []
     with progress.task(name, len(config.seeds)) as task:
         for done, seed in enumerate(config.seeds):
+            saved = run.load(f"{name}-seed{seed}")
             try:
-                found.append(_seed(cell, f"{name}-seed{seed}", seed, run, progress))
+                numbers = _seed(cell, f"{name}-seed{seed}", seed, run, progress) if saved is None else saved[0]
+                found.append({key: float(value) for key, value in numbers.items()})
+                row["seconds"] += found[-1].pop("seconds", 0.0)
             except (InputError, RunError) as error:
                 row["failed"] = f"seed {seed}: {error}"
                 run.log(event="failed", cell=name, seed=seed, why=str(error))
@@ -103,19 +112,19 @@ def _row(config: MultiViewConfig, name: str, changes: Changes, run: Run, progres
     return row
 
 
-def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, float]:
-    """The numbers of one seed of a cell, from its checkpoint or simulated."""
-    saved = run.load(name)
-    if saved is None:
-        check(cell)
-        with TemporaryDirectory() as folder:  # a cell's networks are not kept
-            scratch = Run(Path(folder))
-            scratch.checkpoints.mkdir()
-            world = World(cell, scratch, progress, seed).measure(KINDS, with_pictures=False)
-        numbers = {f"errors/{claim}": world["errors"][claim] for claim in CLAIMS if claim in world["errors"]}
-        flat = {key: errors["single_view"] for key, errors in numbers.items()}
-        flat |= {f"{key}_multi_view": errors["multi_view"] for key, errors in numbers.items()}
-        flat |= {f"views/{of}": share for of, share in world["views"].items() if of in VIEWS}
-        run.save(name, {key: np.array(value) for key, value in flat.items()}, {"cell": name})
-        return flat
-    return {key: float(value) for key, value in saved[0].items()}
+def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, np.ndarray]:
+    """Simulate one seed of a cell, and save and return its numbers."""
+    began = time.perf_counter()
+    check(cell)
+    with TemporaryDirectory() as folder:  # a cell's networks are not kept
+        scratch = Run(Path(folder))
+        scratch.checkpoints.mkdir()
+        world = World(cell, scratch, progress, seed).measure(KINDS, with_pictures=False)
+    errors = {f"errors/{claim}": world["errors"][claim] for claim in CLAIMS if claim in world["errors"]}
+    flat = {key: found["single_view"] for key, found in errors.items()}
+    flat |= {f"{key}_multi_view": found["multi_view"] for key, found in errors.items()}
+    flat |= {f"views/{of}": share for of, share in world["views"].items() if of in VIEWS}
+    flat["seconds"] = time.perf_counter() - began
+    arrays = {key: np.array(value) for key, value in flat.items()}
+    run.save(name, arrays, {"cell": name})
+    return arrays

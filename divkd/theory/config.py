@@ -110,6 +110,8 @@ class MultiViewConfig:
             _interval(name, getattr(self, name))
         if not isinstance(self.label_share, (int, float)) or not 0 <= self.label_share <= 1:
             raise InputError(f"label_share {self.label_share!r} is t in t CE + (1 - t) H; give a number from 0 to 1")
+        if self.power > 16:
+            raise InputError(f"power {self.power}: activations z^q so flat are never left; at most 16 is possible")
         if not isinstance(self.second_view, (int, float)) or not 0 <= self.second_view <= 1:
             raise InputError(
                 f"second_view {self.second_view!r} is a share of the first view's; give a number from 0 to 1"

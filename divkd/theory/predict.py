@@ -21,8 +21,10 @@ def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewCo
     race = np.zeros(shape)
     feature = samples.feature[own]
     np.add.at(race, (feature // 2, feature % 2), samples.weight[own].astype(np.float64) ** config.power)
+    head_start = np.zeros(strengths.shape)
     with np.errstate(divide="ignore"):
-        head_start = np.log(strengths.astype(np.float64)) * (config.power - 2) if config.power > 2 else 0.0
+        if config.power > 2:
+            head_start = np.log(strengths.astype(np.float64)) * (config.power - 2)
         winners: np.ndarray = (head_start + np.log(race)).argmax(-1)
     return winners
 

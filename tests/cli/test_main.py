@@ -78,6 +78,10 @@ BAD = [
     ("simulate multiview --patches 10", "patches 10", "raise patches"),
     ("simulate multiview --train-samples 2000000000", "GB", "lower"),
     ("simulate multiview --second-view 2", "second_view 2.0", "0 to 1"),
+    ("simulate multiview --power 17", "power 17", "at most 16"),
+    ("simulate window --vary noise=1 --vary noise=2", "--vary noise is given twice", "in one"),
+    ("simulate window --vary init_scale=1e-3,nan", "init_scale nan", "above 0"),
+    ("train digits --teachers x --teacher-network resnet14", "--teachers", "leave --teacher-network out"),
     ("simulate window --vary powr=2", "unknown parameter 'powr'", "did you mean 'power'"),
     ("simulate window --vary power=2.5", "--vary 'power=2.5'", "power=3"),
     ("simulate window --vary missing_weight=1:2:3", "--vary 'missing_weight=1:2:3'", "0.1:0.15"),
@@ -264,6 +268,34 @@ def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'torchvision', 'numba', 'numpy', 'matplotlib', 'sklearn', 'scipy'}"
     code = f"import sys; from divkd.cli.main import run; run(['--help']); assert not {heavy} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50 --members 2"
+
+
+def test_a_map_goes_on_with_its_grid_and_is_repeated_by_its_config(capsys, tmp_path):
+    def cells(folder):
+        rows = json.loads((tmp_path / folder / "results.json").read_text())["cells"]
+        return {row["name"]: row["errors"] for row in rows}
+
+    assert run(f"simulate window {WORLD} --vary noise=1,1.00000001 --vary power=2 --out map".split()) == 0
+    first = cells("map")
+    assert list(first) == ["noise=1", "noise=1.00000001", "power=2"]
+    (tmp_path / "map/results.json").unlink()
+    assert run(f"simulate window {WORLD} --out map --resume".split()) == 0
+    assert cells("map") == first
+    assert run("simulate window --config map/config.json --out again".split()) == 0
+    assert cells("again") == first
+    assert run(f"simulate window {WORLD} --vary noise=2 --out map --resume".split()) == 2
+    assert "--resume: vary was" in capsys.readouterr().err
+    next((tmp_path / "map/checkpoints").iterdir()).write_bytes(b"half")
+    assert run(f"simulate window {WORLD} --out map --resume".split()) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_no_lottery_is_a_result_like_any_other(tmp_path):
+    assert run(f"simulate multiview {WORLD} --power 2 --students 1 --soft-steps 20 --out square".split()) == 0
+    assert (tmp_path / "square/figures/view_strengths.png").exists()
 
 
 def test_a_run_that_ran_out_of_steps_goes_on_with_more(capsys, tmp_path):

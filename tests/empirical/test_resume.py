@@ -181,13 +181,25 @@ def test_students_of_another_runs_teachers_are_those_of_a_run_that_trains_them(t
     assert not list((tmp_path / "students" / "checkpoints").glob("*teacher*"))
 
 
+def test_teachers_of_a_run_that_has_none_of_its_own_and_damaged_runs_are_refused(tmp_path):
+    experiment(tiny(students=()), tmp_path / "teachers")
+    second = tiny(methods=("kd",), students=("single",), teachers=str(tmp_path / "teachers"))
+    experiment(second, tmp_path / "students")
+    with pytest.raises(InputError, match=r"uses the teachers of .*teachers; give that run"):
+        reused(dataclasses.replace(second, teachers=str(tmp_path / "students")), "")
+    for content in ("[]", "{}", '{"command": "train cifar"}', '{"command": "train cifar", "config": [1], "data": {}}'):
+        (tmp_path / "teachers" / "config.json").write_text(content)
+        with pytest.raises(InputError, match="is no run of divkd train"):
+            reused(second, "")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"members": 3}, "no finished seed0-teacher2"), ({"seeds": (5,)}, "no finished seed5-teacher0"),
-     ({"train_images": 60}, "train_images 64 and this run 60")],
+     ({"train_images": 60}, "learned from other images")],
 )  # fmt: skip
 def test_teachers_that_are_not_there_are_refused_before_anything_is_trained(tmp_path, change, words):
     experiment(tiny(members=2, train_images=64, students=()), tmp_path / "teachers")
     config = tiny(**{"members": 2, "train_images": 64, **change}, teachers=str(tmp_path / "teachers"))
     with pytest.raises(InputError, match=words):
-        reused(config)
+        reused(config, load(config.dataset, None, False, config.train_images).facts()["sha256"])

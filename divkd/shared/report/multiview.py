@@ -80,7 +80,7 @@ def error_by_members(results: dict[str, Any], folder: Path) -> Path:
     spread = np.array([row["std"] or 0.0 for row in rows])
     predicted = np.array([row["predicted"] for row in rows])
     asymptotic = np.array([row["asymptotic"] for row in rows])
-    floor = 0.5 * min(asymptotic.min(), *predicted[predicted > 0], *measured[measured > 0])
+    floor = 0.5 * np.concatenate([asymptotic, predicted[predicted > 0], measured[measured > 0]]).min()
     fig, (ax,) = figure(width=6.4, height=4.2)
     ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
     ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
