@@ -93,30 +93,33 @@ def test_a_hundred_interruptions_at_random_moments_resume_to_the_same_bits(tmp_p
     whole = experiment(config, tmp_path / "whole")
     generator = np.random.default_rng(0)
     step, write = torch.optim.SGD.step, files.os.replace
-    for number in range(100):
-        countdown = iter(range(int(generator.integers(1, 40)), -1, -1))
+    finished, kills = [], 0
+    while True:
+        path = tmp_path / f"run{len(finished)}"
+        left = iter(range(int(generator.integers(1, 40)) if kills < 100 else 10**6, -1, -1))
 
-        def killed_in_step(self, *args, countdown=countdown, **kwargs):
-            if next(countdown) == 0:
+        def killed_in_step(self, *args, left=left, **kwargs):
+            if next(left) == 0:
                 raise Killed
             return step(self, *args, **kwargs)
 
-        def killed_in_write(*args, countdown=countdown):
-            if next(countdown) == 0:
+        def killed_in_write(*args, left=left):
+            if next(left) == 0:
                 raise Killed
             return write(*args)
 
-        path = tmp_path / f"killed{number % 10}"
-        if number < 10 or not (path / "results.json").exists():
-            with monkeypatch.context() as patch, contextlib.suppress(Killed):
-                patch.setattr(torch.optim.SGD, "step", killed_in_step)
-                patch.setattr(files.os, "replace", killed_in_write)
-                experiment(config, path, resume=path.exists())
-    for number in range(10):
-        path = tmp_path / f"killed{number}"
-        results = experiment(config, path, resume=True)
-        assert rows(results) == rows(whole)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.SGD, "step", killed_in_step)
+            patch.setattr(files.os, "replace", killed_in_write)
+            try:
+                finished.append(experiment(config, path, resume=path.exists()))
+            except Killed:
+                kills += 1
+                continue
+        assert rows(finished[-1]) == rows(whole)
         assert arrays(path) == arrays(tmp_path / "whole")
+        if kills >= 100:
+            break
 
 
 def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_survives_a_kill(tmp_path, monkeypatch):
