@@ -28,10 +28,11 @@ def methods(results: dict[str, Any], path: Path) -> Path:
     ladder = [row for row in results["summary"] if row["model"] == "deep_ensemble"]
     fig, axes = figure(8.0, 3.8, columns=2)
     for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", "calibrated NLL, nats"), strict=True):
-        for index, model in enumerate(dict.fromkeys(row["model"] for row in students)):
+        models = list(dict.fromkeys(row["model"] for row in students))
+        for index, model in enumerate(models):
             rows = [row for row in students if row["model"] == model]
             ax.errorbar(
-                [names.index(row["method"]) + 0.16 * index - 0.08 for row in rows],
+                [names.index(row["method"]) + 0.16 * (index - (len(models) - 1) / 2) for row in rows],
                 [_value(row, key) for row in rows],
                 yerr=[row[key]["std"] or 0 for row in rows],
                 fmt=MARKERS[index],
@@ -42,6 +43,8 @@ def methods(results: dict[str, Any], path: Path) -> Path:
         for row, style in zip((ladder[0], *ladder[1:][-1:]), (":", "-"), strict=False):
             name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
             ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=1.5, label=name)
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.04 * (high - low), high)  # a line at the edge would lie on the axis
         ax.set_xticks(range(len(names)), names)
         ax.set_xlim(-0.5, len(names) - 0.5)
         ax.set_xlabel("distillation method")
