@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,11 +71,12 @@ def parameters(config: type) -> list[str]:
     return [field.name for field in dataclasses.fields(config) if "meaning" in field.metadata]
 
 
-def from_fields(config: type) -> Callable[[Command], Command]:
-    """An option for every such field: --field-name, with the symbol, the meaning and the default that it declares."""
+def from_fields(config: type, without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """An option, --field-name, for every field with a meaning but those in `without`; its help is what it declares."""
 
     def decorate(command: Command) -> Command:
-        for field in reversed([field for field in dataclasses.fields(config) if "meaning" in field.metadata]):
+        names = [name for name in parameters(config) if name not in without]
+        for field in reversed([field for field in dataclasses.fields(config) if field.name in names]):
             interval = isinstance(field.default, tuple)
             symbol = field.metadata["symbol"]
             shown = ",".join(f"{number:g}" for number in field.default) if interval else f"{field.default:g}"

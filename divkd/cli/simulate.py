@@ -11,6 +11,9 @@ from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 
+# Parameters of students that maps and ablations do not train.
+UNUSED = ("temperature", "label_share", "soft_steps")
+
 
 @click.group("simulate")
 def group() -> None:
@@ -42,7 +45,7 @@ def multiview(**options: Any) -> None:
 @click.option(
     "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
 )
-@from_fields(MultiViewConfig)
+@from_fields(MultiViewConfig, without=UNUSED)
 def window(vary: tuple[str, ...], **options: Any) -> None:
     """Map the window in which the claims hold: every claim against one parameter at a time.
 
@@ -60,7 +63,7 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
 
 @group.command()
 @common(PRESETS)
-@from_fields(MultiViewConfig)
+@from_fields(MultiViewConfig, without=UNUSED)
 def ablations(**options: Any) -> None:
     """Take away, one at a time, what the theory rests on: rho, q > 2, the smoothed part, balanced views.
 
@@ -74,7 +77,11 @@ def ablations(**options: Any) -> None:
 
 def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """{name: values} of ``--vary name=v,v,...`` options, each value of the type of the parameter's default."""
-    fields = {field.name: field.default for field in dataclasses.fields(MultiViewConfig) if field.metadata}
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(MultiViewConfig)
+        if field.metadata and field.name not in UNUSED
+    }
     found: dict[str, tuple[Any, ...]] = {}
     for text in given:
         name, _, values = text.partition("=")
@@ -161,7 +168,7 @@ def measure_cells(
 
 def configure(options: dict[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
     """The validated configuration behind the command's options."""
-    given = {key: options[key] for key in ("seeds", "members", "engine", "dimension", *parameters(MultiViewConfig))}
+    given = {key: options.get(key) for key in ("seeds", "members", "engine", "dimension", *parameters(MultiViewConfig))}
     config = resolve(
         PRESETS,
         options["preset"],
