@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from divkd.empirical.config import FITTED
 from divkd.shared.report.cells import columns, failures
 from divkd.shared.report.ensembles import spread
 from divkd.shared.stats import show
@@ -88,10 +89,11 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"{title} ({spread(results)})")
     for column in ("model", "method", "M"):
         table.add_column(column)
-    for column in ("acc", "NLL", "cal. NLL", "cal. ECE", "pairwise KL", "train acc", "parameters", "seconds"):
+    for column in ("acc", "NLL", "cal. NLL", "cal. ECE", "DEE", "pairwise KL", "train acc", "parameters", "seconds"):
         table.add_column(column, justify="right")
     for row in results["summary"]:
-        quality = [show(row[key]) for key in ("acc", "nll", "cal_nll", "cal_ece", "pairwise_kl", "train_acc")]
+        quality = [show(row[key]) for key in ("acc", "nll", "cal_nll", "cal_ece")]
+        quality += [_equivalent(row.get("dee")), *(show(row[key]) for key in ("pairwise_kl", "train_acc"))]
         cost = [f"{row['params']['mean']:,.0f}", f"{row['seconds']['mean']:.1f}"]
         table.add_row(row["model"], row["method"], str(row["members"]), *quality, *cost)
     console.print(table)
@@ -101,10 +103,22 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
         ratios = ", ".join(f"{kind} {found[kind] / clean:.3g}x" for kind in ("gaussian", "ods", "confods"))
         console.print(
             f"seed {found['seed']}: teachers' pairwise KL on {found['images']:.0f} training images "
-            f"{found['clean']:.2g} nats; with steps: {ratios}",
+            f"{found['clean']:.2g} nats; with steps: {ratios}; {_premise(found)}",
             highlight=False,
         )
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
+
+
+def _equivalent(dee: dict[str, Any] | None) -> str:
+    """A deep ensemble equivalent over seeds, a lower bound where one of them was censored."""
+    return "" if dee is None else f"{'>= ' if dee['censored'] else ''}{show(dee, 2)}"
+
+
+def _premise(found: dict[str, Any]) -> str:
+    """What the ratios are worth: nothing where the teachers do not fit their images."""
+    if not found["void"]:
+        return f"they fit {found['train_acc']:.1%} of the images"
+    return f"VOID as a test of the paper's premise, they fit {found['train_acc']:.1%} of the images, not {FITTED:.0%}"
 
 
 def print_differences(results: dict[str, Any], console: Console) -> None:

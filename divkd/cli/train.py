@@ -12,7 +12,7 @@ from divkd.shared.errors import InputError
 
 # Options that are fields of the configuration of the same name.
 GIVEN = (
-    "seeds", "members", "dataset", "data_dir", "image_size", "network", "temperature", "kd_weight", "step_size",
+    "seeds", "members", "ladder", "dataset", "data_dir", "image_size", "network", "temperature", "kd_weight", "step_size",
     "precision", "teacher_network", "teachers",
 )  # fmt: skip
 
@@ -62,6 +62,10 @@ def group() -> None:
 @click.option("--network", metavar="NAME", help=f"Network of teachers and students: {RULE}.")
 @click.option("--method", "methods", multiple=True, metavar="|".join(METHODS), help="How students learn. Repeatable.")
 @click.option("--student", "students", multiple=True, metavar="|".join(STUDENTS), help="What learns. Repeatable.")
+@click.option(
+    "--ladder", type=int, metavar="L",
+    help="Networks whose ensembles measure the deep ensemble equivalent; those beyond --members teach nobody.",
+)  # fmt: skip
 @click.option("--temperature", type=float, metavar="T", help="t of the distillation term.")
 @click.option("--kd-weight", type=float, metavar="A", help="a in the loss (1 - a) CE + a KD.")
 @click.option("--step-size", type=float, metavar="ETA", help="eta of the perturbations, pixels in [0, 1].")
@@ -150,7 +154,7 @@ def train_cifar(**options: Any) -> None:
         dataclasses.asdict(config),
         resume=options["resume"],
         overwrite=options["overwrite"],
-        extendable=("seeds", "members", "methods", "students", "data_dir", "preset", *moved),
+        extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
         data=facts,
     )
     with Progress() as progress:

@@ -36,10 +36,13 @@ def label_loss(
 def train_teachers(
     config: TrainConfig, data: ImageData, seed: int, run: Run, progress: Progress
 ) -> tuple[DeepEnsemble, list[float]]:
-    """M plain networks, each with its own initial weights, data order and augmentation; and each one's seconds."""
+    """All networks of the deep ensemble, of which the first `config.members` teach; and each one's seconds.
+
+    Each has its own initial weights, data order and augmentation, whatever their number.
+    """
     source, config = (run, config) if config.teachers is None else reused(config, data.facts()["sha256"])
     nets, seconds = [], []
-    for member in range(config.members):
+    for member in range(config.networks):
         net = DeepEnsemble([_plain(config, data, rng(seed, "teacher/init", member), teacher=True)])
         seconds.append(
             _train(config, data, net, label_loss, config.teacher, "teacher", member, f"seed{seed}-teacher{member}",
@@ -50,7 +53,7 @@ def train_teachers(
 
 
 def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
-    """The run that `config.teachers` names, and how its first `config.members` teachers were trained.
+    """The run that `config.teachers` names, and how its first `config.networks` teachers were trained.
 
     Raises `InputError` where it holds no finished teachers for every seed, or they learned from other data than that of
     the sum `sha256`: these students' test images could be among the images that they learned from.
@@ -68,14 +71,14 @@ def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
             f"--teachers {source.path} learned from other images or another split of them; students learn from "
             "teachers of the same data: give its --dataset, --train-images and --image-size"
         )
-    for seed, member in itertools.product(config.seeds, range(config.members)):
+    for seed, member in itertools.product(config.seeds, range(config.networks)):
         name = f"seed{seed}-teacher{member}"
         found = source.load(name)
         if found is None or found[1].get("epoch") != theirs.teacher.epochs:
             raise InputError(
                 f"--teachers {source.path} has no finished {name}; train it there with --resume, or ask for less"
             )
-    return source, dataclasses.replace(theirs, members=config.members, device=config.device)
+    return source, dataclasses.replace(theirs, members=config.members, ladder=config.ladder, device=config.device)
 
 
 def student_loss(

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from divkd.empirical.config import TrainConfig
+from divkd.empirical.config import FITTED, TrainConfig
 from divkd.empirical.data import ImageData, to_float
 from divkd.empirical.distillation import EVALUATION_BATCH, merged, predict, train_student, train_teachers
 from divkd.empirical.ensembles import BatchEnsemble, DeepEnsemble
 from divkd.empirical.networks import parameters
 from divkd.empirical.perturb import perturb
+from divkd.shared.dee import Equivalent, equivalent, equivalent_curve, summarise_equivalents
 from divkd.shared.evaluation import evaluate
 from divkd.shared.metrics import accuracy, pairwise_kl
 from divkd.shared.progress import Progress
@@ -36,13 +37,17 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     rows: list[dict[str, Any]] = []
     spent = 0.0
     diversity: list[dict[str, Any]] = []
+    ladders: list[dict[str, Any]] = []
     for seed in config.seeds:
-        teachers, seconds = train_teachers(config, data, seed, run, progress)
+        networks, seconds = train_teachers(config, data, seed, run, progress)
+        teachers = DeepEnsemble(networks.nets[: config.members])
         spent += sum(seconds)
-        found = [predict(teachers, split) for split in (data.validation, data.test, data.train)]
-        for size in range(1, config.members + 1):
+        found = [predict(networks, split) for split in (data.validation, data.test, data.train)]
+        curve = ladder(data, *found[:2])
+        ladders.append({"seed": seed, "curve": curve})
+        for size in range(1, config.networks + 1):
             part = [log_probs[:size] for log_probs in found]
-            count = parameters(teachers) // config.members * size
+            count = parameters(networks) // config.networks * size
             rows.append(_row("deep_ensemble", "none", size, seed, data, part, count, sum(seconds[:size])))
         if config.members > 1:
             diversity.append({"seed": seed, **perturbed_diversity(config, data, teachers, seed)})
@@ -52,12 +57,12 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
                 spent += taken
                 model, size = ("single", 1) if student == "single" else ("batch_ensemble", config.members)
                 found = [predict(net, split) for split in (data.validation, data.test, data.train)]
-                rows.append(_row(model, method, size, seed, data, found, parameters(net), taken))
+                rows.append(_row(model, method, size, seed, data, found, parameters(net), taken, curve))
                 run.log(event="row", **rows[-1])
                 if isinstance(net, BatchEnsemble):
                     one = merged(net, data)
                     found = [predict(one, split) for split in (data.validation, data.test, data.train)]
-                    rows.append(_row("merged", method, 1, seed, data, found, parameters(one), taken))
+                    rows.append(_row("merged", method, 1, seed, data, found, parameters(one), taken, curve))
                     run.log(event="row", **rows[-1])
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     return {
@@ -71,6 +76,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "summary": summary(rows),
         "differences": differences(rows),
         "teacher_diversity": diversity,
+        "ladders": ladders,
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
 
@@ -79,9 +85,10 @@ def perturbed_diversity(config: TrainConfig, data: ImageData, teachers: DeepEnse
     """The teachers' mean pairwise KL on training images, clean and moved by each perturbation (one draw an image).
 
     The paper's premise in one row: teachers that fit their training data agree on it, and an ODS step makes them
-    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1.
+    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1. `train_acc` is the teachers'
+    mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about teachers that fit their images.
     """
-    images = data.train.images[:1000]
+    images, labels = data.train.images[:1000], data.train.labels[:1000].cpu()
     found = {"images": float(len(images))}
     for kind in ("clean", "gaussian", "ods", "confods"):
         generator = rng(seed, "diversity/perturb")
@@ -92,8 +99,17 @@ def perturbed_diversity(config: TrainConfig, data: ImageData, teachers: DeepEnse
                 x = perturb(kind, x, teachers, data.classes, config.temperature, config.step_size, generator)
             with torch.no_grad():
                 parts.append(torch.log_softmax(teachers(x), -1))
-        found[kind] = pairwise_kl(torch.cat(parts, 1).cpu())
+        log_probs = torch.cat(parts, 1).cpu()
+        found[kind] = pairwise_kl(log_probs)
+        if kind == "clean":
+            found["train_acc"] = float((log_probs.argmax(-1) == labels).double().mean())
+            found["void"] = found["train_acc"] < FITTED
     return found
+
+
+def ladder(data: ImageData, validation: Tensor, test: Tensor) -> list[dict[str, Any]]:
+    """The curve of calibrated NLL of 1, 2, ... of these networks, on which a student's DEE is read."""
+    return equivalent_curve(validation, data.validation.labels.cpu(), test, data.test.labels.cpu())
 
 
 def _row(
@@ -105,21 +121,28 @@ def _row(
     log_probs: list[Tensor],
     count: int,
     seconds: float,
+    curve: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     validation, test, training = log_probs
     scores = evaluate(validation, data.validation.labels.cpu(), test, data.test.labels.cpu())
     train_acc = accuracy(training, data.train.labels.cpu())
-    head = {"model": model, "method": method, "members": members, "seed": seed}
-    return {**head, **scores, "train_acc": train_acc, "params": count, "seconds": seconds}
+    row = {"model": model, "method": method, "members": members, "seed": seed, **scores, "train_acc": train_acc}
+    if curve is not None:
+        found = equivalent(curve, scores["cal_nll"])
+        row["dee"] = {"value": found.value, "censored": found.censored}
+    return row | {"params": count, "seconds": seconds}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` with every metric as {mean, std, n} over seeds, in the rows' order."""
+    """`rows` with every metric as {mean, std, n} over seeds, in the rows' order, and of students the DEE as
+    {mean, std, n, censored}."""
     keys = list(dict.fromkeys((row["model"], row["method"], row["members"]) for row in rows))
     result = []
     for model, method, members in keys:
         same = [row for row in rows if (row["model"], row["method"], row["members"]) == (model, method, members)]
         metrics = {metric: summarise(row[metric] for row in same) for metric in METRICS}
+        if "dee" in same[0]:
+            metrics["dee"] = summarise_equivalents(Equivalent(**row["dee"]) for row in same)
         result.append({"model": model, "method": method, "members": members, **metrics})
     return result
 
