@@ -9,6 +9,7 @@ import click
 
 from divkd import __version__
 from divkd.cli import simulate, train
+from divkd.cli.analyse import analyse
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.cli.use import export, predict
@@ -26,6 +27,7 @@ def cli() -> None:
 
 cli.add_command(simulate.group)
 cli.add_command(train.group)
+cli.add_command(analyse)
 cli.add_command(evaluate)
 cli.add_command(predict)
 cli.add_command(export)
@@ -39,7 +41,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong is told in one line."""
-    resumable = arguments[:1] in (["simulate"], ["train"])
+    resumable = arguments[:1] in (["simulate"], ["train"], ["analyse"])
     try:
         cli.main(arguments, prog_name="divkd", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

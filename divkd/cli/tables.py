@@ -27,14 +27,14 @@ CLAIMS = {
 }
 
 
-def _console(width: int) -> Console:
+def console_of(width: int) -> Console:
     """The terminal, or `width` columns of text; no markup, as "[inf, inf]" or a file's name could be read as a tag."""
     return Console(width=None if Console().is_terminal else width, markup=False)
 
 
 def print_simulation(results: dict[str, Any], folder: Path) -> None:
     """The claims table of a simulation: measured errors, the theorem's bound, the prediction, and what holds."""
-    console = _console(170)
+    console = console_of(170)
     table = Table(title=f"Multi-view theory: error rates ({spread(results)})")
     table.add_column("claim")
     for column in ("train", "multi-view test", "single-view test", "test", "theorem", "predicted here", "holds"):
@@ -68,7 +68,7 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
 
 def print_cells(results: dict[str, Any], folder: Path) -> None:
     """Every cell of a map or of the ablations: errors on single-view samples and what was learned."""
-    console = _console(170)
+    console = console_of(170)
     heads, lines = columns(results)
     table = Table(title=f"Errors on single-view test samples, shares of views ({spread(results)})")
     for place, head in enumerate(heads):
@@ -83,7 +83,7 @@ def print_cells(results: dict[str, Any], folder: Path) -> None:
 
 def print_training(results: dict[str, Any], folder: Path) -> None:
     """Deep ensembles, students and their control: quality, calibrated quality, diversity, cost."""
-    console = _console(170)
+    console = console_of(170)
     split = results["split"]
     title = f"{results['dataset']}, {results['network']}, {split['train']} training and {split['test']} test images"
     table = Table(title=f"{title} ({spread(results)})")
@@ -159,7 +159,7 @@ DIVERSE = {"nll_member", "ensemble_gain", "pairwise_kl", "disagreement", "error_
 
 def print_evaluation(results: dict[str, Any], folder: Path) -> None:
     """One model's or ensemble's quality, calibrated quality, diversity, and what it makes of foreign samples."""
-    console = _console(120)
+    console = console_of(120)
     intervals = results.get("intervals", {})
     kind = "one model" if results["members"] == 1 else f"{results['members']} members"
     size = f"{results['samples']:,} test samples, {results['classes']} classes"

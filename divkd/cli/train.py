@@ -12,8 +12,8 @@ from divkd.shared.errors import InputError
 
 # Options that are fields of the configuration of the same name.
 GIVEN = (
-    "seeds", "members", "ladder", "dataset", "data_dir", "image_size", "network", "temperature", "kd_weight", "step_size",
-    "precision", "teacher_network", "teachers",
+    "seeds", "members", "ladder", "dataset", "data_dir", "image_size", "network", "temperature", "kd_weight",
+    "step_size", "precision", "teacher_network", "teachers",
 )  # fmt: skip
 
 

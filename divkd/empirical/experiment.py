@@ -40,7 +40,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     ladders: list[dict[str, Any]] = []
     for seed in config.seeds:
         networks, seconds = train_teachers(config, data, seed, run, progress)
-        teachers = DeepEnsemble(networks.nets[: config.members])
+        teachers = DeepEnsemble(list(networks.nets[: config.members])).eval()
         spent += sum(seconds)
         found = [predict(networks, split) for split in (data.validation, data.test, data.train)]
         curve = ladder(data, *found[:2])

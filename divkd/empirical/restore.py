@@ -40,8 +40,9 @@ class Restored:
 
 
 def load_model(
-    run: Path | str, model: str | None = None, method: str | None = None, seed: int | None = None, device: str = "cpu"
-) -> Restored:
+    run: Path | str, model: str | None = None, method: str | None = None, seed: int | None = None, device: str = "cpu",
+    members: int | None = None,
+) -> Restored:  # fmt: skip
     """One network of the run of ``divkd train`` in the folder `run`, finished or not, if its own training is finished.
 
     model    "batch_ensemble", "deep_ensemble" (all of the run's teachers), "single", or "merged": the BatchEnsemble's
@@ -49,6 +50,7 @@ def load_model(
              taken anew. By default the first student that the run names, or the deep ensemble where it has none
     method   of the student, by default the last that the run names
     seed     by default the run's first
+    members  of the deep ensemble, by default those that teach; a run's ladder may hold more
 
     Raises `InputError` where the run has no such network, or its checkpoint is absent, unfinished or damaged.
     """
@@ -67,9 +69,9 @@ def load_model(
         return build(network, *sizes, rng(0, "restore")).to(device_)
 
     if model == "deep_ensemble":
-        method = "none"
+        method, size = "none", members or config.members
         source, theirs = (folder, config) if config.teachers is None else _teachers(config, facts)
-        net: nn.Module = DeepEnsemble([plain(theirs.teacher_network or theirs.network) for _ in range(config.members)])
+        net: nn.Module = DeepEnsemble([plain(theirs.teacher_network or theirs.network) for _ in range(size)])
         for m, teacher in enumerate(net.nets):  # type: ignore[arg-type]
             # saved as an ensemble of one
             _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source, theirs, seed)
@@ -81,9 +83,9 @@ def load_model(
         name = student_name(student, method, config.members, seed)
         _fill(net, name, config.student.epochs, folder, config, seed)
         if model == "merged":
-            net = merged(net, _data(folder, config, facts).to(device_))  # type: ignore[arg-type]
-    members = 1 if model in ("single", "merged") else config.members
-    found: dict[str, Any] = {"model": model, "method": method, "members": members, "seed": seed}
+            net = merged(net, _data(folder, config, facts, "the merged network").to(device_))  # type: ignore[arg-type]
+        size = 1 if model in ("single", "merged") else config.members
+    found: dict[str, Any] = {"model": model, "method": method, "members": size, "seed": seed}
     return Restored(
         net.eval().requires_grad_(False),
         **found,
@@ -174,20 +176,26 @@ def _fill(net: nn.Module, name: str, epochs: int, run: Run, config: TrainConfig,
         )
 
 
-def _data(run: Run, config: TrainConfig, facts: dict[str, Any]) -> ImageData:
-    """The images that the run learned from."""
+def load_run(run: Path | str) -> tuple[TrainConfig, ImageData]:
+    """The configuration of the run of ``divkd train`` in the folder `run`, and the images that it learned from.
+
+    Raises `InputError` where it is no such run, or its images are gone or others now.
+    """
+    folder = Run(Path(run))
+    config, facts = _read(folder)
+    return config, _data(folder, config, facts, "an analysis")
+
+
+def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> ImageData:
+    """The images that the run learned from, which `what` needs."""
     if config.dataset not in DATASETS and not Path(config.dataset).exists():
-        raise InputError(f"the merged network needs the data of {run.path}, and {config.dataset} is gone; restore it")
+        raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} is gone; restore it")
     try:
         data = datasets.load(config.dataset, config.data_dir, False, config.train_images, config.image_size)
     except InputError as error:
-        raise InputError(
-            f"the merged network needs the data of {run.path} for BatchNorm's statistics: {error}"
-        ) from None
+        raise InputError(f"{what} needs the data of {run.path}: {error}") from None
     if data.facts()["sha256"] != facts["sha256"]:
-        raise InputError(
-            f"the merged network needs the data of {run.path}, and {config.dataset} has changed; restore it"
-        )
+        raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} has changed; restore it")
     return data
 
 

@@ -1,0 +1,92 @@
+"""``divkd analyse``: everything that the papers ask of a finished training run."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from divkd.cli.options import check_device, run_folder
+from divkd.empirical.config import DATASETS
+from divkd.shared.errors import InputError
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--images", type=int, default=1000, show_default=True, metavar="N",
+    help="Use the first N images of each set, and of each kind and severity of corruption.",
+)  # fmt: skip
+@click.option(
+    "--ood", multiple=True, metavar="FILE.npz|" + "|".join(DATASETS),
+    help="Images of other classes: how well are they told from the run's own? Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--shift", multiple=True, metavar="FILE.npz",
+    help="Images of the run's classes from elsewhere, with labels, e.g. CINIC-10 for CIFAR-10. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--corruptions", metavar="FOLDER",
+    help="The published CIFAR-10-C or CIFAR-100-C arrays. [default: our own generator, 12 kinds]",
+)  # fmt: skip
+@click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="[default: runs/analyse-...]")
+@click.option("--resume", is_flag=True, help="Go on with the analysis in --out.")
+@click.option("--overwrite", is_flag=True, help="Delete the analysis in --out first.")
+def analyse(**options: Any) -> None:
+    """Analyse a finished run of `divkd train`: diversity, transfer, gradients, shift, corruptions, cost.
+
+    Diversity by confidence on clean, Gaussian, ODS and ConfODS images (Nam et al. 2021, figure 3); ODS steps of own,
+    sibling and external teachers (figure 6); whether students have their teachers' gradients; each member alone and the
+    first 1, 2, ... together; foreign images, the same classes from elsewhere, corruptions; time, memory and arithmetic
+    of an answer; published numbers beside the run's.
+
+    A file holds images, x or x_test (N, H, W, C) uint8 and, for --shift, labels, y or y_test.
+
+    \b
+    divkd analyse runs/digits --out runs/digits-analysis
+    divkd analyse runs/cifar10 --ood svhn --ood photos.npz --shift cinic10.npz --out runs/cifar10-analysis
+    """
+    if options["images"] < 2:
+        raise InputError(f"--images {options['images']} is not allowed; give at least 2, e.g. 1000")
+    device = check_device(options["device"])
+
+    import dataclasses
+
+    import torch
+
+    from divkd.cli.analysis_table import print_analysis
+    from divkd.empirical.analysis import AnalysisConfig, read_sets, run_analysis
+    from divkd.empirical.restore import load_run
+    from divkd.shared.files import read_json
+    from divkd.shared.progress import Progress
+    from divkd.shared.report.analysis import draw
+    from divkd.shared.report.published import beside
+    from divkd.shared.run import open_run
+
+    source: Path = options["run"]
+    trained, data = load_run(source)
+    if not (source / "results.json").is_file():
+        raise InputError(
+            f"{source} is not finished; divkd train cifar --config {source}/config.json --out {source} --resume goes on"
+        )
+    results = read_json(source / "results.json")
+    config = AnalysisConfig(
+        str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
+    )
+    sets = read_sets(config, data)
+    folder = run_folder(options["out"], "analyse", source.name, options["resume"])
+    out = open_run(
+        folder,
+        "analyse",
+        dataclasses.asdict(config),
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+        extendable=("run",),
+        data={"name": data.name, "sha256": sets.sha256(data), "sets": sets.facts()},
+    )
+    with Progress() as progress:
+        found = run_analysis(config, data.to(torch.device(device)), sets, out, progress)
+    found["published"] = beside(results)
+    out.finish(found)
+    draw(found, results, out.figures)
+    print_analysis(found, folder)
