@@ -17,7 +17,7 @@ QUIET = Progress(quiet=True)
 def tiny(**changes):
     smoke = PRESETS["smoke"]
     short = dataclasses.replace(smoke.teacher, epochs=3)
-    base = {"members": 2, "teacher": short, "student": short, "train_images": 130, "methods": ("confods",)}
+    base = {"members": 2, "teacher": short, "student": short, "train_images": 130, "methods": ("confods",), "ladder": 0}
     return dataclasses.replace(smoke, **{**base, **changes})
 
 
