@@ -20,6 +20,7 @@ from divkd.empirical.ensembles import DeepEnsemble
 from divkd.empirical.restore import load_model
 from divkd.empirical.shift import Foreign
 from divkd.shared.calibration import fit_temperature
+from divkd.shared.diversity import agreement_matrix
 from divkd.shared.errors import InputError
 from divkd.shared.evaluation import evaluate
 from divkd.shared.progress import Progress
@@ -188,6 +189,7 @@ class World:
         record: dict[str, Any] = {"model": model, "method": method, "seed": self.seed}
         record["member_acc"] = (test.argmax(-1) == labels).double().mean(1).tolist()
         record["by_members"] = by_members(validation, val_labels, test, labels)
+        record["agreement"] = agreement_matrix(test.argmax(-1)).tolist()
 
         net = self.teachers if teaches else net
         size = trained.members if model != "single" else 1
