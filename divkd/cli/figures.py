@@ -9,35 +9,36 @@ from divkd.shared.files import read_json
 
 
 @click.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN RUN")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True, metavar="FOLDER")
 def figures(runs: tuple[Path, ...], out: Path) -> None:
-    """Set theory beside practice: a run of `simulate multiview` and a run of `train cifar`, in any order.
+    """Set theory beside practice: every figure of the manual, from the results.json of finished runs alone.
 
-    Draws FOLDER/ensemble_gain.png: the error that is left, as a share of one network's, against the number of members.
+    Runs of `simulate multiview`, `simulate plane`, `train cifar` and `analyse`, in any order; of several of a kind each
+    is a column. What has no run is left out and named. FOLDER/captions.md says what each figure shows, of which runs.
 
     \b
     divkd figures runs/theory runs/digits --out figures
+    divkd figures runs/theory runs/digits runs/cifar10 runs/cifar10-analysis --out figures
     """
-    found = {}
+    from divkd.shared.report.beside import Source
+    from divkd.shared.report.figures import COMMANDS, draw_all
+
+    sources = []
     for run in runs:
         results = read_json(run / "results.json") if run.is_dir() else None
-        if not isinstance(results, dict) or results.get("command") not in ("simulate multiview", "train cifar"):
-            raise InputError(f"{run} is no finished run of divkd; give a folder that holds results.json")
-        if results["command"] in found:
-            raise InputError(f"{run} is a second run of '{results['command']}'; give one of each kind")
-        found[results["command"]] = results
-    for command in ("simulate multiview", "train cifar"):
-        if command not in found:
+        if not isinstance(results, dict) or results.get("command") not in COMMANDS:
             raise InputError(
-                f"no run of '{command}' was given; make one with divkd {command} --out RUN and name it too"
+                f"{run} is no finished run of divkd {', '.join(COMMANDS)}; give a folder that holds its results.json"
             )
-
-    from divkd.shared.report.beside import ensemble_gain
-
+        sources.append(Source(run.resolve().name, results))
     try:
-        click.echo(ensemble_gain(found["simulate multiview"], found["train cifar"], out / "ensemble_gain.png"))
+        paths, missing = draw_all(sources, out)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"a results.json is incomplete ({error!r}); make the run again with --overwrite") from error
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a folder you can write to") from error
+    for path in paths:
+        click.echo(path)
+    for line in missing:
+        click.echo(line, err=True)
