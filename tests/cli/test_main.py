@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ BAD = [
     ("simulate window --vary missing_weight=1:2:3", "--vary 'missing_weight=1:2:3'", "0.1:0.15"),
     ("simulate multivew", "multivew", "No such command"),
     ("figures absent", "absent", "results.json"),
-    ("figures", "simulate multiview", "--out RUN"),
+    ("figures", "Missing argument", "RUN"),
 ]
 
 
@@ -220,8 +221,17 @@ def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsy
     assert {"view_strengths.png", "error_by_members.png"} <= {p.name for p in (tmp_path / "theory/figures").iterdir()}
     assert run("train cifar --preset smoke --method kd --device cpu --out practice".split()) == 0
     assert run("figures practice theory --out pictures".split()) == 0
+    found = capsys.readouterr()
+    drawn = {"ensemble_gain.png", "recovered.png", "equivalents.png"}
+    assert {Path(line).name for line in found.out.splitlines() if line.startswith("pictures")} == drawn
     assert (tmp_path / "pictures" / "ensemble_gain.png").stat().st_size > 10_000
-    assert run("figures theory theory".split()) == 2
+    # what has no run is named, and in no caption
+    assert "members.png is left out: no run of 'simulate multiview' and 'analyse'" in found.err
+    assert "equivalents.png lacks a column: no run of 'simulate multiview'" in found.err
+    captions = (tmp_path / "pictures" / "captions.md").read_text()
+    assert "theory (one seed: 0)" in captions
+    assert "members.png" not in captions
+    assert run("figures theory theory practice --out two".split()) == 0  # a further run is a further column
     broken = tmp_path / "theory" / "results.json"
     for content in (
         '{"command": "simulate multiview"}',

@@ -1,0 +1,80 @@
+"""Theory beside practice: what the figures plot, from numbers worked by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from divkd.shared.files import read_json
+from divkd.shared.report import beside
+from divkd.shared.report.beside import Source
+from divkd.shared.report.figures import DRAWINGS, draw_all
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+
+
+def practice():
+    """Two seeds: one network errs on .5 and .4, the ensemble of 2 on .4 and .3, its student on .45 and .2."""
+    rows = []
+    for seed, errors in ((0, (0.5, 0.4, 0.45)), (1, (0.4, 0.3, 0.2))):
+        kinds = (("deep_ensemble", "none", 1), ("deep_ensemble", "none", 2), ("batch_ensemble", "kd", 2))
+        for (model, method, members), error in zip(kinds, errors, strict=True):
+            rows.append({"model": model, "method": method, "members": members, "seed": seed, "acc": 1 - error})
+        rows[-1]["dee"] = {"value": 1.5 + seed / 2, "censored": seed == 1}
+    curve = [{"members": 1, "mean": 2.0, "std": None}, {"members": 2, "mean": 1.0, "std": None}]
+    return {
+        "command": "train cifar", "dataset": "digits", "network": "resnet8", "split": {"train": 9, "test": 4},
+        "seeds": [0, 1], "rows": rows, "ladders": [{"seed": seed, "curve": curve} for seed in (0, 1)],
+    }  # fmt: skip
+
+
+def theory():
+    return read_json(RESULTS / "multiview-default" / "results.json")
+
+
+def test_shares_are_of_the_same_seeds_first_network():
+    found = beside.recovered_shares(practice())
+    assert list(found) == ["one network", "deep ensemble of 2", "BatchEnsemble, kd"]
+    assert found["one network"] == {"mean": 1.0, "std": 0.0, "n": 2}
+    assert found["deep ensemble of 2"]["mean"] == pytest.approx((0.8 + 0.75) / 2)
+    assert found["BatchEnsemble, kd"]["mean"] == pytest.approx((0.9 + 0.5) / 2)
+    assert beside.practice_equivalents(practice()) == ({"BatchEnsemble, kd": [(1.5, False), (2.0, True)]}, 2)
+
+
+def test_the_theorys_shares_and_equivalents_are_those_of_its_claims():
+    results = theory()
+    claims = results["claims"]
+    shares = beside.theory_shares(results)
+    assert shares["one network"]["mean"] == 1
+    half = claims["self_distilled"]["single_view_error"]["mean"] / claims["single"]["single_view_error"]["mean"]
+    assert shares["self-distilled"]["mean"] == pytest.approx(half)
+    found, top = beside.theory_equivalents(results)
+    assert top == len(claims["ensemble"]["by_members"])
+    # an error between those of one and of two members is worth between one and two
+    one, two = (row["single_view_error"] for row in claims["ensemble"]["by_members"][:2])
+    error = claims["self_distilled"]["single_view_error"]["mean"]
+    assert two < error < one
+    assert found["self-distilled"] == [(pytest.approx(1 + (one - error) / (one - two)), False)]
+
+
+def test_a_column_a_run_and_what_is_missing_is_named(tmp_path):
+    sources = [Source("mine", practice()), Source("world", theory())]
+    paths, missing = draw_all(sources, tmp_path)
+    assert [path.stem for path in paths] == ["ensemble_gain", "recovered", "members", "equivalents"]
+    assert any(line.startswith("diversity_by_confidence.png is left out: no run of 'analyse'") for line in missing)
+    captions = (tmp_path / "captions.md").read_text()
+    assert "world (mean ± sd over 5 seeds: 0, 1, 2, 3, 4); mine (mean ± sd over 2 seeds: 0, 1)" in captions
+    assert "diversity_by_confidence" not in captions
+    first = {path.name: path.read_bytes() for path in paths}
+    draw_all(sources, tmp_path)
+    assert first == {path.name: path.read_bytes() for path in paths}  # the same runs, the same bytes
+    assert draw_all([], tmp_path / "none")[0] == []
+    assert not (tmp_path / "none").exists()
+    assert len({drawing.name for drawing in DRAWINGS}) == len(DRAWINGS)
+
+
+def test_a_world_without_errors_has_no_shares():
+    results = json.loads(json.dumps(theory()))
+    results["claims"]["single"]["single_view_error"]["mean"] = 0.0
+    with pytest.raises(ValueError, match="no error"):
+        beside.theory_shares(results)
