@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
+from divkd.cli.plane import plane
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
@@ -17,7 +18,10 @@ UNUSED = ("temperature", "label_share", "soft_steps")
 
 @click.group("simulate")
 def group() -> None:
-    """Simulate the theory and measure its claims."""
+    """Simulate the theory and measure its claims; and the practice's premise, in a plane."""
+
+
+group.add_command(plane)
 
 
 @group.command()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from divkd.shared.files import write_bytes
-from divkd.shared.report import beside, knowledge
+from divkd.shared.report import beside, knowledge, plane
 from divkd.shared.report.beside import Source
 from divkd.shared.report.style import save
+from divkd.shared.stats import show
 
-THEORY, PRACTICE, ANALYSIS = "simulate multiview", "train cifar", "analyse"
+THEORY, PLANE, PRACTICE, ANALYSIS = "simulate multiview", "simulate plane", "train cifar", "analyse"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,22 @@ class Drawing:
     fits: Callable[[Source], bool] = lambda source: True  # whether a run of the right command holds what is drawn
 
 
+def motivation(sources: list[Source]) -> tuple[Any, str]:
+    """Why perturb: teachers agree on their training points, and ODS steps lead to where they do not."""
+    summary = sources[0].results["summary"]
+    found = ", ".join(f"{kind} {show(summary[kind])}" for kind in ("clean", "gaussian", "ods"))
+    return plane.pictures([source.results for source in sources]), (
+        "Nam et al.'s motivation in two dimensions: teachers (lines: where their decisions change) agree on their "
+        f"training points; shading and numbers are their pairwise KL. Over the seeds of the first run, nats: {found}."
+    )
+
+
 DRAWINGS = (
     Drawing("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain),
     Drawing("recovered", (THEORY, PRACTICE), beside.recovered),
     Drawing("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
     Drawing("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
+    Drawing("plane", (PLANE,), motivation),
     Drawing("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),
 )
 COMMANDS = tuple(dict.fromkeys(command for drawing in DRAWINGS for command in drawing.commands))
