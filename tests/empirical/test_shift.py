@@ -163,7 +163,7 @@ def test_the_ends_of_the_entropy_are_in_the_first_and_the_last_bin():
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_with_the_temperature_of_ones_own_validation_it_is_the_run_s_own_row(members):
+def test_with_the_temperature_of_ones_own_validation_it_is_the_runs_own_row(members):
     validation, test = drawn(0, members), drawn(1, members)
     generator = np.random.default_rng(2)
     val_labels, labels = (torch.from_numpy(generator.integers(0, 5, 60)) for _ in range(2))

@@ -19,7 +19,10 @@ def test_the_table_has_every_row_of_the_paper_once():
     keys = [tuple(row[name] for name in KEY) for row in rows]
     assert len(set(keys)) == len(rows) == 18
     tables = {("cifar10", "resnet32", 4), ("cifar10", "resnet32", 8), ("cifar100", "wrn28x10", 4)}
-    methods = [("deep_ensemble", "none"), *(("batch_ensemble", m) for m in ("none", "kd", "gaussian", "ods", "confods"))]
+    methods = [
+        ("deep_ensemble", "none"),
+        *(("batch_ensemble", m) for m in ("none", "kd", "gaussian", "ods", "confods")),
+    ]
     assert set(keys) == {(*table[:2], *method, table[2]) for table in tables for method in methods}
 
 
