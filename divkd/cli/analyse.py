@@ -55,7 +55,7 @@ def analyse(**options: Any) -> None:
     import torch
 
     from divkd.cli.analysis_table import print_analysis
-    from divkd.empirical.analysis import AnalysisConfig, read_sets, run_analysis
+    from divkd.empirical.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.restore import load_run
     from divkd.shared.files import read_json
     from divkd.shared.progress import Progress
@@ -65,16 +65,18 @@ def analyse(**options: Any) -> None:
 
     source: Path = options["run"]
     trained, data = load_run(source)
-    if not (source / "results.json").is_file():
+    results = read_json(source / "results.json") if (source / "results.json").is_file() else None
+    if results is None or not finished(trained, results):
         raise InputError(
             f"{source} is not finished; divkd train cifar --config {source}/config.json --out {source} --resume goes on"
         )
-    results = read_json(source / "results.json")
     config = AnalysisConfig(
         str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
     )
     sets = read_sets(config, data)
     folder = run_folder(options["out"], "analyse", source.name, options["resume"])
+    if folder.resolve() in {Path(held).resolve() for held in (source, trained.teachers or source)}:
+        raise InputError(f"--out {folder} holds the networks that are analysed; give another folder")
     out = open_run(
         folder,
         "analyse",

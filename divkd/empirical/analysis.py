@@ -1,6 +1,7 @@
 """Every analysis of a finished training run, network by network: the content of an analysis's results.json."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def read_sets(config: AnalysisConfig, data: ImageData) -> Sets:
     names = [found.name for found in (*ood, *moved)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two sets are called {twice[0]}; rename one of the files")
+    if "test" in names:
+        raise InputError("a set is called test, as the run's own test images are in the results; rename the file")
     test = shift.first(data.test, config.images)
     if config.corruptions is None:
         made = generated(test.images.cpu(), test.labels.cpu(), seed=0)
@@ -97,6 +100,14 @@ def networks(config: TrainConfig) -> list[tuple[str, str]]:
     students = [("single" if student == "single" else "batch_ensemble", method)
                 for student in config.students for method in config.methods]  # fmt: skip
     return [("deep_ensemble", "none"), *students]
+
+
+def finished(config: TrainConfig, results: dict[str, Any]) -> bool:
+    """Whether `results` has every network of `config`; not so where a finished run was extended and then killed."""
+    held = {(row["model"], row["method"], row["members"], row["seed"]) for row in results["rows"]}
+    sizes = {"deep_ensemble": config.networks, "single": 1, "batch_ensemble": config.members}
+    asked = itertools.product(networks(config), config.seeds)
+    return all((model, method, sizes[model], seed) in held for (model, method), seed in asked)
 
 
 def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, progress: Progress) -> dict[str, Any]:

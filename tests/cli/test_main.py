@@ -21,7 +21,7 @@ def small_presets(monkeypatch, tmp_path):
     """The real presets, cut to seconds; and a working folder of its own, as --out has a default."""
     smoke = training.PRESETS["smoke"]
     short = dataclasses.replace(smoke.teacher, epochs=1)
-    changes = {"teacher": short, "student": short, "members": 2, "train_images": 130}
+    changes = {"teacher": short, "student": short, "members": 2, "ladder": 0, "train_images": 130}
     monkeypatch.setitem(training.PRESETS, "smoke", dataclasses.replace(smoke, **changes))
     monkeypatch.chdir(tmp_path)
 
@@ -49,6 +49,8 @@ BAD = [
     ("train cifar --preset smok", "unknown preset 'smok'", "did you mean 'smoke'"),
     ("train cifar --members 0", "--members 0", "1 to 64"),
     ("train cifar --members two", "'two'", "integer"),
+    ("train cifar --ladder 70", "--ladder 70", "0 to 64"),
+    ("train cifar --ladder -1", "--ladder -1", "0 to 64"),
     ("train cifar --lr -0.1", "--lr -0.1", "above 0"),
     ("train cifar --lr nan", "--lr nan", "above 0"),
     ("train cifar --lr inf", "--lr inf", "finite"),

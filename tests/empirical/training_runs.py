@@ -27,7 +27,7 @@ def experiment(config, path, **flags):
         path,
         "train cifar",
         dataclasses.asdict(config),
-        extendable=("seeds", "members", "methods"),
+        extendable=("seeds", "members", "ladder", "methods"),
         data=data.facts(),
         **flags,
     )

@@ -137,7 +137,7 @@ def gradients(analysis: dict[str, Any], path: Path) -> Path:
                 point = summarise(values)
                 ax.errorbar(point["mean"], -place + 0.12 * (1 - 2 * index), xerr=point["std"] or 0,
                             fmt=MARKERS[index + 1], color=COLOURS[index + 1], markersize=5, capsize=2,
-                            label=label if place == 0 else None)  # fmt: skip
+                            label=label if label not in ax.get_legend_handles_labels()[1] else None)  # fmt: skip
         between = [v for kind in shown for v in over_seeds(analysis, kind, "gradients", split, "teachers")
                    if v is not None]  # fmt: skip
         if between:
@@ -216,7 +216,7 @@ def entropies(analysis: dict[str, Any], path: Path) -> Path:
             if name != "test":
                 auroc = np.mean(over_seeds(analysis, kind, "ood", name, "scores", "entropy", "auroc"))
                 label = f"{name}: {auroc:.3f}"
-            ax.stairs(shares, edges, color=COLOURS[index], linewidth=1.4, label=label,
+            ax.stairs(shares, edges, color=COLOURS[index % len(COLOURS)], linewidth=1.4, label=label,
                       linestyle=("-", "--", "-.", ":")[index % 4])  # fmt: skip
         ax.set_title(named(kind).replace("teachers", "deep ensemble"), fontsize=9)
         ax.legend(frameon=False, fontsize=7, title="AUROC of entropy", title_fontsize=7)
