@@ -66,6 +66,8 @@ def check_name(words: list[str]) -> None:
         if word.startswith("-"):
             known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
             assert word.split("=")[0] in known | {"--help", "-h"}, f"{word} is no option of {command.name}"
+        elif word == "COMMAND":
+            return  # any
         elif isinstance(command, click.Group):
             if command is train.group and word not in command.commands:
                 word = "cifar"  # DATA
