@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs/demo
+SITE ?= site
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow gpu lint types bench
+.PHONY: install demo test slow gpu lint types bench site
 
 install: $(VENV)/installed
 
@@ -36,3 +37,11 @@ types: install
 
 bench: install
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# The manual as pages, in site/. Nothing is fetched but what pip installs.
+site: install $(VENV)/documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
+
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@

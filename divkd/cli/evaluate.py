@@ -11,7 +11,7 @@ from divkd.cli.options import run_folder
 from divkd.shared.errors import InputError, RunError
 
 
-@click.command()
+@click.command(short_help="Judge the predictions of any model, from any framework.")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.npz")
 @click.option(
     "--ensemble", type=click.Path(path_type=Path), metavar="FILE.npz",

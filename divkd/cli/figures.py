@@ -8,7 +8,7 @@ from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
 
 
-@click.command()
+@click.command(short_help="Draw theory beside practice, from finished runs alone.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True, metavar="FOLDER")
 def figures(runs: tuple[Path, ...], out: Path) -> None:

@@ -4,24 +4,38 @@ Nothing heavy is imported here: ``divkd --help`` answers before torch would have
 """
 
 import sys
+from typing import ClassVar
 
 import click
 
 from divkd import __version__
 from divkd.cli import simulate, train
 from divkd.cli.analyse import analyse
+from divkd.cli.contents import Contents
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Divkd(Contents):
+    """The whole of divkd, by what one wants to do; a command that is named nowhere is listed all the same."""
+
+    sections: ClassVar = {
+        "Theory": ("simulate",),
+        "Practice": ("train", "predict", "export"),
+        "Judge": ("evaluate",),
+        "Pictures": ("figures",),
+    }
+
+
+@click.group(cls=Divkd, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="divkd")
 def cli() -> None:
     """Why do ensembles of neural networks work, and can one cheap network keep what they know?
 
-    The theory is simulated, the practice is trained, and the two are set side by side.
+    The theory is simulated, the practice is trained, and the two are set side by side. `divkd COMMAND --help` has the
+    options of a command, and examples.
     """
 
 

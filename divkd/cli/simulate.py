@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
+from divkd.cli.contents import Contents
 from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
 from divkd.cli.plane import plane
 from divkd.shared.errors import InputError, unknown
@@ -16,7 +17,13 @@ from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
 UNUSED = ("temperature", "label_share", "soft_steps")
 
 
-@click.group("simulate")
+class Simulations(Contents):
+    """The claims first, then what they rest on."""
+
+    sections: ClassVar = {"Commands": ("multiview", "ablations", "window")}
+
+
+@click.group("simulate", cls=Simulations)
 def group() -> None:
     """Simulate the theory and measure its claims; and the practice's premise, in a plane."""
 
@@ -24,7 +31,7 @@ def group() -> None:
 group.add_command(plane)
 
 
-@group.command()
+@group.command(short_help="Measure every claim: networks, ensembles and their students.")
 @common(PRESETS)
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
@@ -44,7 +51,7 @@ def multiview(**options: Any) -> None:
     simulate_multiview(**options)
 
 
-@group.command()
+@group.command(short_help="Map where the claims hold, one parameter at a time.")
 @common(PRESETS)
 @click.option(
     "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
@@ -65,7 +72,7 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     measure_cells("simulate window", options, grid, lambda config: cells.window(config, grid))
 
 
-@group.command()
+@group.command(short_help="Take away what the theory rests on, one thing at a time.")
 @common(PRESETS)
 @from_fields(MultiViewConfig, without=UNUSED)
 def ablations(**options: Any) -> None:

@@ -30,7 +30,7 @@ def which(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(short_help="Classify images with a network of a run, and say how sure it is.")
 @which
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
 @click.option("--calibrated", is_flag=True, help="Apply the temperature of the run's results.json.")
@@ -86,7 +86,7 @@ def predict(**options: Any) -> None:
         _write(options["out"], content)
 
 
-@click.command()
+@click.command(short_help="Write a network of a run as one file that runs without divkd.")
 @which
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.pt2", required=True, help="Where to write it.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
