@@ -21,7 +21,7 @@ def analysis(results: Results) -> list[Table]:
         *_by_split(results, "diversity", ("clean", "gaussian", "ods", "confods"), "pairwise_kl",
                    "Members' pairwise KL, nats, on images that are clean or moved"),
         *_by_split(results, "transfer", ("clean", "own", "sibling", "external"), None,
-                   "Pairwise KL, nats, of two members, clean and after an ODS step of a teacher that is"),
+                   "Pairwise KL, nats, of two members, clean, and after a step of an own, sibling or external teacher"),
         *_by_split(results, "gradients", ("own", "other", "teachers"), None,
                    "Cosine of a student's input gradient with its own teacher's, with another's, and of two teachers'"),
         _passes(results),
@@ -100,7 +100,7 @@ def _by_split(results: Results, part: str, columns: tuple[str, ...], leaf: str |
 
 def _passes(results: Results) -> Table:
     lines = [[MODEL_NAMES[row["model"]], row["method"], f"{row['passes']:g}"] for row in results["training_cost"]]
-    caption = "Forward passes of one network for a training image and step (a backward pass counts as 2)"
+    caption = "Forward passes of one network for a training image and step (a backward pass: 2, to the input alone: 1)"
     return Table(caption, ["model", "method", "passes"], lines, 2)
 
 
@@ -115,5 +115,5 @@ def _inference(results: Results) -> Table:
     heads = ["network", "M", "weights", "arithmetic", "activations", "latency, 1 image", "images a second", "n"]
     first = results["inference"][0]
     caption = f"An answer, as a ratio to the single network's; times: median (quartiles) on {first['device']}"
-    note = f"Batches of {first['batch']}, {first['threads']} threads."
+    note = f"Batches of {first['batch']}, threads: {first['threads']}."
     return Table(caption, heads, lines, notes=(note,))

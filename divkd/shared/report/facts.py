@@ -28,7 +28,8 @@ def sentence(results: Content, config: Content) -> str:
         )
     if command == "train cifar":
         split = results["split"]
-        sizes = ", ".join(f"{split[part]:,} {part}" for part in ("train", "validation", "test") if part in split)
+        parts = {"train": "training", "validation": "validation", "test": "test"}
+        sizes = ", ".join(f"{split[part]:,} {word}" for part, word in parts.items() if part in split)
         members = max(row["members"] for row in results["summary"] if row["model"] == "deep_ensemble")
         return (
             f"Deep ensembles of up to {members} networks ({results['network']}) on {results['dataset']} and what is "

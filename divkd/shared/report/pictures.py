@@ -25,8 +25,8 @@ class Picture:
     caption: str
 
 
-# What each figure shows; and whether it is of all seeds, or of one seed's first network or networks.
-ALL, ONE = "all", "one"
+# What each figure shows; and of what: test images (or sets) and all seeds, all seeds, or the first seed alone.
+ALL, SEEDS, ONE = "all", "seeds", "one"
 SIMULATED = {
     "view_strengths": ("Strength of every class's two views through flow time, a line a class and view", ONE),
     "memorisation": ("Probability of the right class on training samples through flow time", ONE),
@@ -42,11 +42,11 @@ SHOWN = {
     "simulate ablations": {"ablations": ("Errors on single-view samples of every ablation, by claim", ALL)},
     "train cifar": {
         "methods": ("Test error and calibrated NLL of students by method, with the deep ensembles as lines", ALL),
-        "teacher_diversity": ("Teachers' pairwise KL on training images, clean and moved, a mark a seed", ALL),
+        "teacher_diversity": ("Teachers' pairwise KL on training images, clean and moved, a mark a seed", SEEDS),
         "dee": ("The ladder's calibrated NLL by members, and the deep ensemble equivalent of students", ALL),
     },
     "analyse": {
-        "by_members": ("Test error and calibrated NLL of the first 1, 2, ... members", ALL),
+        "by_members": ("Test error and calibrated NLL of the first 1, 2, ... members, on all test images", SEEDS),
         "corruptions": ("Accuracy, NLL and ECE over kinds of corruption, by severity", ALL),
         "diversity_by_confidence": ("Members' pairwise KL by confidence of the mean prediction", ALL),
         "transfer": ("Members' pairwise KL after an ODS step of an own, a sibling, an external teacher", ALL),
@@ -105,6 +105,8 @@ def _n(results: Results, of: str) -> str:
     if of == ONE:
         return f"{seed} alone"
     seeds = f"n = {len(results['seeds'])} seeds" if len(results["seeds"]) > 1 else f"{seed} alone"
+    if of == SEEDS:
+        return seeds
     if command == "train cifar":
         return f"{results['split']['test']:,} test images, {seeds}"
     return f"at most {results['images']:,} images of each set, {seeds}" if command == "analyse" else seeds

@@ -28,13 +28,14 @@ NETWORK = ["model", "method", "M"]
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings, and lines whose first `names` cells say what the line is of."""
+    """A caption, headings, and lines: the first `names` cells say what the line is of, the last `words` are text."""
 
     caption: str
     heads: list[str]
     lines: list[list[str]]
     names: int = 1
     notes: tuple[str, ...] = ()
+    words: int = 0
 
 
 def multiview(results: Results) -> list[Table]:
@@ -57,6 +58,7 @@ def multiview(results: Results) -> list[Table]:
             [*heads, "accepted where"],
             lines,
             notes=("The bound is of the limit of many classes; the prediction is for the sizes that were simulated.",),
+            words=1,
         )
     ]
     rows = claims["ensemble"]["by_members"]
@@ -159,7 +161,9 @@ def _teachers(results: Results) -> Table:
         remark = "VOID as a test of the paper's premise: they do not fit" if found.get("void") else ""
         lines.append([str(found["seed"]), f"{found['images']:.0f}", f"{found['clean']:.3g}", *ratios, fit, remark])
     heads = ["seed", "training images", "clean, nats", "Gaussian", "ODS", "ConfODS", "teachers fit", "remark"]
-    return Table("Teachers' pairwise KL on training images, and how much a step of each kind changes it", heads, lines)
+    return Table(
+        "Teachers' pairwise KL on training images, and how much a step of each kind changes it", heads, lines, words=1
+    )
 
 
 def published(rows: list[Results]) -> list[Table]:

@@ -22,8 +22,8 @@ SHARES = {
     "one_view_fraction": "share of classes with one view learned",
     "lottery_accuracy": "share of winners that the lottery names",
     "distilled_views": "share of views that students of the ensemble know",
-    "learned_inside_union": "that the self-distilled know of the union of both networks' views",
-    "learned_outside_union": "of the views outside it",
+    "learned_inside_union": "share that the self-distilled know of the union of both networks' views",
+    "learned_outside_union": "share that they know of the views outside it",
 }
 EVALUATED = (
     ("acc", "accuracy"),
