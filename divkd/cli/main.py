@@ -14,6 +14,7 @@ from divkd.cli.analyse import analyse
 from divkd.cli.contents import Contents
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
+from divkd.cli.report import report
 from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
 
@@ -46,6 +47,7 @@ cli.add_command(evaluate)
 cli.add_command(predict)
 cli.add_command(export)
 cli.add_command(figures)
+cli.add_command(report)
 
 
 def main() -> None:

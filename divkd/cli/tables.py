@@ -10,21 +10,20 @@ from rich.table import Table
 from divkd.empirical.config import FITTED
 from divkd.shared.report.cells import columns, failures
 from divkd.shared.report.ensembles import spread
+from divkd.shared.report.words import (
+    CLAIMS,
+    DIVERSE,
+    EVALUATED,
+    SHARES,
+    bound_of,
+    claim_of,
+    difference,
+    equivalent,
+    number,
+    remarks,
+    span,
+)
 from divkd.shared.stats import show
-
-CLAIMS = {
-    "single": "1 single network",
-    "ensemble": "2 ensemble",
-    "trained_jointly": "  trained jointly, outputs summed",
-    "trained_jointly_average": "  trained jointly, true average",
-    "distilled": "3 distilled, clipped rule",
-    "ensemble_of_distilled": "  ensemble of distilled",
-    "distilled_without_others": "  without other classes' features",
-    "distilled_temperature": "  distilled at temperature T",
-    "distilled_mixed": "  distilled by t CE + (1 - t) H",
-    "self_distilled": "4 self-distilled",
-    "labels_only": "  same flow time, labels only",
-}
 
 
 def console_of(width: int) -> Console:
@@ -40,27 +39,19 @@ def print_simulation(results: dict[str, Any], folder: Path) -> None:
     for column in ("train", "multi-view test", "single-view test", "test", "theorem", "predicted here", "holds"):
         table.add_column(column, justify="right")
     claims = results["claims"]
-    for name, title in CLAIMS.items():
+    for name in CLAIMS:
         if name not in claims:
             continue
         claim = claims[name]
         errors = [show(claim[f"{kind}_error"]) for kind in ("train", "multi_view", "single_view", "test")]
-        bound = "" if claim["bound"] is None else " to ".join(f"{edge:g}" for edge in claim["bound"])
-        shown = f"{title} of {claim['members']}" if name == "ensemble" else title
-        table.add_row(shown, *errors, bound, f"{claim['predicted']:.3f}", "yes" if claim["holds"] else "no")
+        holds = "yes" if claim["holds"] else "no"
+        table.add_row(claim_of(name, claim), *errors, bound_of(claim), f"{claim['predicted']:.3f}", holds)
     console.print(table)
     by_members = claims["ensemble"]["by_members"]
     steps = "  ".join(f"{row['members']}: {row['single_view_error']:.3f}" for row in by_members)
     console.print(f"single-view error by members  {steps}", highlight=False, soft_wrap=True)
     views = results["views"]["spread"]
-    shares = {
-        "one_view_fraction": "share of classes with one view learned",
-        "lottery_accuracy": "share of winners that the lottery names",
-        "distilled_views": "share of views that students of the ensemble know",
-        "learned_inside_union": "that the self-distilled know of the union of both networks' views",
-        "learned_outside_union": "of the views outside it",
-    }
-    for name, words in shares.items():
+    for name, words in SHARES.items():
         if name in views and math.isfinite(views[name]["mean"]):
             console.print(f"{words} {show(views[name])}", highlight=False)
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
@@ -93,7 +84,7 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
         table.add_column(column, justify="right")
     for row in results["summary"]:
         quality = [show(row[key]) for key in ("acc", "nll", "cal_nll", "cal_ece")]
-        quality += [_equivalent(row.get("dee")), *(show(row[key]) for key in ("pairwise_kl", "train_acc"))]
+        quality += [equivalent(row.get("dee")), *(show(row[key]) for key in ("pairwise_kl", "train_acc"))]
         cost = [f"{row['params']['mean']:,.0f}", f"{row['seconds']['mean']:.1f}"]
         table.add_row(row["model"], row["method"], str(row["members"]), *quality, *cost)
     console.print(table)
@@ -107,11 +98,6 @@ def print_training(results: dict[str, Any], folder: Path) -> None:
             highlight=False,
         )
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
-
-
-def _equivalent(dee: dict[str, Any] | None) -> str:
-    """A deep ensemble equivalent over seeds, a lower bound where one of them was censored."""
-    return "" if dee is None else f"{'>= ' if dee['censored'] else ''}{show(dee, 2)}"
 
 
 def _premise(found: dict[str, Any]) -> str:
@@ -131,30 +117,9 @@ def print_differences(results: dict[str, Any], console: Console) -> None:
     for column in ("acc", "cal. NLL", "cal. ECE", "pairwise KL"):
         table.add_column(column, justify="right")
     for row in results["differences"]:
-        values = []
-        for metric in ("acc", "cal_nll", "cal_ece", "pairwise_kl"):
-            ends = "" if row[metric]["low"] is None else f" ({row[metric]['low']:+.3f} to {row[metric]['high']:+.3f})"
-            values.append(f"{row[metric]['mean']:+.3f}{ends}")
+        values = [difference(row[metric]) for metric in ("acc", "cal_nll", "cal_ece", "pairwise_kl")]
         table.add_row(row["model"], row["method"], f"{row['against_model']} {row['against_method']}", *values)
     console.print(table)
-
-
-EVALUATED = (
-    ("acc", "accuracy"),
-    ("nll", "NLL, nats"),
-    ("brier", "Brier, 0 to 2"),
-    ("ece", "ECE, 15 bins"),
-    ("cal_nll", "calibrated NLL, nats"),
-    ("cal_brier", "calibrated Brier"),
-    ("cal_ece", "calibrated ECE"),
-    ("nll_member", "members' mean NLL, nats"),
-    ("ensemble_gain", "ensemble gain, nats"),
-    ("pairwise_kl", "pairwise KL, nats"),
-    ("disagreement", "disagreement of pairs"),
-    ("error_correlation", "correlation of errors"),
-    ("mutual_information", "mutual information, nats"),
-)
-DIVERSE = {"nll_member", "ensemble_gain", "pairwise_kl", "disagreement", "error_correlation", "mutual_information"}
 
 
 def print_evaluation(results: dict[str, Any], folder: Path) -> None:
@@ -170,8 +135,8 @@ def print_evaluation(results: dict[str, Any], folder: Path) -> None:
         table.add_column(f"{intervals['level']:.0%} interval", justify="right")
     for key, name in EVALUATED:
         if key in results and (results["members"] > 1 or key not in DIVERSE):
-            interval = [_span(intervals.get(key))] if intervals else []
-            table.add_row(name, _number(results[key]), *interval)
+            interval = [span(intervals.get(key))] if intervals else []
+            table.add_row(name, number(results[key]), *interval)
     console.print(table)
     if "ood" in results:
         foreign = Table(title=f"{results['ood_samples']:,} samples of another distribution (the positive class)")
@@ -180,38 +145,9 @@ def print_evaluation(results: dict[str, Any], folder: Path) -> None:
             foreign.add_column(column, justify="right")
         for score, row in results["ood"].items():
             spans = intervals.get("ood", {}).get(score, {})
-            cells = [f"{_number(row[key])} {_span(spans.get(key))}".rstrip() for key in ("auroc", "aupr", "fpr95")]
+            cells = [f"{number(row[key])} {span(spans.get(key))}".rstrip() for key in ("auroc", "aupr", "fpr95")]
             foreign.add_row(score.replace("_", " "), *cells)
         console.print(foreign)
-    for line in _remarks(results):
+    for line in remarks(results):
         console.print(line, highlight=False)
     console.print(f"{results['seconds']:.1f} s; written to {folder}", highlight=False)
-
-
-def _remarks(results: dict[str, Any]) -> list[str]:
-    """What a reader of the numbers must know."""
-    lines = []
-    if "temperature" in results:
-        fitted = f"temperature {results['temperature']:.3f}, fitted on {results['validation_samples']:,} val_* samples"
-        bound = "; the fit ended at its bound, so the calibrated values describe the bound"
-        lines.append(fitted + (bound if results["temperature_at_bound"] else ""))
-    else:
-        lines.append("no calibrated values and no DEE: the file has no val_* arrays, and the test set never chooses")
-    if "dee" in results:
-        dee = results["dee"]
-        curve = "  ".join(f"{row['members']}: {_number(row['mean'])}" for row in dee["curve"])
-        lines.append(f"calibrated NLL of a deep ensemble by members  {curve}")
-        if not dee["own_members"]:
-            sign = ">= " if dee["censored"] else ""
-            lines.append(f"deep ensemble equivalent {sign}{dee['value']:.2f}, on the members of {dee['ensemble']}")
-    return lines
-
-
-def _number(value: float) -> str:
-    if value != value:
-        return "undefined"
-    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.3e}"
-
-
-def _span(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"[{_number(interval[0])}, {_number(interval[1])}]"

@@ -1,0 +1,52 @@
+"""``divkd report``: one page about finished runs, in one file."""
+
+import os
+from pathlib import Path
+
+import click
+
+from divkd.shared.errors import InputError
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True,
+              metavar="FILE.html")  # fmt: skip
+@click.option("--title", metavar="TEXT", help="Heading of the page. [default: the names of the runs]")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool) -> None:
+    """Write one HTML page about finished runs: tables, figures, configuration, how to repeat them.
+
+    RUN is a folder that holds results.json, of any command; several are set side by side. The page needs no network
+    and no JavaScript: figures are drawn from the numbers and lie in the file.
+
+    \b
+    divkd report runs/theory runs/digits runs/digits-analysis --out report.html
+    """
+    check_file(out, overwrite)
+
+    from divkd.shared.files import write_bytes
+    from divkd.shared.report.page import page, read_runs
+
+    found = read_runs(runs)
+    names = [run.name for run in found]
+    shown = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more runs"
+    content = page(found, title or f"divkd: {shown}")
+    try:
+        write_bytes(out, content)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written ({error.strerror}); give a file you can write to") from error
+    click.echo(f"{out}: {len(found)} {'run' if len(found) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")
+
+
+def check_file(out: Path, overwrite: bool) -> None:
+    """Raise `InputError` unless a page may be written to `out`; nothing is touched."""
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give a file, e.g. {out / 'report.html'}")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {out} is no page; give a name that ends in .html")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; --overwrite replaces it, or give another file")
+    existing = next(parent for parent in out.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"--out {out} cannot be written; give a file in a folder that you can write to")
