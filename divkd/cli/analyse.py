@@ -10,7 +10,7 @@ from divkd.empirical.config import DATASETS
 from divkd.shared.errors import InputError
 
 
-@click.command()
+@click.command(short_help="Analyse a run: diversity, transfer, gradients, other images, cost.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option(
     "--images", type=int, default=1000, show_default=True, metavar="N",

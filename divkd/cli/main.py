@@ -25,8 +25,8 @@ class Divkd(Contents):
     sections: ClassVar = {
         "Theory": ("simulate",),
         "Practice": ("train", "predict", "export"),
-        "Judge": ("evaluate",),
-        "Pictures": ("figures",),
+        "Judge": ("evaluate", "analyse"),
+        "Pictures": ("figures", "report"),
     }
 
 

@@ -8,7 +8,7 @@ import click
 from divkd.shared.errors import InputError
 
 
-@click.command()
+@click.command(short_help="Write one HTML page about finished runs, to read and to send.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True,
               metavar="FILE.html")  # fmt: skip
