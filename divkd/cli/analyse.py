@@ -28,6 +28,9 @@ from divkd.shared.errors import InputError
     "--corruptions", metavar="FOLDER",
     help="The published CIFAR-10-C or CIFAR-100-C arrays. [default: our own generator, 12 kinds]",
 )  # fmt: skip
+@click.option(
+    "--data-dir", metavar="FOLDER", help="Where the named sets of --ood lie. [default: where the run's data lies]"
+)
 @click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="[default: runs/analyse-...]")
 @click.option("--resume", is_flag=True, help="Go on with the analysis in --out.")
@@ -73,7 +76,7 @@ def analyse(**options: Any) -> None:
     config = AnalysisConfig(
         str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
     )
-    sets = read_sets(config, data)
+    sets = read_sets(config, data, options["data_dir"])
     folder = run_folder(options["out"], "analyse", source.name, options["resume"])
     if folder.resolve() in {Path(held).resolve() for held in (source, trained.teachers or source)}:
         raise InputError(f"--out {folder} holds the networks that are analysed; give another folder")

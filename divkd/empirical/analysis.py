@@ -65,9 +65,12 @@ class Sets:
         return rows
 
 
-def read_sets(config: AnalysisConfig, data: ImageData) -> Sets:
-    """The sets that `config` names, checked against the run's `data`. Raises `InputError`."""
-    shape, where = tuple(data.test.images.shape[1:]), config.trained.data_dir
+def read_sets(config: AnalysisConfig, data: ImageData, data_dir: str | None = None) -> Sets:
+    """The sets that `config` names, checked against the run's `data`; named ones lie in `data_dir` or where its own do.
+
+    Raises `InputError`.
+    """
+    shape, where = tuple(data.test.images.shape[1:]), data_dir or config.trained.data_dir
 
     def read(sources: tuple[str, ...], labelled: bool) -> tuple[Foreign, ...]:
         return tuple(
