@@ -21,6 +21,7 @@ from divkd.cli.main import cli, run
 from divkd.empirical import config as training
 from divkd.empirical import datasets
 from divkd.shared.errors import InputError
+from divkd.theory import cells
 from divkd.theory import config as theory
 
 ROOT = Path(__file__).parents[1]
@@ -148,10 +149,18 @@ def test_the_commands_of_the_readme_run_in_their_order(monkeypatch, tmp_path, ca
     world = {"classes": 3, "patches": 12, "expected_others": 1.0, "train_samples": 60, "test_samples": 40, "members": 2}
     world |= {"soft_steps": 20, "students": 1, "seeds": (0,)}
     monkeypatch.setitem(theory.PRESETS, "default", dataclasses.replace(theory.PRESETS["quick"], **world))
+    monkeypatch.setattr(cells, "ABLATIONS", dict(list(cells.ABLATIONS.items())[:2]))
     for name in ("smoke", "cpu"):
         preset = training.PRESETS[name]
         short = dataclasses.replace(preset.teacher, epochs=1, batch_size=32)
-        changes = {"teacher": short, "student": short, "members": 2, "ladder": 2, "train_images": 64}
+        changes = {
+            "teacher": short,
+            "student": short,
+            "members": 2,
+            "ladder": 2,
+            "train_images": 64,
+            "methods": ("kd",),
+        }
         monkeypatch.setitem(training.PRESETS, name, dataclasses.replace(preset, **changes))
     load = datasets.load
     monkeypatch.setattr(datasets, "load", lambda name, *rest: load("digits" if name == "cifar10" else name, *rest))
