@@ -140,7 +140,16 @@ def test_a_name_that_is_none_is_found(words):
 
 
 STORY = [line for line in shell_lines((ROOT / "README.md").read_text(encoding="utf-8")) if line.startswith("divkd ")]
-RUN = ("simulate", "train", "figures", "evaluate", "predict", "export")  # others are parsed above, and tested elsewhere
+RUN = (
+    "simulate",
+    "train",
+    "analyse",
+    "figures",
+    "report",
+    "evaluate",
+    "predict",
+    "export",
+)  # others are parsed above, and tested elsewhere
 
 
 def test_the_commands_of_the_readme_run_in_their_order(monkeypatch, tmp_path, capsys):
@@ -163,7 +172,9 @@ def test_the_commands_of_the_readme_run_in_their_order(monkeypatch, tmp_path, ca
         }
         monkeypatch.setitem(training.PRESETS, name, dataclasses.replace(preset, **changes))
     load = datasets.load
-    monkeypatch.setattr(datasets, "load", lambda name, *rest: load("digits" if name == "cifar10" else name, *rest))
+    monkeypatch.setattr(
+        datasets, "load", lambda name, *rest: load("digits" if name in ("cifar10", "svhn") else name, *rest)
+    )
     draw = np.random.default_rng(0)
     for folder, count in (("photos/train/one", 12), ("photos/train/two", 12), ("photos/test/one", 2),
                           ("photos/test/two", 2), ("scans", 2)):  # fmt: skip
@@ -173,6 +184,7 @@ def test_the_commands_of_the_readme_run_in_their_order(monkeypatch, tmp_path, ca
             pixels = draw.integers(0, 256, size, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
     logits, labels = draw.standard_normal((3, 60, 4)), draw.integers(0, 4, 60)
+    np.savez("cinic10.npz", images=draw.integers(0, 256, (6, 8, 8, 1), dtype=np.uint8), labels=np.arange(6))
     arrays = {"logits": logits, "labels": labels, "val_logits": logits + 1, "val_labels": labels}
     np.savez("predictions.npz", **arrays)
     np.savez("teachers.npz", **arrays)
@@ -181,7 +193,8 @@ def test_the_commands_of_the_readme_run_in_their_order(monkeypatch, tmp_path, ca
     for line in [*STORY, *(line for line in howto if "--ensemble" in line)]:
         words = split(line)
         if words[1] in RUN:
-            assert run(words[1:]) == 0, f"{line}: {capsys.readouterr().err}"
+            small = ["--images", "6"] if words[1] == "analyse" else []
+            assert run([*words[1:], *small]) == 0, f"{line}: {capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -126,7 +126,7 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
     """
     columns = [theory_shares(s.results) if s.simulated else recovered_shares(s.results) for s in sources]
     tallest = max(map(len, columns))
-    fig, axes = figure(WIDTH * len(sources) + 0.6, 1.4 + 0.27 * tallest, columns=len(sources))
+    fig, axes = figure((WIDTH + 1.2) * len(sources), 1.4 + 0.27 * tallest, columns=len(sources))
     for ax, source, shares in zip(axes, sources, columns, strict=True):
         for place, (name, point) in enumerate(shares.items()):
             colour = COLOURS[2 if "distilled" in name or "," in name else 1]

@@ -40,7 +40,10 @@ def methods(results: dict[str, Any], path: Path) -> Path:
                 capsize=3,
                 label=MODEL_NAMES[model],
             )
-        for row, style in zip((ladder[0], *ladder[1:][-1:]), (":", "-"), strict=False):
+        # the teachers of a BatchEnsemble, not the whole ladder
+        teachers = max((row["members"] for row in students if row["members"] > 1), default=ladder[-1]["members"])
+        compared = [row for row in ladder if row["members"] in (1, teachers)]
+        for row, style in zip(compared, (":", "-"), strict=False):
             name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
             ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=1.5, label=name)
         low, high = ax.get_ylim()

@@ -41,6 +41,12 @@ def sentence(results: Content, config: Content) -> str:
             f"A simulation of the multi-view theory, preset {results['preset']}, engine {world['engine']}: ensembles "
             f"of {world['members']} networks, {world['classes']} classes; {seeds}."
         )
+    if command == "simulate plane":
+        world = results["config"]
+        return (
+            f"The practice's premise in two dimensions: {world['members']} small teachers on {world['points']} points "
+            f"of two moons, and those points moved by steps of {world['step_size']}; {seeds}."
+        )
     what = "One parameter at a time is changed" if command == "simulate window" else "Ablations"
     members = f", ensembles of {asked['members']} networks" if "members" in asked else ""
     return (

@@ -99,5 +99,5 @@ def student(analysis: dict[str, Any]) -> tuple[str, str]:
 def fits(source: Source) -> bool:
     """Whether a run has members that differ before and after distillation."""
     if source.simulated:
-        return "distilled" in source.results["learned"]
+        return "distilled" in source.results.get("learned", {})
     return any("diversity" in row for row in source.results["rows"] if row["model"] == "batch_ensemble")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divkd.shared.report import analysis, beside, cells, ensembles, evaluation, multiview
-from divkd.shared.report.style import DPI
+from divkd.shared.report import analysis, beside, cells, ensembles, evaluation, multiview, plane
+from divkd.shared.report.style import DPI, save
 
 Results = dict[str, Any]
 
@@ -40,6 +40,9 @@ SHOWN = {
     "simulate multiview": SIMULATED,
     "simulate window": {"window": ("Errors on single-view samples as one parameter at a time is changed", ALL)},
     "simulate ablations": {"ablations": ("Errors on single-view samples of every ablation, by claim", ALL)},
+    "simulate plane": {
+        "plane": ("Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them", ONE)
+    },
     "train cifar": {
         "methods": ("Test error and calibrated NLL of students by method, with the deep ensembles as lines", ALL),
         "teacher_diversity": ("Teachers' pairwise KL on training images, clean and moved, a mark a seed", SEEDS),
@@ -83,8 +86,9 @@ def theory_beside_practice(theory: Results, practice: Results, names: tuple[str,
     if not first["single_view_error"] or not first["predicted"]:
         return None
     what = "Test error as a share of one network's, by the ensemble's members: simulated left, real images right"
+    fig, _ = beside.ensemble_gain([beside.Source(names[0], theory), beside.Source(names[1], practice)])
     with tempfile.TemporaryDirectory() as folder:
-        content = beside.ensemble_gain(theory, practice, Path(folder) / "gain.png").read_bytes()
+        content = save(fig, Path(folder) / "gain.png").read_bytes()
     counts = f"theory: {_n(theory, ALL)}; practice: {_n(practice, ALL)}"
     return _picture(content, what, f"{what}; {counts}. Drawn from {names[0]} and {names[1]}.")
 
@@ -128,6 +132,7 @@ DRAW: dict[str, Callable[[Results, Path], list[Path]]] = {
     "simulate multiview": multiview.draw,
     "simulate window": cells.draw,
     "simulate ablations": cells.draw,
+    "simulate plane": plane.draw,
     "train cifar": _training,
     "analyse": _analysis,
     "evaluate": evaluation.draw,

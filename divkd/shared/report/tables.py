@@ -85,6 +85,17 @@ def cells(results: Results) -> list[Table]:
     return [Table(caption, heads, lines, notes=tuple(failures(results)))]
 
 
+def plane(results: Results) -> list[Table]:
+    """The teachers' pairwise KL by kind of point."""
+    count = results["config"]["points"] * len(results["rows"])
+    lines = [
+        [kind, show(found, 4), f"{sum(row['apart'][kind] for row in results['rows'])} of {count}"]
+        for kind, found in results["summary"].items()
+    ]
+    heads = ["points", "pairwise KL, nats", f"above {results['apart_above']:g} nats"]
+    return [Table(f"Where the teachers disagree ({spread(results)})", heads, lines)]
+
+
 METRICS = (
     ("acc", "accuracy", 3),
     ("nll", "NLL", 3),
@@ -226,6 +237,7 @@ TABLES: dict[str, Callable[[Results], list[Table]]] = {
     "simulate multiview": multiview,
     "simulate window": cells,
     "simulate ablations": cells,
+    "simulate plane": plane,
     "train cifar": training,
     "evaluate": evaluation,
 }
