@@ -219,7 +219,7 @@ def entropies(analysis: dict[str, Any], path: Path) -> Path:
             ax.stairs(shares, edges, color=COLOURS[index % len(COLOURS)], linewidth=1.4, label=label,
                       linestyle=("-", "--", "-.", ":")[index % 4])  # fmt: skip
         ax.set_title(named(kind).replace("teachers", "deep ensemble"), fontsize=9)
-        ax.set_ylim(0, 1.45 * ax.get_ylim()[1])  # room for the legend
+        ax.set_ylim(0, 1.7 * ax.get_ylim()[1])  # room for the legend
         ax.legend(frameon=False, fontsize=7, title="AUROC of entropy", title_fontsize=7, loc="upper right")
         ax.set_xlabel("entropy / log K")
     for ax in axes[::columns]:
