@@ -5,7 +5,7 @@ RUNS ?= runs/demo
 SITE ?= site
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow gpu lint types bench site
+.PHONY: install figures demo test slow gpu lint types bench site
 
 install: $(VENV)/installed
 
@@ -20,6 +20,9 @@ demo: install
 	$(BIN)/divkd analyse $(RUNS)/practice --images 100 --device cpu --out $(RUNS)/analysis --overwrite
 	$(BIN)/divkd figures $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/figures
 	$(BIN)/divkd report $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/report.html --overwrite
+
+figures: install
+	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu docs/results/cifar10-cpu-analysis --out docs/figures
 
 test: install
 	$(BIN)/python -m pytest

@@ -78,3 +78,12 @@ def test_a_world_without_errors_has_no_shares():
     results["claims"]["single"]["single_view_error"]["mean"] = 0.0
     with pytest.raises(ValueError, match="no error"):
         beside.theory_shares(results)
+
+
+def test_the_manuals_figures_are_of_the_committed_results(tmp_path):
+    names = ("multiview-default", "plane", "cifar10-cpu", "cifar10-cpu-analysis")
+    paths, missing = draw_all([Source(name, read_json(RESULTS / name / "results.json")) for name in names], tmp_path)
+    assert not missing
+    shown = RESULTS.parent / "figures"
+    assert {path.name for path in paths} == {path.name for path in shown.glob("*.png")}
+    assert (tmp_path / "captions.md").read_text() == (shown / "captions.md").read_text()

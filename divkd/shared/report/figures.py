@@ -51,7 +51,7 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
     captions.md beside them has each figure's caption, generated: what it shows, of which runs, n and seeds. A column
     whose run is missing is left out and named, and so is a figure that has no column; nothing is invented.
     """
-    paths, missing, captions = [], [], ["# Figures\n"]
+    paths, missing, captions = [], [], ["# Theory beside practice\n"]
     for drawing in DRAWINGS:
         columns = [s for c in drawing.commands for s in sources if s.results["command"] == c and drawing.fits(s)]
         absent = [c for c in drawing.commands if all(s.results["command"] != c for s in columns)]
