@@ -56,7 +56,9 @@ def members(sources: list[Source]) -> tuple[Any, str]:
         for ax, kind in zip(pair, (("deep_ensemble", "none"), student(results)), strict=True):
             size = results["members"]
             matrix = np.mean(over_seeds(results, kind, "agreement"), axis=0)[:size, :size]
-            _agreement(ax, matrix, f"{results['dataset']}: {named(kind)}\n{spread(results)}")
+            seeds = len(results["seeds"])
+            n = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+            _agreement(ax, matrix, f"{results['dataset']}: {named(kind)}\n{n}")
     return fig, (
         "What each member knows, before distillation above and after it below. Theory: the views of each class that a "
         "network knows (seed of the first run). Practice: how often two members predict the same class of a test image."
