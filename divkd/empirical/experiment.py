@@ -72,6 +72,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "network": config.network,
         "split": {"rule": data.rule, **sizes},
         "seeds": list(config.seeds),
+        "members": config.members,
         "rows": rows,
         "summary": summary(rows),
         "differences": differences(rows),
@@ -85,8 +86,9 @@ def perturbed_diversity(config: TrainConfig, data: ImageData, teachers: DeepEnse
     """The teachers' mean pairwise KL on training images, clean and moved by each perturbation (one draw an image).
 
     The paper's premise in one row: teachers that fit their training data agree on it, and an ODS step makes them
-    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1. `train_acc` is the teachers'
-    mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about teachers that fit their images.
+    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1; a teacher is drawn for each
+    500. `train_acc` is the teachers' mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about
+    teachers that fit their images.
     """
     images, labels = data.train.images[:1000], data.train.labels[:1000].cpu()
     found = {"images": float(len(images))}

@@ -4,6 +4,7 @@ Every function takes the runs that it can draw, at least one, and returns the fi
 either kind is a further column. `divkd.shared.report.figures` says which runs go where.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from divkd.shared.dee import equivalent
@@ -114,7 +115,8 @@ def practice_shares(practice: dict[str, Any]) -> dict[tuple[str, str, int], list
     }
     shares: dict[tuple[str, str, int], list[float]] = {}
     for row in practice["rows"]:
-        share = (1 - row["acc"]) / first[row["seed"]] if first[row["seed"]] else 1.0
+        error = 1 - row["acc"]
+        share = error / first[row["seed"]] if first[row["seed"]] else math.nan if error else 1.0
         shares.setdefault((row["model"], row["method"], row["members"]), []).append(share)
     return shares
 
@@ -129,7 +131,8 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
     fig, axes = figure((WIDTH + 1.2) * len(sources), 1.4 + 0.27 * tallest, columns=len(sources))
     for ax, source, shares in zip(axes, sources, columns, strict=True):
         for place, (name, point) in enumerate(shares.items()):
-            colour = COLOURS[2 if "distilled" in name or "," in name else 1]
+            student = "distilled" in name if source.simulated else "," in name
+            colour = COLOURS[2 if student else 1]
             ax.errorbar(point["mean"], -place, xerr=point["std"] or 0, fmt="o", color=colour, markersize=6, capsize=3)
         ax.axvline(1, color="0.35", linewidth=0.8, linestyle=":")
         ensemble = next(point for name, point in shares.items() if "ensemble" in name)
@@ -158,8 +161,9 @@ def theory_shares(theory: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Test error of the teachers and of every student as a share of one teacher's: {name: {mean, std, n}}."""
     shares = practice_shares(practice)
-    teachers = max((size for model, _, size in shares if model == "batch_ensemble"), default=None)
-    teachers = teachers or max(size for model, _, size in shares if model == "deep_ensemble")
+    # runs of earlier versions do not say how many networks taught
+    sizes = [size for model, _, size in shares if model == "batch_ensemble"]
+    teachers = practice.get("members") or max(sizes or [size for _, _, size in shares])
     found = {"one network": summarise(shares["deep_ensemble", "none", 1])}
     found[f"deep ensemble of {teachers}"] = summarise(shares["deep_ensemble", "none", teachers])
     for (model, method, _), values in shares.items():
@@ -201,7 +205,15 @@ def has_equivalents(source: Source) -> bool:
     results = source.results
     if source.simulated:
         return "distilled" in results["claims"]
-    return any("dee" in row for row in results["rows"])
+    return any("dee" in row for row in results["rows"]) and len(results["ladders"][0]["curve"]) > 1
+
+
+def errs(source: Source) -> bool:
+    """Whether one network makes errors of which the others' can be a share."""
+    if not source.simulated:
+        return True
+    first = source.results["claims"]["ensemble"]["by_members"][0]
+    return bool(first["single_view_error"] and first["predicted"])
 
 
 def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:

@@ -41,7 +41,8 @@ def methods(results: dict[str, Any], path: Path) -> Path:
                 label=MODEL_NAMES[model],
             )
         # the teachers of a BatchEnsemble, not the whole ladder
-        teachers = max((row["members"] for row in students if row["members"] > 1), default=ladder[-1]["members"])
+        sizes = [row["members"] for row in students if row["members"] > 1]
+        teachers = results.get("members") or max(sizes, default=ladder[-1]["members"])
         compared = [row for row in ladder if row["members"] in (1, teachers)]
         for row, style in zip(compared, (":", "-"), strict=False):
             name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"

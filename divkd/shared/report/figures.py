@@ -35,8 +35,8 @@ def motivation(sources: list[Source]) -> tuple[Any, str]:
 
 
 DRAWINGS = (
-    Drawing("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain),
-    Drawing("recovered", (THEORY, PRACTICE), beside.recovered),
+    Drawing("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain, beside.errs),
+    Drawing("recovered", (THEORY, PRACTICE), beside.recovered, beside.errs),
     Drawing("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
     Drawing("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
     Drawing("plane", (PLANE,), motivation),
