@@ -14,9 +14,9 @@ from divkd.empirical import probes, shift
 from divkd.empirical.cifar_c import read_published
 from divkd.empirical.config import TrainConfig
 from divkd.empirical.corrupt import FAMILIES, Corruptions, generated
-from divkd.empirical.cost import inference_cost, training_passes
-from divkd.empirical.data import ImageData, Split
-from divkd.empirical.distillation import predict
+from divkd.empirical.cost import inference_cost, peak_training_bytes, training_passes
+from divkd.empirical.data import ImageData, Split, to_float
+from divkd.empirical.distillation import predict, student_loss
 from divkd.empirical.ensembles import DeepEnsemble
 from divkd.empirical.restore import load_model
 from divkd.empirical.shift import Foreign
@@ -119,12 +119,12 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
     A network's record is written when it is complete, so that a killed analysis loses one network at most.
     """
     trained = config.trained
-    todo = networks(trained)
+    asked = networks(trained)
     rows = []
     for seed in trained.seeds:
         world = None
-        with progress.task(f"analysis of seed {seed}", len(todo)) as task:
-            for done, (model, method) in enumerate(todo, 1):
+        with progress.task(f"analysis of seed {seed}", len(asked)) as task:
+            for done, (model, method) in enumerate(asked, 1):
                 name = f"seed{seed}-{model}-{method}"
                 found = out.load(name)
                 if found is None:
@@ -153,7 +153,7 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
             "n": len(sets.corruptions),
         },
         "rows": rows,
-        "training_cost": training_cost(trained),
+        "training_cost": training_cost(config, data, first),
         "inference": inference(config, tuple(data.test.images.shape[1:]), first),
     }
 
@@ -245,14 +245,28 @@ def by_members(validation: Tensor, val_labels: Tensor, test: Tensor, labels: Ten
     return found
 
 
-def training_cost(config: TrainConfig) -> list[dict[str, Any]]:
-    """Forward passes of one network for each image and step (`divkd.empirical.cost`), by student and method."""
-    teachers = {"model": "deep_ensemble", "method": "none"}
-    rows = [teachers | {"passes": training_passes("deep-ensemble", "none", config.members)}]
-    for student in config.students:
-        for method in config.methods:
-            model = "single" if student == "single" else "batch_ensemble"
-            rows.append({"model": model, "method": method, "passes": training_passes(student, method, config.members)})
+def training_cost(config: AnalysisConfig, data: ImageData, seed: int) -> list[dict[str, Any]]:
+    """What a training step costs, by student and method (`divkd.empirical.cost`).
+
+    `passes` of one network for each image, and `peak_bytes` of a `batch`, as it was trained: the deep ensemble's
+    networks one after another.
+    """
+    trained = config.trained
+    ensemble = load_model(config.run, "deep_ensemble", seed=seed, device=config.device).net
+    assert isinstance(ensemble, DeepEnsemble)
+    rows: list[dict[str, Any]] = [{"model": "deep_ensemble", "method": "none"}]
+    rows += [{"model": model, "method": method} for model, method in networks(trained)[1:]]
+    for row in rows:
+        model, method = row["model"], row["method"]
+        teaches = model == "deep_ensemble"
+        schedule = trained.teacher if teaches else trained.student
+        net = DeepEnsemble([ensemble.nets[0]]) if teaches else load_model(
+            config.run, model, method, seed, config.device).net  # fmt: skip
+        loss = student_loss(method, ensemble, data.classes, trained.temperature, trained.kd_weight, trained.step_size)
+        batch = shift.first(data.train, schedule.batch_size)
+        row["passes"] = training_passes(model.replace("_", "-"), method, trained.members)
+        row["batch"] = len(batch)
+        row["peak_bytes"] = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
     return rows
 
 

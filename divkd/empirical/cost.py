@@ -1,8 +1,9 @@
 """What networks cost: forward passes in training; time, arithmetic and memory of an answer."""
 
+import copy
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from divkd.empirical.config import METHODS, STUDENTS
+from divkd.empirical.loop import Loss
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.run import device_name
 from divkd.shared.seeds import rng
@@ -126,17 +128,36 @@ def weight_bytes(net: nn.Module) -> int:
 
 def peak_activation_bytes(net: nn.Module, x: Tensor) -> int:
     """The most bytes that net(x) holds at a time beyond what was there before, without gradients."""
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
-        torch.cuda.reset_peak_memory_stats(x.device)
-        before = torch.cuda.memory_allocated(x.device)
-        with torch.inference_mode():
-            net(x)
-        return int(torch.cuda.max_memory_allocated(x.device) - before)
     # Not inference_mode: it hands composite operations over whole, and what they make on the way would not be seen.
+    with torch.no_grad():
+        return _peak(x.device, lambda: net(x))
+
+
+def peak_training_bytes(net: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> int:
+    """The most bytes that one training step of a batch holds at a time beyond weights and images, momentum left out.
+
+    Activations, gradients, moved images and what the teachers of `loss` make of them; as `peak_activation_bytes`
+    counts. A copy of `net` is trained: `net` stays as it is.
+    """
+    trained = copy.deepcopy(net).requires_grad_().train()
+
+    def step() -> None:
+        for term, _ in loss(trained, images, labels, rng(0, "cost/step")):
+            term.backward()  # type: ignore[no-untyped-call]
+
+    return _peak(images.device, step)
+
+
+def _peak(device: torch.device, work: Callable[[], object]) -> int:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device) - before)
     live = _LiveBytes()
-    with torch.no_grad(), live:
-        net(x)
+    with live:
+        work()
     return live.peak
 
 

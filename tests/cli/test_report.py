@@ -247,7 +247,7 @@ def test_an_analysis_and_an_evaluation_have_pages(undrawn):
         "corruptions": {"source": "own generator", "kinds": ["fog"], "n": 100}, "published": [
             published | {key: {"mean": 0.9407, "std": None} for key in ("acc", "cal_nll", "cal_brier", "cal_ece")}
         ],
-        "training_cost": [{"model": "batch_ensemble", "method": "ods", "passes": 23}],
+        "training_cost": [{"model": "batch_ensemble", "method": "ods", "passes": 23, "batch": 32, "peak_bytes": 1000}],
         "inference": [{
             "name": "batch_ensemble", "members": 3, "batch": 8, "device": "cpu: x", "threads": 1, "macs_ratio": 3.0,
             "weight_bytes_ratio": 1.02, "peak_activation_bytes_ratio": 3.06, "latency_s_ratio": ratio,

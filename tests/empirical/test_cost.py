@@ -10,7 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from divkd.empirical.config import METHODS, STUDENTS
-from divkd.empirical.cost import COUNTS, inference_cost, peak_activation_bytes, training_passes, weight_bytes
+from divkd.empirical.cost import (
+    COUNTS,
+    inference_cost,
+    peak_activation_bytes,
+    peak_training_bytes,
+    training_passes,
+    weight_bytes,
+)
 from divkd.empirical.distillation import student_loss
 from divkd.empirical.ensembles import DeepEnsemble, merge, to_batch_ensemble
 from divkd.empirical.networks import build, parameters
@@ -244,3 +251,27 @@ def test_cuda_counts_as_the_cpu_does_and_holds_no_less(rows):
             cpu[key] for key in ("members", "macs", "weight_bytes")
         ]
         assert row["peak_activation_bytes"] >= cpu["peak_activation_bytes"]
+
+
+def test_a_training_step_holds_activations_and_gradients_at_once():
+    net = nn.Linear(50, 4, bias=False)
+    before = net.weight.clone()
+
+    def loss(net, images, labels, generator):
+        yield (net(images) ** 2).sum(), None
+
+    held = peak_training_bytes(DeepEnsemble([net]), loss, torch.rand(6, 50), torch.zeros(6, dtype=torch.int64))
+    assert held >= 4 * 50 * 4 + 4 * 6 * 4  # the weights' gradient beside the logits
+    assert net.weight.equal(before)
+    assert net.weight.grad is None
+
+
+def test_a_perturbed_student_holds_one_graph_at_a_time():
+    teachers = DeepEnsemble([resnet(seed) for seed in range(2)]).eval().requires_grad_(False)
+    student, images, labels = DeepEnsemble([resnet(9)]), torch.rand(8, *SHAPE), torch.zeros(8, dtype=torch.int64)
+    peaks = {
+        method: peak_training_bytes(student, student_loss(method, teachers, 10, 4.0, 0.9, 1 / 255), images, labels)
+        for method in ("none", "kd", "gaussian", "ods")
+    }
+    assert peaks["none"] <= peaks["kd"]
+    assert peaks["ods"] < 1.5 * peaks["kd"]

@@ -99,9 +99,11 @@ def _by_split(results: Results, part: str, columns: tuple[str, ...], leaf: str |
 
 
 def _passes(results: Results) -> Table:
-    lines = [[MODEL_NAMES[row["model"]], row["method"], f"{row['passes']:g}"] for row in results["training_cost"]]
+    lines = [[MODEL_NAMES[row["model"]], row["method"], f"{row['passes']:g}", f"{row['peak_bytes'] / 1e6:.1f}"]
+             for row in results["training_cost"]]  # fmt: skip
     caption = "Forward passes of one network for a training image and step (a backward pass: 2, to the input alone: 1)"
-    return Table(caption, ["model", "method", "passes"], lines, 2)
+    batch = results["training_cost"][0]["batch"]
+    return Table(caption, ["model", "method", "passes", f"peak MB of {batch} images"], lines, 2)
 
 
 def _inference(results: Results) -> Table:
