@@ -143,7 +143,7 @@ def peak_training_bytes(net: nn.Module, loss: Loss, images: Tensor, labels: Tens
 
     def step() -> None:
         for term, _ in loss(trained, images, labels, rng(0, "cost/step")):
-            term.backward()  # type: ignore[no-untyped-call]
+            term.backward()
 
     return _peak(images.device, step)
 
