@@ -93,5 +93,5 @@ def analyse(**options: Any) -> None:
         found = run_analysis(config, data.to(torch.device(device)), sets, out, progress)
     found["published"] = beside(results)
     out.finish(found)
-    draw(found, results, out.figures)
+    draw(found, out.figures)
     print_analysis(found, folder)

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,7 +280,10 @@ def inference(config: AnalysisConfig, shape: tuple[int, ...], seed: int) -> list
     ensemble = load_model(config.run, "deep_ensemble", seed=seed, device=config.device).net
     assert isinstance(ensemble, DeepEnsemble)
     nets: dict[str, nn.Module] = {"single": DeepEnsemble([ensemble.nets[0]]), "deep_ensemble": ensemble}
-    load: Callable[[str], nn.Module] = lambda model: load_model(config.run, model, seed=seed, device=config.device).net  # noqa: E731
+
+    def load(model: str) -> nn.Module:
+        return load_model(config.run, model, seed=seed, device=config.device).net
+
     if trained.methods and "single" in trained.students:
         nets["single"] = load("single")
     if trained.methods and "batch-ensemble" in trained.students:

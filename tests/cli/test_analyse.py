@@ -15,7 +15,7 @@ from divkd.shared.files import read_json
 from divkd.shared.report.analysis import draw
 
 COMMAND = "analyse run --images 20 --ood turned.npz --shift mirror.npz --device cpu"
-FIGURES = ("by_members", "corruptions", "dee", "diversity_by_confidence", "entropy", "gradients", "transfer")
+FIGURES = ("by_members", "corruptions", "diversity_by_confidence", "entropy", "gradients", "transfer")
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,7 @@ def test_the_table_shows_every_network_and_set(printed):
 
 def test_every_figure_is_drawn_and_drawn_again_from_results_alone(folder, printed, tmp_path):
     assert sorted(file.stem for file in (folder / "analysis" / "figures").iterdir()) == list(FIGURES)
-    results = [read_json(folder / name / "results.json") for name in ("analysis", "run")]
-    again = draw(*results, tmp_path)
+    again = draw(read_json(folder / "analysis" / "results.json"), tmp_path)
     assert sorted(path.stem for path in again) == list(FIGURES)
     for path in again:
         assert path.read_bytes() == (folder / "analysis" / "figures" / path.name).read_bytes()
@@ -101,13 +100,13 @@ def test_every_figure_is_drawn_and_drawn_again_from_results_alone(folder, printe
 
 def test_many_sets_and_single_networks_first_are_drawn_whole(folder, printed, tmp_path):
     """More foreign sets than there are colours; a legend for what the first network has not."""
-    found, trained = (read_json(folder / name / "results.json") for name in ("analysis", "run"))
+    found = read_json(folder / "analysis" / "results.json")
     found["rows"].sort(key=lambda row: row["model"] != "single")
     for number in range(8):
         found["sets"].append({**found["sets"][0], "name": f"set{number}"})
         for row in found["rows"]:
             row["ood"][f"set{number}"] = row["ood"]["turned"]
-    assert sorted(path.stem for path in draw(found, trained, tmp_path)) == list(FIGURES)
+    assert sorted(path.stem for path in draw(found, tmp_path)) == list(FIGURES)
 
 
 def test_a_finished_analysis_goes_on_to_the_same_rows(folder, printed, capsys):
@@ -128,6 +127,7 @@ def test_a_finished_analysis_goes_on_to_the_same_rows(folder, printed, capsys):
         ("analyse run --images 1", "--images 1", "at least 2"),
         ("analyse run --images few", "'few'", "integer"),
         ("analyse run --ood absent.npz", "absent.npz", "an .npz file with images"),
+        ("analyse run --ood svhn --data-dir nowhere", "nowhere", "--data-dir"),
         ("analyse run --ood wide.npz", "(1, 8, 9)", "(1, 8, 8)"),
         ("analyse run --ood mirror.npz --shift mirror.npz", "mirror", "rename"),
         ("analyse run --shift turned.npz", "turned.npz", "labels, y, y_test"),

@@ -2,64 +2,16 @@
 
 import itertools
 import json
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import Browser, find
+from report_pages import COMMITTED, Page, changed, read, report
 
 from divkd.cli.main import run
 from divkd.shared.report import page, pictures
 from divkd.shared.stats import show
 
-COMMITTED = Path(__file__).parents[2] / "docs" / "results"
 RUNS = sorted(path.parent for path in COMMITTED.glob("*/results.json"))
-EMPTY = {"br", "hr", "img", "link", "meta"}
-
-
-class Page(HTMLParser):
-    """What a page holds: elements in order, the text of each table's cells, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in EMPTY:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("th", "td"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag  # every element is closed, in order
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.open and self.open[-1] in ("th", "td"):
-            self.tables[-1][-1][-1] += data
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def lines(self):
-        return [line for table in self.tables for line in table]
-
-
-def report(*arguments) -> Page:
-    assert run(["report", *map(str, arguments), "--out", "page.html"]) == 0
-    return Page(Path("page.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -72,20 +24,6 @@ def undrawn(monkeypatch):
     """Without figures, which take the time."""
     monkeypatch.setattr(page, "pictures", lambda results, source: [])
     monkeypatch.setattr(page, "theory_beside_practice", lambda *_: None)
-
-
-def read(folder):
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-def changed(source, target, change):
-    """A copy of a run whose results.json `change` has edited."""
-    target.mkdir()
-    shutil.copy(source / "config.json", target)
-    results = read(source)
-    change(results)
-    (target / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    return target
 
 
 def check_structure(found: Page) -> None:
@@ -347,27 +285,3 @@ def test_a_page_is_replaced_whole_and_only_when_asked(undrawn, monkeypatch, caps
 
 def test_every_figure_that_is_drawn_has_words():
     assert set(pictures.DRAW) == set(pictures.SHOWN) == set(page.BUILDERS)
-
-
-@pytest.mark.skipif(find() is None, reason="no chromium, chromium-browser, google-chrome or chrome on this machine")
-def test_a_browser_shows_it_at_any_width_without_a_complaint(tmp_path, undrawn, monkeypatch):
-    drawn = pictures.pictures
-    monkeypatch.setattr(page, "pictures", lambda results, source: drawn(results, source) if "cells" in results else [])
-    changed(COMMITTED / "multiview-toy", Path("a-name-that-is-far-too-long-to-fit-" + 3 * "on-a-telephone-"), dict)
-    names = ("cifar10-cpu", "multiview-default", "multiview-ablations")
-    report(*(COMMITTED / name for name in names), next(Path().glob("a-name*")))
-    papers: list[object] = []
-    with Browser(tmp_path / "profile") as browser:
-        for width, dark in ((1280, False), (400, False), (1280, True)):
-            browser.open(Path("page.html"), width, dark=dark)
-            assert browser.read("innerWidth") == width
-            assert browser.read("document.documentElement.scrollWidth") <= width
-            assert browser.read("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-            assert browser.read("[...document.images].every(image => image.clientWidth <= innerWidth)")
-            assert browser.complaints == []
-            papers.append(browser.read("getComputedStyle(document.body).backgroundColor"))
-        assert papers[0] == papers[1] != papers[2]
-        assert browser.read("document.title").startswith("divkd: cifar10-cpu and 3 more runs")
-        browser.open(Path("page.html"), 400)
-        # a table that is wider than the page moves inside its own frame
-        assert browser.read("[...document.querySelectorAll('.scroll')].some(one => one.scrollWidth > one.clientWidth)")

@@ -1,4 +1,4 @@
-"""Figures of an analysis, from the content of its results.json and of its training run's."""
+"""Figures of an analysis, from the content of its results.json."""
 
 from functools import reduce
 from operator import getitem
@@ -16,7 +16,7 @@ STEPS = ("clean", "own", "sibling", "external")
 METRICS = (("acc", "accuracy"), ("nll", "NLL, nats"), ("ece", "ECE"))
 
 
-def draw(analysis: dict[str, Any], training: dict[str, Any], folder: Path) -> list[Path]:
+def draw(analysis: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every figure that the analysis has the numbers for into `folder`, and return the paths."""
     drawn = [
         member_curve(analysis, folder / "by_members.png"),
@@ -29,8 +29,6 @@ def draw(analysis: dict[str, Any], training: dict[str, Any], folder: Path) -> li
         drawn.append(gradients(analysis, folder / "gradients.png"))
     if any(one["use"] == "ood" for one in analysis["sets"]):
         drawn.append(entropies(analysis, folder / "entropy.png"))
-    if any("dee" in row for row in training["summary"]) and len(training["ladders"][0]["curve"]) > 1:
-        drawn.append(equivalents(training, folder / "dee.png"))
     return drawn
 
 
@@ -60,7 +58,7 @@ def caption(analysis: dict[str, Any]) -> str:
 def confidence_diversity(analysis: dict[str, Any], path: Path) -> Path:
     """Pairwise KL by confidence of the mean prediction, and how many images have it (Nam et al. 2021, figure 3).
 
-    A column each for the teachers and for the BatchEnsembles by kd and by ods (or whatever of them there is), training
+    A column each for the teachers and the BatchEnsembles (of more than three, those by none, kd and ods), training
     images above, test images below; a line a kind of input. Bins that hold under 1 % of the images are left out.
     """
     shown = [kind for kind in kinds(analysis) if kind == ("deep_ensemble", "none") or kind[0] == "batch_ensemble"]
@@ -68,17 +66,8 @@ def confidence_diversity(analysis: dict[str, Any], path: Path) -> Path:
     fig, axes = figure(2.7 * len(shown) + 1.2, 5.6, columns=len(shown), rows=2)
     for place, (split, kind) in enumerate((split, kind) for split in ("train", "test") for kind in shown):
         ax = axes[place]
-        for index, name in enumerate(INPUTS):
-            records = over_seeds(analysis, kind, "diversity", split, name)
-            xs, ys = binned(records)
-            total = summarise(record["pairwise_kl"] for record in records)["mean"]
-            ax.plot(xs, ys, color=COLOURS[index], marker=MARKERS[index], markersize=4, linewidth=1.2,
-                    label=f"{name}: {total:.3g}")  # fmt: skip
-        ax.set_yscale("log")
-        ax.set_xlim(0, 1)
-        ax.legend(frameon=False, fontsize=7, title="mean, nats", title_fontsize=7)
+        diversity_lines(ax, analysis, kind, split)
         ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
-        ax.set_xlabel("confidence of the mean prediction")
         if place % len(shown) == 0:
             ax.set_ylabel("members' pairwise KL, nats")
     low = min(ax.get_ylim()[0] for ax in axes)
@@ -87,6 +76,19 @@ def confidence_diversity(analysis: dict[str, Any], path: Path) -> Path:
         ax.set_ylim(max(low, 1e-6), high)
     fig.suptitle(f"{caption(analysis)}; first {analysis['images']} images of each", fontsize=10)
     return save(fig, path)
+
+
+def diversity_lines(ax: Any, analysis: dict[str, Any], kind: tuple[str, str], split: str) -> None:
+    """A line for each kind of input: pairwise KL in the bins of confidence, with its mean in the legend."""
+    for index, name in enumerate(INPUTS):
+        records = over_seeds(analysis, kind, "diversity", split, name)
+        total = summarise(record["pairwise_kl"] for record in records)["mean"]
+        ax.plot(*binned(records), color=COLOURS[index], marker=MARKERS[index], markersize=4, linewidth=1.2,
+                label=f"{name}: {total:.3g}")  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("confidence of the mean prediction")
+    ax.legend(frameon=False, fontsize=7, title="mean, nats", title_fontsize=7)
 
 
 def binned(records: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -225,40 +227,6 @@ def entropies(analysis: dict[str, Any], path: Path) -> Path:
     for ax in axes[::columns]:
         ax.set_ylabel("share of images")
     fig.suptitle(f"{caption(analysis)}; {analysis['images']} images of each set at most", fontsize=10)
-    return save(fig, path)
-
-
-def equivalents(training: dict[str, Any], path: Path) -> Path:
-    """The ladder's calibrated NLL by members, a line a seed, and where every student's NLL meets its own ladder."""
-    students = [row for row in training["rows"] if "dee" in row and row["model"] != "merged"]
-    shown = list(dict.fromkeys((row["model"], row["method"]) for row in students))
-    fig, (left, right) = figure(9.0, 4.0, columns=2)
-    for index, ladder in enumerate(training["ladders"]):
-        curve = ladder["curve"]
-        left.errorbar([row["members"] for row in curve], [row["mean"] for row in curve],
-                      yerr=[row["std"] or 0 for row in curve], color=COLOURS[index % len(COLOURS)],
-                      marker=MARKERS[index % len(MARKERS)], markersize=4, capsize=2, linewidth=1.2,
-                      label=f"seed {ladder['seed']}")  # fmt: skip
-    left.set_xlabel("members of the deep ensemble")
-    left.set_ylabel("calibrated NLL, nats (± sd over subsets)")
-    left.legend(frameon=False, fontsize=8)
-    for place, kind in enumerate(shown):
-        mine = [row for row in students if (row["model"], row["method"]) == kind]
-        for row in mine:
-            censored = row["dee"]["censored"]
-            right.plot(row["dee"]["value"], -place, marker=">" if censored else "o", color=COLOURS[1],
-                       markersize=6, alpha=0.7, linestyle="")  # fmt: skip
-    right.set_yticks([-place for place in range(len(shown))], [named(kind) for kind in shown])
-    top = len(training["ladders"][0]["curve"])
-    right.set_xlim(0.8, top + 0.2)
-    right.set_xticks(range(1, top + 1))
-    left.set_xticks(range(1, top + 1))
-    right.set_xlabel(f"deep ensemble equivalent (> : at least {top})")
-    images = training["split"]["train"]
-    fig.suptitle(
-        f"{training['dataset']}, {training['network']}, {images} training images; one line and one mark a seed",
-        fontsize=10,
-    )
     return save(fig, path)
 
 

@@ -18,6 +18,9 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     drawn = [methods(results, folder / "methods.png")]
     if results["teacher_diversity"]:
         drawn.append(teacher_diversity(results, folder / "teacher_diversity.png"))
+    ladders = results.get("ladders", [])  # runs of earlier versions have none
+    if any("dee" in row for row in results["summary"]) and len(ladders[0]["curve"]) > 1:
+        drawn.append(equivalents(results, folder / "dee.png"))
     return drawn
 
 
@@ -81,6 +84,40 @@ def teacher_diversity(results: dict[str, Any], path: Path) -> Path:
     ax.legend(frameon=False, fontsize=8)
     train_acc = min(row["train_acc"]["mean"] for row in results["summary"] if row["model"] == "deep_ensemble")
     ax.set_title(f"{results['dataset']}, teachers' train accuracy {train_acc:.3f}", fontsize=10)
+    return save(fig, path)
+
+
+def equivalents(training: dict[str, Any], path: Path) -> Path:
+    """The ladder's calibrated NLL by members, a line a seed, and where every student's NLL meets its own ladder."""
+    students = [row for row in training["rows"] if "dee" in row and row["model"] != "merged"]
+    shown = list(dict.fromkeys((row["model"], row["method"]) for row in students))
+    fig, (left, right) = figure(9.0, 4.0, columns=2)
+    for index, ladder in enumerate(training["ladders"]):
+        curve = ladder["curve"]
+        left.errorbar([row["members"] for row in curve], [row["mean"] for row in curve],
+                      yerr=[row["std"] or 0 for row in curve], color=COLOURS[index % len(COLOURS)],
+                      marker=MARKERS[index % len(MARKERS)], markersize=4, capsize=2, linewidth=1.2,
+                      label=f"seed {ladder['seed']}")  # fmt: skip
+    left.set_xlabel("members of the deep ensemble")
+    left.set_ylabel("calibrated NLL, nats (± sd over subsets)")
+    left.legend(frameon=False, fontsize=8)
+    for place, kind in enumerate(shown):
+        mine = [row for row in students if (row["model"], row["method"]) == kind]
+        for row in mine:
+            censored = row["dee"]["censored"]
+            right.plot(row["dee"]["value"], -place, marker=">" if censored else "o", color=COLOURS[1],
+                       markersize=6, alpha=0.7, linestyle="")  # fmt: skip
+    right.set_yticks([-place for place in range(len(shown))], [f"{MODEL_NAMES[kind[0]]}, {kind[1]}" for kind in shown])
+    top = len(training["ladders"][0]["curve"])
+    right.set_xlim(0.8, top + 0.2)
+    right.set_xticks(range(1, top + 1))
+    left.set_xticks(range(1, top + 1))
+    right.set_xlabel(f"deep ensemble equivalent (> : at least {top})")
+    images = training["split"]["train"]
+    fig.suptitle(
+        f"{training['dataset']}, {training['network']}, {images} training images; one line and one mark a seed",
+        fontsize=10,
+    )
     return save(fig, path)
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from divkd.shared.report.analysis import INPUTS, binned, named, over_seeds
+from divkd.shared.report.analysis import diversity_lines, named, over_seeds
 from divkd.shared.report.beside import Source
 from divkd.shared.report.ensembles import spread
-from divkd.shared.report.style import COLOURS, MARKERS, figure
+from divkd.shared.report.style import figure
 
 STUDENTS = ("ods", "confods", "kd", "gaussian", "none")  # whose student stands for all, the first that is there
 
@@ -22,16 +22,8 @@ def confidence(sources: list[Source]) -> tuple[Any, str]:
         results = source.results
         for row, kind in enumerate((("deep_ensemble", "none"), student(results))):
             ax = axes[row * len(sources) + column]
-            for index, name in enumerate(INPUTS):
-                records = over_seeds(results, kind, "diversity", "train", name)
-                total = float(np.mean([record["pairwise_kl"] for record in records]))
-                ax.plot(*binned(records), color=COLOURS[index], marker=MARKERS[index], markersize=5, linewidth=1.2,
-                        label=f"{name}: {total:.3g}")  # fmt: skip
-            ax.set_yscale("log")
-            ax.set_xlim(0, 1)
-            ax.set_xlabel("confidence of the mean prediction")
+            diversity_lines(ax, results, kind, "train")
             ax.set_ylabel("pairwise KL, nats")
-            ax.legend(frameon=False, fontsize=8, title="training images, mean", title_fontsize=8)
             ax.set_title(f"{results['dataset']}: {named(kind)}; {spread(results)}", fontsize=9)
     return fig, (
         "Diversity by confidence on training images, clean and moved by each perturbation: the members' pairwise KL in "

@@ -116,24 +116,12 @@ def _n(results: Results, of: str) -> str:
     return f"at most {results['images']:,} images of each set, {seeds}" if command == "analyse" else seeds
 
 
-def _training(results: Results, folder: Path) -> list[Path]:
-    drawn = ensembles.draw(results, folder)
-    ladders = results.get("ladders", [])  # runs of earlier versions have none
-    if ladders and len(ladders[0]["curve"]) > 1 and any("dee" in row for row in results["summary"]):
-        drawn.append(analysis.equivalents(results, folder / "dee.png"))
-    return drawn
-
-
-def _analysis(results: Results, folder: Path) -> list[Path]:
-    return analysis.draw(results, {"summary": []}, folder)  # the DEE's figure is with the training run's
-
-
 DRAW: dict[str, Callable[[Results, Path], list[Path]]] = {
     "simulate multiview": multiview.draw,
     "simulate window": cells.draw,
     "simulate ablations": cells.draw,
     "simulate plane": plane.draw,
-    "train cifar": _training,
-    "analyse": _analysis,
+    "train cifar": ensembles.draw,
+    "analyse": analysis.draw,
     "evaluate": evaluation.draw,
 }
