@@ -57,7 +57,7 @@ def analyse(**options: Any) -> None:
 
     import torch
 
-    from divkd.cli.analysis_table import print_analysis
+    from divkd.cli.tables import print_tables
     from divkd.empirical.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.restore import load_run
     from divkd.shared.files import read_json
@@ -94,4 +94,4 @@ def analyse(**options: Any) -> None:
     found["published"] = beside(results)
     out.finish(found)
     draw(found, out.figures)
-    print_analysis(found, folder)
+    print_tables(found, folder)

@@ -40,7 +40,7 @@ def evaluate(**options: Any) -> None:
     folder = run_folder(options["out"], "evaluate", path.stem, resume=False)
     check_folder(folder, options["overwrite"])
 
-    from divkd.cli.tables import print_evaluation
+    from divkd.cli.tables import print_tables
     from divkd.shared.files import write_json
     from divkd.shared.judge import judge
     from divkd.shared.predictions import load
@@ -66,7 +66,7 @@ def evaluate(**options: Any) -> None:
         draw(results, folder / "figures")
     except OSError as error:
         raise RunError(f"cannot write to {folder} ({error.strerror or error}); make room and run again") from error
-    print_evaluation(results, folder)
+    print_tables(results, folder)
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

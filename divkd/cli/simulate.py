@@ -145,7 +145,7 @@ def measure_cells(
     """Configure, open the run, simulate every cell, draw and print."""
     config = configure(options | {"engine": None, "dimension": None}, command)
 
-    from divkd.cli.tables import print_cells
+    from divkd.cli.tables import print_tables
     from divkd.shared.progress import Progress
     from divkd.shared.report.cells import draw
     from divkd.shared.run import open_run
@@ -174,7 +174,7 @@ def measure_cells(
     }
     run.finish(results)
     draw(results, run.figures)
-    print_cells(results, folder)
+    print_tables(results, folder)
 
 
 def configure(options: dict[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
@@ -204,7 +204,7 @@ def simulate_multiview(**options: Any) -> None:
     """Configure, open the run, simulate, and print."""
     config = configure(options)
 
-    from divkd.cli.tables import print_simulation
+    from divkd.cli.tables import print_tables
     from divkd.shared.progress import Progress
     from divkd.shared.report.multiview import draw
     from divkd.shared.run import open_run
@@ -226,4 +226,4 @@ def simulate_multiview(**options: Any) -> None:
         results = simulate(config, run, progress)
     run.finish(results)
     draw(results, run.figures)
-    print_simulation(results, folder)
+    print_tables(results, folder)

@@ -133,7 +133,7 @@ def train_cifar(**options: Any) -> None:
 
     import dataclasses
 
-    from divkd.cli.tables import print_training
+    from divkd.cli.tables import print_tables
     from divkd.empirical.datasets import load
     from divkd.empirical.distillation import reused
     from divkd.empirical.experiment import run_training
@@ -161,4 +161,4 @@ def train_cifar(**options: Any) -> None:
         results = run_training(config, data, run, progress)
     run.finish(results)
     draw(results, run.figures)
-    print_training(results, folder)
+    print_tables(results, folder)

@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(line, value, mend,
 def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path):
     command = "train cifar --preset smoke --device cpu --out run".split()
     assert run(command) == 0
-    assert "batch_ensemble" in capsys.readouterr().out
+    assert "BatchEnsemble merged into one" in capsys.readouterr().out
     folder = tmp_path / "run"
     results = json.loads((folder / "results.json").read_text())
     config = json.loads((folder / "config.json").read_text())

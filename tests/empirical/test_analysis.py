@@ -8,7 +8,7 @@ import pytest
 import torch
 from training_runs import QUIET, Killed, experiment, tiny
 
-from divkd.cli.analysis_table import print_analysis
+from divkd.cli.tables import print_tables
 from divkd.empirical import analysis, probes
 from divkd.empirical.analysis import AnalysisConfig, World, finished, read_sets, run_analysis
 from divkd.empirical.corrupt import STRENGTHS
@@ -228,8 +228,8 @@ def test_odd_runs_are_analysed_drawn_and_printed(folder, tmp_path, capsys, chang
     drawn = draw(found, tmp_path / "figures")
     assert {path.stem for path in drawn} == {"by_members", "corruptions", "entropy", *figures}
     assert all(path.stat().st_size > 5000 for path in drawn)
-    print_analysis(found, tmp_path)
-    assert "turned AUROC" in " ".join(capsys.readouterr().out.split())
+    print_tables(found, tmp_path)
+    assert "turned: entropy" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_was_left_unfinished_is_known_from_the_results(folder):

@@ -1,4 +1,4 @@
-"""The tables of a page about an analysis, as text, from the content of its results.json."""
+"""The tables of an analysis, as text, from the content of its results.json."""
 
 from statistics import mean
 from typing import Any
@@ -54,7 +54,8 @@ def _foreign(results: Results) -> list[Table]:
         shown = [_cell([one.get(score, {}).get("auroc") for one in seeds]) for seeds in found for score in scores]
         lines.append(line + shown)
     title = _caption(results, "AUROC of telling foreign images from test images, by score")
-    return [Table(title, heads, lines, 3)] if names else []
+    page_only = tuple(f"{name}: {score.replace('_', ' ')}" for name in names for score in scores if score != "entropy")
+    return [Table(title, heads, lines, 3, page_only=page_only)] if names else []
 
 
 def _shifted(results: Results) -> Table:
@@ -66,7 +67,8 @@ def _shifted(results: Results) -> Table:
         for kind, line in _kinds(results, "shift").items()
     ]
     title = "Test images" + (" and images of the same classes from elsewhere" if len(sets) > 1 else "")
-    return Table(_caption(results, title), heads, lines, 3)
+    page_only = tuple(f"{name}: {metrics[metric]}" for name in sets for metric in ("nll", "cal_ece"))
+    return Table(_caption(results, title), heads, lines, 3, page_only=page_only)
 
 
 def _corrupted(results: Results) -> Table:
@@ -86,7 +88,9 @@ def _corrupted(results: Results) -> Table:
         lines.append(line + cells)
     source = "our own generator, not CIFAR-10-C" if made["source"].startswith("own") else made["source"]
     title = f"Means over {len(made['kinds'])} kinds of corruption ({source}), {made['n']:,} images each"
-    return Table(f"{title} ({spread(results)})", heads, lines, 3, (f"Kinds: {', '.join(made['kinds'])}.",))
+    page_only = ("mean NLL", "mean ECE")
+    notes = (f"Kinds: {', '.join(made['kinds'])}.",)
+    return Table(f"{title} ({spread(results)})", heads, lines, 3, notes, page_only=page_only)
 
 
 def _by_split(results: Results, part: str, columns: tuple[str, ...], leaf: str | None, title: str) -> list[Table]:

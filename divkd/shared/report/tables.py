@@ -1,5 +1,6 @@
-"""The tables of a page, as text, from the content of a results.json of any command but `analyse`."""
+"""The tables of a page and of a terminal, as text, from a results.json of any command but `analyse`."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,10 @@ NETWORK = ["model", "method", "M"]
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings, and lines: the first `names` cells say what the line is of, the last `words` are text."""
+    """A caption, headings, and lines: the first `names` cells say what the line is of, the last `words` are text.
+
+    `page_only` are the headings of columns for which a terminal has no room.
+    """
 
     caption: str
     heads: list[str]
@@ -36,6 +40,7 @@ class Table:
     names: int = 1
     notes: tuple[str, ...] = ()
     words: int = 0
+    page_only: tuple[str, ...] = ()
 
 
 def multiview(results: Results) -> list[Table]:
@@ -59,6 +64,7 @@ def multiview(results: Results) -> list[Table]:
             lines,
             notes=("The bound is of the limit of many classes; the prediction is for the sizes that were simulated.",),
             words=1,
+            page_only=("accepted where",),
         )
     ]
     rows = claims["ensemble"]["by_members"]
@@ -86,14 +92,23 @@ def cells(results: Results) -> list[Table]:
 
 
 def plane(results: Results) -> list[Table]:
-    """The teachers' pairwise KL by kind of point."""
-    count = results["config"]["points"] * len(results["rows"])
-    lines = [
-        [kind, show(found, 4), f"{sum(row['apart'][kind] for row in results['rows'])} of {count}"]
-        for kind, found in results["summary"].items()
-    ]
-    heads = ["points", "pairwise KL, nats", f"above {results['apart_above']:g} nats"]
-    return [Table(f"Where the teachers disagree ({spread(results)})", heads, lines)]
+    """The teachers' pairwise KL by kind of point, what ODS adds to Gaussian steps, and how well the teachers fit."""
+    config, rows, summary = results["config"], results["rows"], results["summary"]
+    lines = []
+    for kind, found in summary.items():
+        bases = [summary[base]["mean"] for base in ("clean", "gaussian")]
+        ratios = [f"{found['mean'] / base:.2f}" if base else "" for base in bases]
+        apart = f"{sum(row['apart'][kind] for row in rows)} of {config['points'] * len(rows)}"
+        lines.append([kind, show(found, 4), *ratios, apart])
+    heads = ["points", "pairwise KL", "times clean", "times Gaussian", f"above {results['apart_above']:g} nats"]
+    void = [row["seed"] for row in rows if row["void"]]
+    notes = (
+        f"ODS minus Gaussian, with a 95 % interval over seeds: {difference(results['ods_minus_gaussian'])} nats.",
+        f"Lowest training accuracy of a teacher: {min(min(row['train_acc']) for row in rows):.3f}"
+        + (f"; VOID for seeds {void}, whose teachers do not fit." if void else "."),
+    )
+    size = f"{config['members']} teachers, {config['points']} points"
+    return [Table(f"Teachers' pairwise KL on two moons, nats ({size}, {spread(results)})", heads, lines, notes=notes)]
 
 
 METRICS = (
@@ -124,11 +139,13 @@ def training(results: Results) -> list[Table]:
             line += [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
         cost = [f"{row['params']['mean']:,.0f}", show(row["seconds"], 1), str(row["acc"]["n"])]
         lines.append(line + cost)
-    notes = ["NLL and KL in nats; seconds are wall-clock times on the hardware named below; n counts seeds."]
+    notes = ["NLL and KL in nats; seconds are wall-clock times; n counts seeds."]
     if measured:
         notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
     caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
-    tables = [Table(caption, [*heads, "parameters", "seconds", "n"], lines, 3, tuple(notes))]
+    heads += ["parameters", "seconds", "n"]
+    page_only = ("Brier", "ECE", "calibrated Brier", "temperature", "DEE censored", "n")
+    tables = [Table(caption, heads, lines, 3, tuple(notes), page_only=page_only)]
     tables += _differences(results) + _ladders(results)
     if results["teacher_diversity"]:
         tables.append(_teachers(results))
@@ -148,7 +165,8 @@ def _differences(results: Results) -> list[Table]:
         for row in rows
     ]
     heads = ["model", "method", "minus", *(name for _, name in kept), "n"]
-    return [Table("Paired differences over seeds, mean and 95 % interval (none where n is 1)", heads, lines, 3)]
+    caption = "Paired differences over seeds, mean and 95 % interval (none where n is 1)"
+    return [Table(caption, heads, lines, 3, page_only=("NLL", "calibrated Brier", "n"))]
 
 
 def _ladders(results: Results) -> list[Table]:
@@ -188,9 +206,10 @@ def published(rows: list[Results]) -> list[Table]:
             numbers = ["" if one is None or one["mean"] is None else show(one) for one in values]
             lines.append([*network(row), who, net, images, *numbers])
     heads = [*NETWORK, "whose", "network", "training images", "accuracy", "calibrated NLL", "calibrated Brier"]
+    heads += ["calibrated ECE", "DEE"]
     note = "Another network or fewer images make this a comparison of methods within each, not of numbers."
     caption = "Published (Nam et al. 2021, arXiv:2110.14149) beside measured, mean ± sd"
-    return [Table(caption, [*heads, "calibrated ECE", "DEE"], lines, 4, (note,))] if rows else []
+    return [Table(caption, heads, lines, 4, (note,), page_only=tuple(heads))] if rows else []
 
 
 def evaluation(results: Results) -> list[Table]:
@@ -204,7 +223,8 @@ def evaluation(results: Results) -> list[Table]:
         for key, name in EVALUATED
         if key in results and (results["members"] > 1 or key not in DIVERSE)
     ]
-    caption = f"{results['file']}: {results['samples']:,} test samples, {results['classes']} classes"
+    kind = "one model" if results["members"] == 1 else f"{results['members']} members"
+    caption = f"{results['file']}: {kind}, {results['samples']:,} test samples, {results['classes']} classes"
     tables = [Table(caption, heads, lines, notes=tuple(remarks(results)))]
     if "ood" in results:
         keys = ("auroc", "aupr", "fpr95")
@@ -230,7 +250,7 @@ def unique(names: Iterable[Any]) -> list[Any]:
 
 
 def _known(summary: Results) -> bool:
-    return summary["mean"] is not None
+    return summary["mean"] is not None and math.isfinite(summary["mean"])
 
 
 TABLES: dict[str, Callable[[Results], list[Table]]] = {

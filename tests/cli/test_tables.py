@@ -1,0 +1,63 @@
+"""The tables at a terminal: whole where there is room, and never a broken word or a column that is cut."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from divkd.cli import tables
+from divkd.shared.files import read_json
+from divkd.shared.report.page import BUILDERS
+from divkd.shared.report.tables import Table
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+RUNS = sorted(path.parent for path in RESULTS.glob("*/results.json"))
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    def show(run, width):
+        monkeypatch.setattr(tables, "WIDTH", width)
+        tables.print_tables(read_json(run / "results.json"), run)
+        return capsys.readouterr().out
+
+    return show
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_wide_terminal_shows_every_word_of_every_column_but_the_pages_own(run, shown):
+    out = shown(run, 400)
+    assert "No room" not in out
+    words = set(out.split())
+    for table in BUILDERS[read_json(run / "results.json")["command"]](read_json(run / "results.json")):
+        kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
+        for line in (table.heads, *table.lines):
+            assert {word for place in kept for word in line[place].split()} <= words
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_narrow_one_breaks_no_word_and_names_the_columns_that_it_leaves_out(run, width, shown):
+    out = shown(run, width)
+    assert "…" not in out
+    noted = 0
+    for table in BUILDERS[read_json(run / "results.json")["command"]](read_json(run / "results.json")):
+        kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
+        if kept:
+            part = out[out.index(table.caption) :].split("\n\n")[0]
+            note = [line for line in part.splitlines() if line.startswith("No room here for ")]
+            tails = {f"No room here for {', '.join(table.heads[p] for p in kept[n:])}; divkd report shows all.": n
+                     for n in range(len(kept))}  # fmt: skip
+            shown_columns = kept[: tails[note[0]]] if note else kept
+            words = set(part.split())
+            assert all(word in words for line in table.lines for p in shown_columns for word in line[p].split())
+            noted += len(note)
+    assert out.count("No room") == noted
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(capsys):
+    console = Console(width=80, markup=False, highlight=False)
+    tables._print(Table("[bold]caption", ["[red]head"], [["[inf, inf]"]]), console)
+    out = capsys.readouterr().out
+    for words in ("[bold]caption", "[red]head", "[inf, inf]"):
+        assert words in out
