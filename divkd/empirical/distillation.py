@@ -23,9 +23,7 @@ from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
 EVALUATION_BATCH = 500
-CACHED_BATCH = (
-    50  # on a CPU: what a BatchEnsemble's members make of more leaves the cache, and takes three times as long
-)
+CACHED_BATCH = 50  # on a CPU: the activations of more leave the cache (benchmarks/predict_batch.py)
 
 
 def label_loss(

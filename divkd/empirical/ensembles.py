@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.convertible import Layer, check_members, layers
-from divkd.empirical.layers import BatchEnsembleLayer
+from divkd.empirical.layers import MEMBER, BatchEnsembleLayer
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
 
 INITS = ("normal", "signs", "ones")
+IN_TURN = 3  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
 
 
 class DeepEnsemble(nn.Module):
@@ -32,6 +33,9 @@ class DeepEnsemble(nn.Module):
 class BatchEnsemble(nn.Module):
     """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
 
+    On a CPU, in eval mode and without gradients, members answer in turn: the same logits, and one network's activations
+    at a time, which stay in the cache where those of all members would not (benchmarks/predict_batch.py).
+
     `ndim` is the number of axes of a batch (4 for images): an input with one more has a batch for each member.
     """
 
@@ -47,7 +51,18 @@ class BatchEnsemble(nn.Module):
             x = x.expand(self.members, *x.shape)
         elif len(x) != self.members:
             raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
+        folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+        if not folded and x.shape[1] >= IN_TURN:
+            return torch.stack([self._alone(m, part) for m, part in enumerate(x)])
         logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
+        return logits
+
+    def _alone(self, m: int, x: Tensor) -> Tensor:
+        token = MEMBER.set(m)
+        try:
+            logits: Tensor = self.net(x)
+        finally:
+            MEMBER.reset(token)
         return logits
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 
 from divkd.empirical.convertible import Layer
 from divkd.shared.errors import InputError
+
+# The one member whose rows a layer is given; None: all members' rows. A context variable, as threads share the layers.
+MEMBER: ContextVar[int | None] = ContextVar("member", default=None)
 
 
 class BatchEnsembleLayer(nn.Module):
@@ -34,16 +38,22 @@ class BatchEnsembleLayer(nn.Module):
         vars(layer)["forward"] = _bypassed
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...)."""
-        members = len(self.r)
+        """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...).
+
+        Where `MEMBER` is set, x is that member's rows alone: (B, C_in, ...) -> (B, C_out, ...).
+        """
+        only = MEMBER.get()
+        chosen = slice(None) if only is None else slice(only, only + 1)
+        members = len(self.r[chosen])
         # x.shape and unflatten, as len(x) and chunk would make the batch size of an exported network a constant
         if x.shape[0] % members:
             raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
         call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
-        biases = [None] * members if self.bias is None else self.bias.unbind(0)
+        biases = [None] * members if self.bias is None else self.bias[chosen].unbind(0)
         rows = x.unflatten(0, (members, -1)).unbind(0)
-        parts = zip(rows, self.weights(self.r, self.s).unbind(0), biases, strict=True)
-        return torch.cat([call(part, w, b) for part, w, b in parts])
+        parts = zip(rows, self.weights(self.r[chosen], self.s[chosen]).unbind(0), biases, strict=True)
+        outputs = [call(part, w, b) for part, w, b in parts]
+        return outputs[0] if members == 1 else torch.cat(outputs)
 
     def weights(self, r: Tensor, s: Tensor) -> Tensor:
         """s_m W r_m for each row of r and s: (M, C_out, C_in / groups, ...)."""

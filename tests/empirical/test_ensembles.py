@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from divkd.empirical.ensembles import (
     rank_one,
     to_batch_ensemble,
 )
-from divkd.empirical.layers import BatchEnsembleLayer
+from divkd.empirical.layers import MEMBER, BatchEnsembleLayer
 from divkd.empirical.networks import build, parameters
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
@@ -130,6 +131,45 @@ def test_members_of_a_deep_ensemble_are_copies_of_its_networks():
     one = member(ensemble, 1)
     assert torch.equal(one(x), ensemble(x)[1])
     assert one is not ensemble.nets[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["resnet8", "wrn10x1", "resnet18"])
+def test_members_answer_in_turn_as_they_do_at_once(name, dtype):
+    model = lived_in(name).to(dtype)
+    shared, own = torch.rand(5, 3, 16, 16, dtype=dtype), torch.rand(MEMBERS, 5, 3, 16, 16, dtype=dtype)
+    for x in (shared, own):
+        at_once = model(x)  # with gradients
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), at_once, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
+    with torch.no_grad():  # BatchNorm pools the rows of all members in train mode
+        copied, again = copy.deepcopy(model).train(), copy.deepcopy(model).train()
+        pooled = copied(shared)
+    torch.testing.assert_close(pooled, again(shared), rtol=0, atol=1e-5)
+    assert not torch.allclose(pooled, at_once[:, :5], atol=1e-3)
+
+
+def test_threads_that_share_a_model_do_not_mix_their_members():
+    model, x = lived_in(), torch.rand(8, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        alone = model(x)
+
+    def answer(turn):
+        with torch.set_grad_enabled(turn % 2 == 1):  # odd ones at once, even ones in turn
+            return model(x)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.allclose(found, alone, atol=1e-10) for found in pool.map(answer, range(16)))
+
+
+def test_a_member_that_fails_leaves_the_others_their_rows():
+    model, x = lived_in(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        alone = model(x)
+        with pytest.raises(RuntimeError, match="must match the size"):
+            model(x[:, :2])
+        assert torch.equal(model(x), alone)
+    assert MEMBER.get() is None
 
 
 @pytest.mark.parametrize("m", [-1, 3])
