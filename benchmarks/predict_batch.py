@@ -1,7 +1,8 @@
 """Predictions by size of batch: a BatchEnsemble's and a deep ensemble's time against one network's in the same batches.
 
 ResNet-8, M = 4, 1,000 images of 32 x 32, float32, eval mode. "at once" is the BatchEnsemble with all members' rows in
-one batch, as in training, instead of members in turn. All sizes and networks run interleaved in one process; medians of
+one batch, as in training, instead of members in turn; torch-uncertainty's layers, where they are installed
+(batch_ensemble_step.py says how), run like that too. All sizes and networks run interleaved in one process; medians of
 the rounds, and quartiles of the ratios round by round.
 
     python benchmarks/predict_batch.py [--rounds 11] [--device cpu]
@@ -17,9 +18,10 @@ import time
 
 import numpy as np
 import torch
+from batch_ensemble_step import of_torch_uncertainty
 from torch import Tensor, nn
 
-from divkd.empirical.ensembles import BatchEnsemble, DeepEnsemble, to_batch_ensemble
+from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.networks import build
 
 MEMBERS, IMAGES = 4, 1000
@@ -29,9 +31,9 @@ SIZES = (10, 25, 50, 100, 250, 500)
 class AtOnce(nn.Module):
     """A BatchEnsemble on one batch of M*B rows."""
 
-    def __init__(self, model: BatchEnsemble) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = model.net
+        self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.net(x.expand(MEMBERS, *x.shape).flatten(0, 1))
@@ -49,12 +51,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    nets = {
+    nets: dict[str, nn.Module] = {
         "one network": DeepEnsemble([network(0)]),
         "deep ensemble": DeepEnsemble([network(seed) for seed in range(MEMBERS)]),
         "batch ensemble": to_batch_ensemble(network(0), MEMBERS, seed=0),
-        "the same at once": AtOnce(to_batch_ensemble(network(0), MEMBERS, seed=0)),
+        "the same at once": AtOnce(to_batch_ensemble(network(0), MEMBERS, seed=0).net),
     }
+    library = of_torch_uncertainty(to_batch_ensemble(network(0), MEMBERS, seed=0))
+    if library is not None:
+        nets["torch-uncertainty"] = AtOnce(library)
     for net in nets.values():
         net.to(device).eval()
     images = torch.rand(IMAGES, 3, 32, 32, device=device)
@@ -81,7 +86,7 @@ def main() -> None:
         ratios = [value / one for value, one in zip(values, times["one network", size], strict=True)]
         spread = statistics.quantiles(ratios, n=4)
         rate = IMAGES / statistics.median(values)
-        print(f"{name:16s} batches of {size:3d} {rate:8.0f} images/s   time over one network's "
+        print(f"{name:17s} batches of {size:3d} {rate:8.0f} images/s   time over one network's "
               f"{statistics.median(ratios):.2f} ({spread[0]:.2f} to {spread[2]:.2f})")  # fmt: skip
 
 
