@@ -17,7 +17,7 @@ def confidence(sources: list[Source]) -> tuple[Any, str]:
 
     Pairwise KL of the members in each bin of confidence of their mean prediction (Nam et al. 2021, figure 3).
     """
-    fig, axes = figure(4.6 * len(sources), 6.4, columns=len(sources), rows=2)
+    fig, axes = figure(max(8.6, 4.6 * len(sources)), 5.6, columns=len(sources), rows=2)
     for column, source in enumerate(sources):
         results = source.results
         for row, kind in enumerate((("deep_ensemble", "none"), student(results))):
