@@ -1,6 +1,7 @@
 """Options that commands share, and how preset, --config and options become one configuration."""
 
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -142,3 +143,16 @@ def run_folder(out: Path | None, command: str, preset: str, resume: bool) -> Pat
         raise InputError("--resume needs --out: the folder of the run to go on with")
     name = re.sub(r"\W+", "-", f"{command}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     return out or Path("runs") / name
+
+
+def check_file(out: Path, overwrite: bool, *endings: str) -> None:
+    """Raise `InputError` unless a file of that name may be written to `out`; nothing is touched."""
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give a file")
+    if endings and not out.name.lower().endswith(endings):
+        raise InputError(f"--out {out} does not end in {' or '.join(endings)}; name the file so")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; --overwrite replaces it, or give another file")
+    existing = next(parent for parent in out.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"--out {out} cannot be written; give a file in a folder that you can write to")

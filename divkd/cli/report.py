@@ -1,10 +1,10 @@
 """``divkd report``: one page about finished runs, in one file."""
 
-import os
 from pathlib import Path
 
 import click
 
+from divkd.cli.options import check_file
 from divkd.shared.errors import InputError
 
 
@@ -23,7 +23,7 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     \b
     divkd report runs/theory runs/digits runs/digits-analysis --out report.html
     """
-    check_file(out, overwrite)
+    check_file(out, overwrite, ".html", ".htm")
 
     from divkd.shared.files import write_bytes
     from divkd.shared.report.page import page, read_runs
@@ -37,16 +37,3 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a file you can write to") from error
     click.echo(f"{out}: {len(found)} {'run' if len(found) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")
-
-
-def check_file(out: Path, overwrite: bool) -> None:
-    """Raise `InputError` unless a page may be written to `out`; nothing is touched."""
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give a file, e.g. {out / 'report.html'}")
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--out {out} is no page; give a name that ends in .html")
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out} exists; --overwrite replaces it, or give another file")
-    existing = next(parent for parent in out.absolute().parents if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"--out {out} cannot be written; give a file in a folder that you can write to")

@@ -1,13 +1,12 @@
 """``divkd predict`` and ``divkd export``: the networks of a run, put to use."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from divkd.cli.options import check_device
+from divkd.cli.options import check_device, check_file
 from divkd.empirical.config import METHODS, MODELS
 from divkd.shared.errors import InputError, RunError
 
@@ -49,7 +48,8 @@ def predict(**options: Any) -> None:
     divkd predict runs/digits photo.png scans/
     divkd predict runs/digits images.npz --model deep_ensemble --out predictions.csv
     """
-    check_file(options["out"], options["overwrite"])
+    if options["out"] is not None:
+        check_file(options["out"], options["overwrite"])
     device = check_device(options["device"])
 
     import csv
@@ -111,21 +111,6 @@ def export(**options: Any) -> None:
         raise _unwritable(options["out"], error) from error
     size = options["out"].stat().st_size / 1e6
     click.echo(f"{found}: {options['out']}, {size:.1f} MB; logits differ by at most {difference:.2g}")
-
-
-def check_file(path: Path | None, overwrite: bool, ending: str = "") -> None:
-    """Raise `InputError` unless a file may be written to `path`; nothing is touched."""
-    if path is None:
-        return
-    if not path.name.endswith(ending):
-        raise InputError(f"--out {path} does not end in {ending}; name the file so, as PyTorch asks for it")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise InputError(f"--out {path} is there already; --overwrite replaces it, or give another name")
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"--out {path} cannot be written; give a place that you can write to")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from divkd.cli.main import run
 from divkd.empirical import analysis
@@ -145,14 +146,4 @@ def test_a_finished_analysis_goes_on_to_the_same_rows(folder, printed, capsys):
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, printed, capsys, line, value, mend):
-    def content():
-        return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-    before = content()
-    assert run(line.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert value in err
-    assert mend in err
-    assert content() == before
+    refused(line, value, mend, capsys, folder)
