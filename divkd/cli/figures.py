@@ -26,7 +26,7 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
 
     sources = []
     for run in runs:
-        results = read_json(run / "results.json") if run.is_dir() else None
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else None
         if not isinstance(results, dict) or results.get("command") not in COMMANDS:
             raise InputError(
                 f"{run} is no finished run of divkd {', '.join(COMMANDS)}; give a folder that holds its results.json"

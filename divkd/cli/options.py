@@ -147,9 +147,13 @@ def run_folder(out: Path | None, command: str, preset: str, resume: bool) -> Pat
 
 def check_file(out: Path, overwrite: bool, *endings: str) -> None:
     """Raise `InputError` unless a file of that name may be written to `out`; nothing is touched."""
-    if out.is_dir():
+    try:
+        folder = out.is_dir()
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written ({error.strerror}); give another name") from error
+    if folder:
         raise InputError(f"--out {out} is a folder; give a file")
-    if endings and not out.name.lower().endswith(endings):
+    if endings and out.suffix not in endings:
         raise InputError(f"--out {out} does not end in {' or '.join(endings)}; name the file so")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; --overwrite replaces it, or give another file")

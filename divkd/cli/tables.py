@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -50,12 +51,12 @@ def _widths(found: tables.Table, shown: list[int], room: int) -> dict[int, int]:
     """The widths of the columns that fit into `room`, from the left: no word is broken, and lines where need be."""
     columns = list(zip(found.heads, *found.lines, strict=True))
     parts = {place: [cell.replace(" ±", "_±").split() for cell in columns[place]] for place in shown}
-    least = {place: max(len(word) for cell in cells for word in cell) for place, cells in parts.items()}
+    least = {place: max(cell_len(word) for cell in cells for word in cell) for place, cells in parts.items()}
     taken = list(accumulate(width + GAP for width in least.values()))
     widths = {place: least[place] for place, end in zip(shown, taken, strict=True) if end <= room}
     spare = room - sum(widths.values()) - GAP * len(widths)
     for place in widths:
-        more = min(spare, max(map(len, columns[place])) - widths[place])
+        more = min(spare, max(map(cell_len, columns[place])) - widths[place])
         widths[place] += more
         spare -= more
     return widths

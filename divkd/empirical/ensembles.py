@@ -33,8 +33,9 @@ class DeepEnsemble(nn.Module):
 class BatchEnsemble(nn.Module):
     """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
 
-    On a CPU, in eval mode and without gradients, members answer in turn: the same logits, and one network's activations
-    at a time, which stay in the cache where those of all members would not (benchmarks/predict_batch.py).
+    On a CPU, in eval mode, without gradients and from `IN_TURN` images on, members answer in turn: the same logits, and
+    one network's activations at a time, which stay in the cache where those of all members would not
+    (benchmarks/predict_batch.py).
 
     `ndim` is the number of axes of a batch (4 for images): an input with one more has a batch for each member.
     """
@@ -125,7 +126,19 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
             for rows in (layer.r, layer.s, layer.bias):
                 if rows is not None:
                     rows.copy_(torch.from_numpy(generator.normal(1, 0.5, tuple(rows.shape))))
-    check_members(probe.net, [member(probe, m) for m in range(probe.members)], example)
+    members = [member(probe, m) for m in range(probe.members)]
+    check_members(probe.net, members, example)
+    probe.eval()
+    for m, alone in enumerate(members):
+        try:
+            agree = torch.allclose(probe._alone(m, example), alone.eval()(example), 1e-3, 1e-3, equal_nan=True)
+        except InputError:  # rows that the layer takes for those of all members
+            agree = False
+        if not agree:
+            raise InputError(
+                "the network has no BatchEnsemble form, as it calls layers in threads of its own, which do not know "
+                "whose rows they are given; call them in the thread that calls the network"
+            )
 
 
 def member(model: DeepEnsemble | BatchEnsemble, m: int) -> nn.Module:

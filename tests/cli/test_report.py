@@ -73,7 +73,7 @@ def test_a_training_runs_numbers_are_those_of_its_results(undrawn):
         assert (cells["method"], cells["M"]) == (row["method"], str(row["members"]))
         for name, key, digits in (("accuracy", "acc", 3), ("calibrated NLL", "cal_nll", 3), ("ECE", "ece", 4)):
             assert cells[name] == show(row[key], digits)
-        assert cells["n"] == str(row["acc"]["n"])
+        assert cells["seeds"] == str(row["acc"]["n"])
         assert cells["parameters"].replace(",", "") == f"{row['params']['mean']:.0f}"
 
 
@@ -256,6 +256,8 @@ def prepare():
         ("good --out folder.html", "folder.html is a folder", "give a file"),
         ("good --out folder.html --overwrite", "folder.html is a folder", "give a file"),
         ("good --out page.txt", "page.txt", ".html"),
+        (f"good --out {300 * 'n'}.html", "name too long", "another name"),
+        (300 * "n", "name too long", "a folder"),
         ("good --out old.html/page.html", "old.html/page.html", "write to"),
     ],
 )
@@ -268,8 +270,8 @@ def test_a_page_is_replaced_whole_and_only_when_asked(undrawn, monkeypatch, caps
     prepare()
     assert run("report good --out old.html --overwrite".split()) == 0
     first = Path("old.html").read_bytes()
-    assert run("report good --out new/page.HTML".split()) == 0
-    assert Path("new/page.HTML").read_bytes() == first  # the same runs give the same bytes
+    assert run("report good --out new/page.htm".split()) == 0
+    assert Path("new/page.htm").read_bytes() == first  # the same runs give the same bytes
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert run("report good --out old.html --overwrite --title other".split()) == 2
     assert "No space left" in capsys.readouterr().err

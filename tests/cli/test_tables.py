@@ -1,5 +1,6 @@
 """The tables at a terminal: whole where there is room, and never a broken word or a column that is cut."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,30 @@ def test_a_narrow_one_breaks_no_word_and_names_the_columns_that_it_leaves_out(ru
             assert all(word in words for line in table.lines for p in shown_columns for word in line[p].split())
             noted += len(note)
     assert out.count("No room") == noted
+
+
+def test_a_void_premise_is_said_at_any_width(shown, tmp_path):
+    results = read_json(RESULTS / "cifar10-cpu" / "results.json")
+    assert "VOID" not in shown(RESULTS / "cifar10-cpu", 40)
+    results["teacher_diversity"][1]["void"] = True
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert "VOID as a test of the paper's premise: teachers of seed 1 do not fit" in shown(tmp_path, 40)
+
+
+def test_one_seed_has_no_interval(shown, tmp_path):
+    results = read_json(RESULTS / "plane" / "results.json")
+    results["ods_minus_gaussian"] |= {"low": None, "high": None}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    out = shown(tmp_path, 100)
+    assert "ODS minus Gaussian, one seed: +0.199 nats." in out
+
+
+def test_wide_letters_take_two_places(capsys):
+    console = Console(width=20, markup=False, highlight=False)
+    tables._print(Table("caption", ["head"], [["日本語日本語日本語日本語"], ["日本語日本"]]), console)
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert "No room here for head" in out
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(capsys):

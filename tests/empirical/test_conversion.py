@@ -1,6 +1,7 @@
 """Which networks become BatchEnsembles, and which are refused by the name of a module."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -295,3 +296,20 @@ def test_the_check_leaves_modes_and_statistics_alone():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         to_batch_ensemble(**{"net": nn.Linear(4, 4), "members": 2, **arguments})
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_layers_that_run_in_threads_of_the_network_are_refused(members):
+    """A thread does not know whose rows it is given, where members answer in turn."""
+
+    class Threaded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            with ThreadPoolExecutor(2) as pool:
+                return sum(pool.map(lambda layer: layer(x), (self.first, self.second)))
+
+    with pytest.raises(InputError, match="threads of its own"):
+        to_batch_ensemble(Threaded(), members, example=torch.rand(6, 4))

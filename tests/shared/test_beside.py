@@ -68,6 +68,11 @@ def test_a_column_a_run_and_what_is_missing_is_named(tmp_path):
     first = {path.name: path.read_bytes() for path in paths}
     draw_all(sources, tmp_path)
     assert first == {path.name: path.read_bytes() for path in paths}  # the same runs, the same bytes
+    (tmp_path / "mine.png").write_bytes(b"somebody's")
+    draw_all(sources[:1], tmp_path)  # what has no run any more goes with its caption
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "captions.md", "ensemble_gain.png", "recovered.png", "equivalents.png", "mine.png"
+    }  # fmt: skip
     assert draw_all([], tmp_path / "none")[0] == []
     assert not (tmp_path / "none").exists()
     assert len({drawing.name for drawing in DRAWINGS}) == len(DRAWINGS)

@@ -49,9 +49,11 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
     """Draw every figure that `sources` have runs for; the paths, and what was left out and why.
 
     captions.md beside them has each figure's caption, generated: what it shows, of which runs, n and seeds. A column
-    whose run is missing is left out and named, and so is a figure that has no column; nothing is invented.
+    whose run is missing is left out and named, and so is a figure that has no column; nothing is invented, and a figure
+    that an earlier captions.md there speaks of does not outlive it.
     """
     paths, missing, captions = [], [], ["# Theory beside practice\n"]
+    before = (folder / "captions.md").read_text(encoding="utf-8") if (folder / "captions.md").is_file() else ""
     for drawing in DRAWINGS:
         columns = [s for c in drawing.commands for s in sources if s.results["command"] == c and drawing.fits(s)]
         absent = [c for c in drawing.commands if all(s.results["command"] != c for s in columns)]
@@ -60,6 +62,8 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
             needed = " and ".join(f"'{command}'" for command in absent)
             missing.append(f"{drawing.name}.png {what}: no run of {needed} that has it was given")
         if not columns:
+            if f"]({drawing.name}.png)" in before:
+                (folder / f"{drawing.name}.png").unlink(missing_ok=True)
             continue
         fig, caption = drawing.draw(columns)
         paths.append(save(fig, folder / f"{drawing.name}.png"))

@@ -44,7 +44,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _read(path: Path) -> tuple[Content, Content]:
-    if not (path / "results.json").is_file():
+    try:
+        found = (path / "results.json").is_file()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a folder that holds results.json") from error
+    if not found:
         raise InputError(f"{path} is no finished run of divkd; give a folder that holds results.json")
     results = read_json(path / "results.json")
     command = results.get("command") if isinstance(results, dict) else None

@@ -1,6 +1,7 @@
 """One look for every figure: colour-blind-safe colours, markers that survive grey, PNG written whole."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,22 @@ def save_both(fig: Any, path: Path) -> list[Path]:
     """Write `fig` as `path`.png and `path`.svg, each whole or not at all; the same figure gives the same bytes."""
     import matplotlib
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "divkd"}):
-        fig.savefig(buffer, format="svg", metadata={"Date": None})
     vector = path.with_name(f"{path.name}.svg")
-    write_bytes(vector, buffer.getvalue())
+    with matplotlib.rc_context({"svg.hashsalt": "divkd"}):
+        write_bytes(vector, _bytes(fig, format="svg", metadata={"Date": None}))
     return [save(fig, path.with_name(f"{path.name}.png")), vector]
 
 
 def save(fig: Any, path: Path) -> Path:
     """Write `fig` as PNG at 150 dots an inch, whole or not at all."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, _bytes(fig, format="png", dpi=DPI, metadata={"Software": None}))
     return path
+
+
+def _bytes(fig: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name may be in a script that the font lacks: boxes in the figure, and no lines of a warning at the terminal.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        fig.savefig(buffer, **options)
+    return buffer.getvalue()

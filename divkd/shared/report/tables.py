@@ -46,7 +46,7 @@ class Table:
 def multiview(results: Results) -> list[Table]:
     """The claims, the ensemble by its members, and what was learned of the views."""
     claims = results["claims"]
-    kinds = {"train": "train", "multi_view": "multi-view test", "single_view": "single-view test", "test": "test"}
+    kinds = {"single_view": "single-view test", "multi_view": "multi-view test", "test": "test", "train": "train"}
     lines = []
     for name in CLAIMS:
         if name in claims:
@@ -54,8 +54,10 @@ def multiview(results: Results) -> list[Table]:
             errors = [show(claim[f"{kind}_error"]) for kind in kinds]
             holds = "yes" if claim["holds"] else "no"
             prediction = f"{claim['predicted']:.3f}"
-            lines.append([claim_of(name, claim), *errors, prediction, bound_of(claim), holds, claim["accepted"]])
-    heads = ["claim", *(f"{kind} error" for kind in kinds.values()), "predicted here", "theorem's bound", "holds"]
+            lines.append([claim_of(name, claim), holds, errors[0], prediction, bound_of(claim), *errors[1:],
+                          claim["accepted"]])  # fmt: skip
+    heads = ["claim", "holds", "single-view test error", "predicted here", "theorem's bound"]
+    heads += [f"{kind} error" for kind in list(kinds.values())[1:]]
     tables = [
         Table(
             f"Measured error rates, the finite-size prediction and the theorem's bound for single-view samples "
@@ -102,8 +104,10 @@ def plane(results: Results) -> list[Table]:
         lines.append([kind, show(found, 4), *ratios, apart])
     heads = ["points", "pairwise KL", "times clean", "times Gaussian", f"above {results['apart_above']:g} nats"]
     void = [row["seed"] for row in rows if row["void"]]
+    more = results["ods_minus_gaussian"]
+    interval = "one seed" if more["low"] is None else "with a 95 % interval over seeds"
     notes = (
-        f"ODS minus Gaussian, with a 95 % interval over seeds: {difference(results['ods_minus_gaussian'])} nats.",
+        f"ODS minus Gaussian, {interval}: {difference(more)} nats.",
         f"Lowest training accuracy of a teacher: {min(min(row['train_acc']) for row in rows):.3f}"
         + (f"; VOID for seeds {void}, whose teachers do not fit." if void else "."),
     )
@@ -113,13 +117,13 @@ def plane(results: Results) -> list[Table]:
 
 METRICS = (
     ("acc", "accuracy", 3),
+    ("cal_nll", "calibrated NLL", 3),
+    ("pairwise_kl", "pairwise KL", 3),
+    ("cal_ece", "calibrated ECE", 4),
+    ("cal_brier", "calibrated Brier", 3),
     ("nll", "NLL", 3),
     ("brier", "Brier", 3),
     ("ece", "ECE", 4),
-    ("cal_nll", "calibrated NLL", 3),
-    ("cal_brier", "calibrated Brier", 3),
-    ("cal_ece", "calibrated ECE", 4),
-    ("pairwise_kl", "pairwise KL", 3),
     ("train_acc", "train accuracy", 3),
     ("temperature", "temperature", 2),
 )
@@ -130,21 +134,22 @@ def training(results: Results) -> list[Table]:
     split = results["split"]
     sizes = f"{split['train']:,} training and {split['test']:,} test images"
     measured = any("dee" in row for row in results["summary"])
-    heads = [*NETWORK, *(name for _, name, _ in METRICS), *(["DEE", "DEE censored"] if measured else [])]
+    names = [name for _, name, _ in METRICS]
+    heads = [*NETWORK, *names[:2], *(["DEE", "DEE censored"] if measured else []), *names[2:]]
     lines = []
     for row in results["summary"]:
-        line = [*network(row), *(show(row[key], digits) for key, _, digits in METRICS)]
+        shown = [show(row[key], digits) for key, _, digits in METRICS]
         if measured:
             dee = row.get("dee")
-            line += [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
+            shown[2:2] = [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
         cost = [f"{row['params']['mean']:,.0f}", show(row["seconds"], 1), str(row["acc"]["n"])]
-        lines.append(line + cost)
-    notes = ["NLL and KL in nats; seconds are wall-clock times; n counts seeds."]
+        lines.append([*network(row), *shown, *cost])
+    notes = ["NLL and KL in nats; seconds are wall-clock times."]
     if measured:
         notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
     caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
-    heads += ["parameters", "seconds", "n"]
-    page_only = ("Brier", "ECE", "calibrated Brier", "temperature", "DEE censored", "n")
+    heads += ["parameters", "seconds", "seeds"]
+    page_only = ("Brier", "ECE", "calibrated Brier", "temperature", "DEE censored", "seeds")
     tables = [Table(caption, heads, lines, 3, tuple(notes), page_only=page_only)]
     tables += _differences(results) + _ladders(results)
     if results["teacher_diversity"]:
@@ -164,9 +169,9 @@ def _differences(results: Results) -> list[Table]:
         + [str(row[kept[0][0]]["n"])]
         for row in rows
     ]
-    heads = ["model", "method", "minus", *(name for _, name in kept), "n"]
+    heads = ["model", "method", "minus", *(name for _, name in kept), "seeds"]
     caption = "Paired differences over seeds, mean and 95 % interval (none where n is 1)"
-    return [Table(caption, heads, lines, 3, page_only=("NLL", "calibrated Brier", "n"))]
+    return [Table(caption, heads, lines, 3, page_only=("NLL", "calibrated Brier", "seeds"))]
 
 
 def _ladders(results: Results) -> list[Table]:
@@ -187,12 +192,12 @@ def _teachers(results: Results) -> Table:
         clean = found["clean"] or float("nan")  # equal teachers never disagree
         ratios = [f"{found[kind] / clean:.3g}×" for kind in ("gaussian", "ods", "confods")]
         fit = f"{found['train_acc']:.1%}" if "train_acc" in found else "not recorded"
-        remark = "VOID as a test of the paper's premise: they do not fit" if found.get("void") else ""
-        lines.append([str(found["seed"]), f"{found['images']:.0f}", f"{found['clean']:.3g}", *ratios, fit, remark])
-    heads = ["seed", "training images", "clean, nats", "Gaussian", "ODS", "ConfODS", "teachers fit", "remark"]
-    return Table(
-        "Teachers' pairwise KL on training images, and how much a step of each kind changes it", heads, lines, words=1
-    )
+        lines.append([str(found["seed"]), f"{found['images']:.0f}", f"{found['clean']:.3g}", *ratios, fit])
+    heads = ["seed", "training images", "clean, nats", "Gaussian", "ODS", "ConfODS", "teachers fit"]
+    void = [str(found["seed"]) for found in results["teacher_diversity"] if found.get("void")]
+    notes = (f"VOID as a test of the paper's premise: teachers of seed {', '.join(void)} do not fit their images.",)
+    caption = "Teachers' pairwise KL on training images, and how much a step of each kind changes it"
+    return Table(caption, heads, lines, notes=notes if void else ())
 
 
 def published(rows: list[Results]) -> list[Table]:
