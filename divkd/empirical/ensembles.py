@@ -77,8 +77,8 @@ def to_batch_ensemble(
     m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
 
     With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
-    eval mode; a network that mixes rows is refused, and the module that does it is named. What a network does in train
-    mode alone is not seen.
+    eval mode; a network that mixes rows is refused, and the module that does it is named, and so is one that calls its
+    layers in threads. What a network does in train mode alone is not seen.
 
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
