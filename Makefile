@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/divkd report $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/report.html --overwrite
 
 figures: install
-	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu docs/results/cifar10-cpu-analysis --out docs/figures
+	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu-long docs/results/cifar10-cpu-analysis --out docs/figures
 
 test: install
 	$(BIN)/python -m pytest

@@ -86,7 +86,7 @@ def test_a_world_without_errors_has_no_shares():
 
 
 def test_the_manuals_figures_are_of_the_committed_results(tmp_path):
-    names = ("multiview-default", "plane", "cifar10-cpu", "cifar10-cpu-analysis")
+    names = ("multiview-default", "plane", "cifar10-cpu-long", "cifar10-cpu-analysis")
     paths, missing = draw_all([Source(name, read_json(RESULTS / name / "results.json")) for name in names], tmp_path)
     assert not missing
     shown = RESULTS.parent / "figures"
