@@ -87,7 +87,7 @@ def test_results_hold_every_analysis_of_every_network(folder, printed):
 def test_the_table_shows_every_network_and_set(printed):
     text = " ".join(printed.split())
     for words in ("turned: entropy", "mirror: accuracy", "12 kinds of corruption", "train images: sibling",
-                  "deep ensemble none 2", "BatchEnsemble ods 2", "single network ods 1", "BatchEnsemble merged into one 1",
+                  "deep ensemble none 2", "BatchEnsemble ods 2", "single network ods 1", "merged into one 1",
                   "written to analysis"):  # fmt: skip
         assert words in text
 
