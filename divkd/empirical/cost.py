@@ -76,8 +76,8 @@ def inference_cost(
 
     Peak activations on the CPU are the bytes of all tensors that live at once; what a kernel allocates for itself
     within a call is not seen. On CUDA they are what the allocator gave out, which includes that. Both are of networks
-    run as they are here: members in turn, but for a BatchEnsemble's on CUDA, and of one or two images anywhere, which
-    answer at once and hold M times as much.
+    run as they are here: members in turn, but for a BatchEnsemble's on CUDA and for a few images (`ensembles.IN_TURN`),
+    which answer at once and hold M times as much.
 
     Raises `InputError` for an unknown baseline, counts below 1 and a network whose logits are not (M, B, K).
     """

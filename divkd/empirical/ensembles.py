@@ -14,7 +14,7 @@ from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
 
 INITS = ("normal", "signs", "ones")
-IN_TURN = 3  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
+IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
 
 
 class DeepEnsemble(nn.Module):
