@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from divkd.empirical.ensembles import BatchEnsemble, to_batch_ensemble
-from divkd.empirical.layers import BatchEnsembleLayer
-from divkd.empirical.networks import build
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import BatchEnsemble, to_batch_ensemble
+from divkd.empirical.networks.layers import BatchEnsembleLayer
 
 MEMBERS, IMAGES = 4, 32
 

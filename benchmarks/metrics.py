@@ -18,9 +18,9 @@ import time
 
 import torch
 
-from divkd.shared.dee import equivalent_curve
-from divkd.shared.judge import judge
-from divkd.shared.predictions import Predictions, Split
+from divkd.shared.metrics.dee import equivalent_curve
+from divkd.shared.metrics.judge import judge
+from divkd.shared.metrics.predictions import Predictions, Split
 
 CASES = {
     "all but DEE, (8, 10,000, 100)": ((8, 10_000, 100), "judge", "under 1 s"),

@@ -21,8 +21,8 @@ import torch
 from batch_ensemble_step import of_torch_uncertainty
 from torch import Tensor, nn
 
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.networks import build
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 
 MEMBERS, IMAGES = 4, 1000
 SIZES = (10, 25, 50, 100, 250, 500)

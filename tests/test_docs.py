@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from divkd.cli.main import run
-from divkd.empirical import config as training
-from divkd.empirical.use import distil
-from divkd.shared.report.cells import markdown
+from divkd.empirical.training import config as training
+from divkd.empirical.use.distill import distil
+from divkd.report.sweep import markdown
 from divkd.shared.stats import show
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -18,11 +18,11 @@ from PIL import Image
 from divkd.cli import train
 from divkd.cli.contents import Contents
 from divkd.cli.main import cli, run
-from divkd.empirical import config as training
-from divkd.empirical import datasets
+from divkd.empirical.data import datasets
+from divkd.empirical.training import config as training
 from divkd.shared.errors import InputError
-from divkd.theory import cells
 from divkd.theory import config as theory
+from divkd.theory import sweep as cells
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, run_folder
-from divkd.empirical.config import DATASETS
+from divkd.empirical.training.config import DATASETS
 from divkd.shared.errors import InputError
 
 
@@ -58,12 +58,12 @@ def analyse(**options: Any) -> None:
     import torch
 
     from divkd.cli.tables import print_tables
-    from divkd.empirical.analysis import AnalysisConfig, finished, read_sets, run_analysis
-    from divkd.empirical.restore import load_run
+    from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
+    from divkd.empirical.use.restore import load_run
+    from divkd.report.analysis import draw
+    from divkd.report.published import beside
     from divkd.shared.files import read_json
     from divkd.shared.progress import Progress
-    from divkd.shared.report.analysis import draw
-    from divkd.shared.report.published import beside
     from divkd.shared.run import open_run
 
     source: Path = options["run"]

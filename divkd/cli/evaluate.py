@@ -41,10 +41,10 @@ def evaluate(**options: Any) -> None:
     check_folder(folder, options["overwrite"])
 
     from divkd.cli.tables import print_tables
+    from divkd.report.evaluation import draw
     from divkd.shared.files import write_json
-    from divkd.shared.judge import judge
-    from divkd.shared.predictions import load
-    from divkd.shared.report.evaluation import draw
+    from divkd.shared.metrics.judge import judge
+    from divkd.shared.metrics.predictions import load
     from divkd.shared.run import environment
 
     began = time.perf_counter()
@@ -86,7 +86,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 def clear(folder: Path) -> None:
     """Delete what an earlier evaluation wrote into `folder`, and nothing else."""
-    from divkd.shared.report.evaluation import FIGURES
+    from divkd.report.evaluation import FIGURES
 
     (folder / "results.json").unlink(missing_ok=True)
     for name in FIGURES:

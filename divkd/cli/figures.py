@@ -21,8 +21,8 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
     divkd figures runs/theory runs/digits --out figures
     divkd figures runs/theory runs/digits runs/cifar10 runs/cifar10-analysis --out figures
     """
-    from divkd.shared.report.beside import Source
-    from divkd.shared.report.figures import COMMANDS, draw_all
+    from divkd.report.beside import Source
+    from divkd.report.figures import COMMANDS, draw_all
 
     sources = []
     for run in runs:

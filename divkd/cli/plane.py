@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from divkd.cli.options import from_fields, parameters, parse_seeds, resolve, run_folder
-from divkd.empirical.plane_config import PlaneConfig
+from divkd.empirical.plane.config import PlaneConfig
 
 
 @click.command()
@@ -41,9 +41,9 @@ def simulate_plane(**options: Any) -> None:
     config.validate()
 
     from divkd.cli.tables import print_tables
-    from divkd.empirical.plane import run_plane
+    from divkd.empirical.plane.plane import run_plane
+    from divkd.report.plane import draw
     from divkd.shared.progress import Progress
-    from divkd.shared.report.plane import draw
     from divkd.shared.run import open_run
 
     folder = run_folder(options["out"], command.replace(" ", "-"), "moons", options["resume"])

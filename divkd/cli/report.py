@@ -25,8 +25,8 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     """
     check_file(out, overwrite, ".html", ".htm")
 
+    from divkd.report.page import page, read_runs
     from divkd.shared.files import write_bytes
-    from divkd.shared.report.page import page, read_runs
 
     found = read_runs(runs)
     names = [run.name for run in found]

@@ -66,7 +66,7 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     \b
     divkd simulate window --vary init_scale=1e-4,1e-3,1e-2 --vary other_weight_single=0.1:0.16,0.2:0.3 --out runs/map
     """
-    from divkd.theory import cells
+    from divkd.theory import sweep as cells
 
     grid = parse_vary(vary) or stored_vary(options) or cells.WINDOW
     measure_cells("simulate window", options, grid, lambda config: cells.window(config, grid))
@@ -81,7 +81,7 @@ def ablations(**options: Any) -> None:
     \b
     divkd simulate ablations --out runs/ablations
     """
-    from divkd.theory import cells
+    from divkd.theory import sweep as cells
 
     measure_cells("simulate ablations", options, None, lambda config: cells.ABLATIONS)
 
@@ -146,11 +146,11 @@ def measure_cells(
     config = configure(options | {"engine": None, "dimension": None}, command)
 
     from divkd.cli.tables import print_tables
+    from divkd.report.sweep import draw
     from divkd.shared.progress import Progress
-    from divkd.shared.report.cells import draw
     from divkd.shared.run import open_run
-    from divkd.theory.cells import measure
     from divkd.theory.experiment import check
+    from divkd.theory.sweep import measure
 
     check(config)
     cells = choose(config)
@@ -205,8 +205,8 @@ def simulate_multiview(**options: Any) -> None:
     config = configure(options)
 
     from divkd.cli.tables import print_tables
+    from divkd.report.multiview import draw
     from divkd.shared.progress import Progress
-    from divkd.shared.report.multiview import draw
     from divkd.shared.run import open_run
     from divkd.theory.experiment import check, simulate
 

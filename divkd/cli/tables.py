@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from divkd.shared.report import tables
-from divkd.shared.report.page import BUILDERS
+from divkd.report import tables
+from divkd.report.page import BUILDERS
 
 WIDTH = 200  # where there is no terminal
 GAP = 3  # between columns

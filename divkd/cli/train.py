@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, common, resolve, run_folder
-from divkd.empirical.config import DATASETS, METHODS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
-from divkd.empirical.names import RULE
+from divkd.empirical.networks.names import RULE
+from divkd.empirical.training.config import DATASETS, METHODS, PRECISIONS, PRESETS, STUDENTS, TrainConfig
 from divkd.shared.errors import InputError
 
 # Options that are fields of the configuration of the same name.
@@ -134,11 +134,11 @@ def train_cifar(**options: Any) -> None:
     import dataclasses
 
     from divkd.cli.tables import print_tables
-    from divkd.empirical.datasets import load
-    from divkd.empirical.distillation import reused
-    from divkd.empirical.experiment import run_training
+    from divkd.empirical.data.datasets import load
+    from divkd.empirical.training.distillation import reused
+    from divkd.empirical.training.experiment import run_training
+    from divkd.report.ensembles import draw
     from divkd.shared.progress import Progress
-    from divkd.shared.report.ensembles import draw
     from divkd.shared.run import open_run
 
     data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from divkd.cli.options import check_device, check_file
-from divkd.empirical.config import METHODS, MODELS
+from divkd.empirical.training.config import METHODS, MODELS
 from divkd.shared.errors import InputError, RunError
 
 FIELDS = ("file", "class", "confidence", "entropy", "mutual_information")
@@ -57,10 +57,10 @@ def predict(**options: Any) -> None:
 
     import torch
 
-    from divkd.empirical import use
-    from divkd.empirical.data import to_float
-    from divkd.empirical.inputs import read_inputs
-    from divkd.empirical.restore import load_model
+    from divkd.empirical.data.inputs import read_inputs
+    from divkd.empirical.data.splits import to_float
+    from divkd.empirical.use import distill as use
+    from divkd.empirical.use.restore import load_model
 
     found = load_model(options["run"], options["model"], options["method"], options["seed"], device)
     temperature = 1.0
@@ -101,8 +101,8 @@ def export(**options: Any) -> None:
     """
     check_file(options["out"], options["overwrite"], ".pt2")
 
-    from divkd.empirical.export import export as write
-    from divkd.empirical.restore import load_model
+    from divkd.empirical.use.export import export as write
+    from divkd.empirical.use.restore import load_model
 
     found = load_model(options["run"], options["model"], options["method"], options["seed"])
     try:

@@ -9,11 +9,11 @@ import pytest
 from refusals import refused
 
 from divkd.cli.main import run
-from divkd.empirical import analysis
-from divkd.empirical import config as training
-from divkd.empirical.datasets import load
+from divkd.empirical.analysis import analysis
+from divkd.empirical.data.datasets import load
+from divkd.empirical.training import config as training
+from divkd.report.analysis import draw
 from divkd.shared.files import read_json
-from divkd.shared.report.analysis import draw
 
 COMMAND = "analyse run --images 20 --ood turned.npz --shift mirror.npz --device cpu"
 FIGURES = ("by_members", "corruptions", "diversity_by_confidence", "entropy", "gradients", "transfer")

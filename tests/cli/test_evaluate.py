@@ -7,7 +7,7 @@ import pytest
 from refusals import refused
 
 from divkd.cli.main import run
-from divkd.shared.predictions import load
+from divkd.shared.metrics.predictions import load
 
 
 def arrays(seed: int, members: int = 3, samples: int = 120, classes: int = 4):
@@ -138,7 +138,7 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, li
 
 
 def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
-    from divkd.shared import judge
+    from divkd.shared.metrics import judge
 
     def failing(*args, **kwargs):
         raise MemoryError

@@ -12,7 +12,7 @@ from refusals import refused
 
 from divkd.cli.main import run
 from divkd.cli.train import configure
-from divkd.empirical import config as training
+from divkd.empirical.training import config as training
 from divkd.shared.errors import RunError
 from divkd.theory import config as theory
 
@@ -252,7 +252,7 @@ def test_theory_and_practice_meet_in_one_figure_from_two_runs(monkeypatch, capsy
 def test_failures_while_running_are_one_line_and_keep_what_is_finished(
     monkeypatch, capsys, tmp_path, failure, code, words
 ):
-    from divkd.empirical import distillation
+    from divkd.empirical.training import distillation
 
     real, calls = distillation.train, iter(range(100))
 

@@ -11,12 +11,12 @@ from PIL import Image
 from refusals import refused
 
 from divkd.cli.main import run
-from divkd.empirical import config as training
-from divkd.empirical.data import to_float
-from divkd.empirical.datasets import load
-from divkd.empirical.inputs import read_inputs
-from divkd.empirical.restore import load_model
-from divkd.empirical.use import predict
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.inputs import read_inputs
+from divkd.empirical.data.splits import to_float
+from divkd.empirical.training import config as training
+from divkd.empirical.use.distill import predict
+from divkd.empirical.use.restore import load_model
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_export_writes_a_program_of_the_chosen_network(folder, capsys):
 
 
 def test_an_export_that_differs_is_exit_code_1_and_writes_nothing(folder, capsys, monkeypatch):
-    from divkd.empirical import export
+    from divkd.empirical.use import export
 
     monkeypatch.setattr(export, "compare", lambda *_: 3e-5)
     assert run("export run --out bad.pt2".split()) == 1

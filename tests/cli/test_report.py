@@ -9,7 +9,7 @@ from refusals import refused
 from report_pages import COMMITTED, Page, changed, read, report
 
 from divkd.cli.main import run
-from divkd.shared.report import page, pictures
+from divkd.report import page, pictures
 from divkd.shared.stats import show
 
 RUNS = sorted(path.parent for path in COMMITTED.glob("*/results.json"))

@@ -6,7 +6,7 @@ import pytest
 from browser import Browser, find
 from report_pages import COMMITTED, changed, report
 
-from divkd.shared.report import page, pictures
+from divkd.report import page, pictures
 
 
 @pytest.mark.skipif(find() is None, reason="no chromium, chromium-browser, google-chrome or chrome on this machine")

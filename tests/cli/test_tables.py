@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from divkd.cli import tables
+from divkd.report.page import BUILDERS
+from divkd.report.tables import Table
 from divkd.shared.files import read_json
-from divkd.shared.report.page import BUILDERS
-from divkd.shared.report.tables import Table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/results.json"))

@@ -9,15 +9,15 @@ import torch
 from training_runs import QUIET, Killed, experiment, tiny
 
 from divkd.cli.tables import print_tables
-from divkd.empirical import analysis, probes
-from divkd.empirical.analysis import AnalysisConfig, World, finished, read_sets, run_analysis
-from divkd.empirical.corrupt import STRENGTHS
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import predict
-from divkd.empirical.restore import load_model, load_run
+from divkd.empirical.analysis import analysis, probes
+from divkd.empirical.analysis.analysis import AnalysisConfig, World, finished, read_sets, run_analysis
+from divkd.empirical.data.corrupt import STRENGTHS
+from divkd.empirical.data.datasets import load
+from divkd.empirical.training.distillation import predict
+from divkd.empirical.use.restore import load_model, load_run
+from divkd.report.analysis import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json
-from divkd.shared.report.analysis import draw
 from divkd.shared.run import open_run
 
 IMAGES = 20

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from divkd.empirical.archives import unpack
+from divkd.empirical.data.archives import unpack
 from divkd.shared.errors import InputError
 
 GOOD = {"set/a.bin": b"a" * 3000, "set/deep/b.bin": b"b"}

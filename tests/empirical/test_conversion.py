@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
-from divkd.empirical.ensembles import member, rank_one, to_batch_ensemble
-from divkd.empirical.layers import BatchEnsembleLayer
-from divkd.empirical.networks import architecture
+from divkd.empirical.networks.build import architecture
+from divkd.empirical.networks.ensembles import member, rank_one, to_batch_ensemble
+from divkd.empirical.networks.layers import BatchEnsembleLayer
 from divkd.shared.errors import InputError
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from sklearn.datasets import load_digits
 
-from divkd.empirical.cifar_c import read_published
-from divkd.empirical.corrupt import FAMILIES, STRENGTHS, corrupt, generated, stroke
+from divkd.empirical.data.cifar_c import read_published
+from divkd.empirical.data.corrupt import FAMILIES, STRENGTHS, corrupt, generated, stroke
 from divkd.shared.errors import InputError
 
 KINDS = tuple(STRENGTHS)

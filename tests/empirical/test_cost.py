@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from divkd.empirical.config import METHODS, STUDENTS
-from divkd.empirical.cost import (
+from divkd.empirical.analysis.cost import (
     COUNTS,
     inference_cost,
     peak_activation_bytes,
@@ -18,9 +17,10 @@ from divkd.empirical.cost import (
     training_passes,
     weight_bytes,
 )
-from divkd.empirical.distillation import student_loss
-from divkd.empirical.ensembles import DeepEnsemble, merge, to_batch_ensemble
-from divkd.empirical.networks import build, parameters
+from divkd.empirical.networks.build import build, parameters
+from divkd.empirical.networks.ensembles import DeepEnsemble, merge, to_batch_ensemble
+from divkd.empirical.training.config import METHODS, STUDENTS
+from divkd.empirical.training.distillation import student_loss
 from divkd.shared.errors import InputError
 
 M = 4

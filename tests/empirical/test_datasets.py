@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from divkd.empirical import datasets
-from divkd.empirical.config import DATASETS
-from divkd.empirical.datasets import load, read_digits
+from divkd.empirical.data import datasets
+from divkd.empirical.data.datasets import load, read_digits
+from divkd.empirical.training.config import DATASETS
 from divkd.shared.errors import InputError
 
 DRAW = np.random.default_rng(0)

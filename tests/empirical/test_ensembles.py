@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from divkd.empirical.ensembles import (
+from divkd.empirical.networks.build import build, parameters
+from divkd.empirical.networks.ensembles import (
     IN_TURN,
     INITS,
     BatchEnsemble,
@@ -19,8 +20,7 @@ from divkd.empirical.ensembles import (
     rank_one,
     to_batch_ensemble,
 )
-from divkd.empirical.layers import MEMBER, BatchEnsembleLayer
-from divkd.empirical.networks import build, parameters
+from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 

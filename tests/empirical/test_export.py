@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from divkd.empirical import export as module
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.export import export
-from divkd.empirical.layers import BatchEnsembleLayer
-from divkd.empirical.networks import build
-from divkd.empirical.restore import Restored
-from divkd.empirical.use import predict
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.networks.layers import BatchEnsembleLayer
+from divkd.empirical.use import export as module
+from divkd.empirical.use.distill import predict
+from divkd.empirical.use.export import export
+from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import RunError
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from divkd.empirical.config import PRESETS
-from divkd.empirical.data import Augmentation, batches
-from divkd.empirical.datasets import load
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.experiment import run_training
-from divkd.empirical.networks import build
-from divkd.empirical.perturb import perturb
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import Augmentation, batches
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.training.config import PRESETS
+from divkd.empirical.training.experiment import run_training
+from divkd.empirical.training.perturb import perturb
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divkd.empirical.datasets import load
-from divkd.empirical.images import mixed, read_image, spread
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.images import mixed, read_image, spread
 from divkd.shared.errors import InputError
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from training_runs import arrays, experiment, rows, tiny, weights
 
-from divkd.empirical import loop
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import predict, reused
-from divkd.empirical.restore import load_model
-from divkd.shared.dee import Equivalent, equivalent, equivalent_curve, summarise_equivalents
+from divkd.empirical.data.datasets import load
+from divkd.empirical.training import loop
+from divkd.empirical.training.distillation import predict, reused
+from divkd.empirical.use.restore import load_model
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
+from divkd.shared.metrics.dee import Equivalent, equivalent, equivalent_curve, summarise_equivalents
 
 
 def config(**changes):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from training_runs import QUIET, experiment, loss_of, tiny
 
-from divkd.empirical.config import PRESETS, Schedule
-from divkd.empirical.data import Augmentation, Split
-from divkd.empirical.datasets import load
-from divkd.empirical.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
-from divkd.empirical.experiment import run_training
-from divkd.empirical.loop import train
-from divkd.empirical.losses import cross_entropy
-from divkd.empirical.networks import build
-from divkd.empirical.perturb import perturb
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import Augmentation, Split
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
+from divkd.empirical.training.config import PRESETS, Schedule
+from divkd.empirical.training.experiment import run_training
+from divkd.empirical.training.loop import train
+from divkd.empirical.training.losses import cross_entropy
+from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.run import open_run
 

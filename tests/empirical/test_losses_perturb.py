@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from divkd.empirical.ensembles import DeepEnsemble
-from divkd.empirical.losses import cross_entropy, distill
-from divkd.empirical.networks import build
-from divkd.empirical.perturb import ods_direction, perturb
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training.losses import cross_entropy, distill
+from divkd.empirical.training.perturb import ods_direction, perturb
 
 
 class Affine(nn.Module):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from divkd.empirical import networks
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.names import EXAMPLES, parse
-from divkd.empirical.networks import architecture, build, parameters
+from divkd.empirical.networks import build as networks
+from divkd.empirical.networks.build import architecture, build, parameters
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.networks.names import EXAMPLES, parse
 from divkd.shared.errors import InputError
 
 MEAN, STD = (0.4915, 0.4821, 0.4464), (0.2472, 0.2437, 0.2617)

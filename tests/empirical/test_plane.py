@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from divkd.empirical.ensembles import DeepEnsemble
-from divkd.empirical.plane import GRID, KINDS, kl_of, moons, move, run_plane, train_teacher
-from divkd.empirical.plane_config import PlaneConfig
+from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.plane.config import PlaneConfig
+from divkd.empirical.plane.plane import GRID, KINDS, kl_of, moons, move, run_plane, train_teacher
+from divkd.report.plane import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
-from divkd.shared.report.plane import draw
 
 QUIET = Progress(quiet=True)
 SHORT = PlaneConfig(seeds=(0,), members=2, points=30, epochs=2)

@@ -8,12 +8,12 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from divkd.empirical import probes
-from divkd.empirical.data import to_float
-from divkd.empirical.ensembles import DeepEnsemble, member, to_batch_ensemble
-from divkd.empirical.perturb import perturb
-from divkd.shared.diversity import by_confidence
-from divkd.shared.metrics import accuracy, ensemble_log_probs, pairwise_kl
+from divkd.empirical.analysis import probes
+from divkd.empirical.data.splits import to_float
+from divkd.empirical.networks.ensembles import DeepEnsemble, member, to_batch_ensemble
+from divkd.empirical.training.perturb import perturb
+from divkd.shared.metrics.diversity import by_confidence
+from divkd.shared.metrics.quality import accuracy, ensemble_log_probs, pairwise_kl
 from divkd.shared.seeds import rng
 
 K, T, ETA, SEED = 5, 4.0, 0.02, 3

@@ -10,12 +10,12 @@ import torch
 from safetensors.numpy import load_file
 from training_runs import experiment, loss_of, tiny
 
-from divkd.empirical.config import PRESETS, Schedule, TrainConfig
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import merged
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.experiment import summary
-from divkd.empirical.networks import build
+from divkd.empirical.data.datasets import load
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
+from divkd.empirical.training.distillation import merged
+from divkd.empirical.training.experiment import summary
 from divkd.shared.errors import InputError
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from training_runs import Killed, experiment, tiny
 
-from divkd.empirical import loop
-from divkd.empirical.data import to_float
-from divkd.empirical.datasets import load
-from divkd.empirical.restore import load_model
-from divkd.empirical.use import predict
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import to_float
+from divkd.empirical.training import loop
+from divkd.empirical.use.distill import predict
+from divkd.empirical.use.restore import load_model
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json, write_json
-from divkd.shared.metrics import nll
+from divkd.shared.metrics.quality import nll
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from training_runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
 
-from divkd.empirical import loop
-from divkd.empirical.config import Schedule
-from divkd.empirical.data import Augmentation
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import reused
-from divkd.empirical.ensembles import DeepEnsemble
-from divkd.empirical.loop import train
-from divkd.empirical.losses import cross_entropy
-from divkd.empirical.networks import build
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import Augmentation
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training import loop
+from divkd.empirical.training.config import Schedule
+from divkd.empirical.training.distillation import reused
+from divkd.empirical.training.loop import train
+from divkd.empirical.training.losses import cross_entropy
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import open_run

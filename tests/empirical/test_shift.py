@@ -7,19 +7,19 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from divkd.empirical import shift
-from divkd.empirical.corrupt import Corruptions, generated
-from divkd.empirical.data import Split
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import predict
-from divkd.empirical.ensembles import DeepEnsemble
-from divkd.empirical.networks import build
-from divkd.empirical.shift import read_foreign
-from divkd.shared.calibration import fit_temperature
-from divkd.shared.diversity import entropy
+from divkd.empirical.analysis import shift
+from divkd.empirical.analysis.shift import read_foreign
+from divkd.empirical.data.corrupt import Corruptions, generated
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import Split
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training.distillation import predict
 from divkd.shared.errors import InputError
-from divkd.shared.evaluation import evaluate
-from divkd.shared.ood import ood_scores, separation
+from divkd.shared.metrics.calibration import fit_temperature
+from divkd.shared.metrics.diversity import entropy
+from divkd.shared.metrics.evaluation import evaluate
+from divkd.shared.metrics.ood import ood_scores, separation
 
 SHAPE = (3, 8, 6)
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, *SHAPE), dtype=np.uint8)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from divkd.empirical.data import Augmentation, Split, batches, check, moments, to_float
-from divkd.empirical.datasets import read_digits
+from divkd.empirical.data.datasets import read_digits
+from divkd.empirical.data.splits import Augmentation, Split, batches, check, moments, to_float
 from divkd.shared.errors import InputError
 
 

@@ -10,14 +10,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from training_runs import QUIET
 
-from divkd.empirical.config import Schedule
-from divkd.empirical.data import Augmentation, batches, to_float
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import student_loss
-from divkd.empirical.ensembles import DeepEnsemble, to_batch_ensemble
-from divkd.empirical.loop import train
-from divkd.empirical.networks import build
-from divkd.empirical.use import distil, predict
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import Augmentation, batches, to_float
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.training.config import Schedule
+from divkd.empirical.training.distillation import student_loss
+from divkd.empirical.training.loop import train
+from divkd.empirical.use.distill import distil, predict
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.run import open_run
 

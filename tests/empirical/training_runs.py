@@ -4,10 +4,10 @@ import dataclasses
 
 from safetensors.numpy import load_file
 
-from divkd.empirical.config import PRESETS
-from divkd.empirical.datasets import load
-from divkd.empirical.distillation import student_loss
-from divkd.empirical.experiment import run_training
+from divkd.empirical.data.datasets import load
+from divkd.empirical.training.config import PRESETS
+from divkd.empirical.training.distillation import student_loss
+from divkd.empirical.training.experiment import run_training
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 

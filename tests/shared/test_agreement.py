@@ -20,12 +20,12 @@ from torchmetrics import functional as tm
 from torchmetrics.functional import classification as tmc
 from torchmetrics.functional.text import perplexity
 
-from divkd.shared import metrics
-from divkd.shared.calibration import apply_temperature, fit_temperature
-from divkd.shared.dee import equivalent_curve
-from divkd.shared.diversity import agreement_matrix, by_confidence, decomposition, diversity, sample_diversity
-from divkd.shared.evaluation import evaluate
-from divkd.shared.ood import separation
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.calibration import apply_temperature, fit_temperature
+from divkd.shared.metrics.dee import equivalent_curve
+from divkd.shared.metrics.diversity import agreement_matrix, by_confidence, decomposition, diversity, sample_diversity
+from divkd.shared.metrics.evaluation import evaluate
+from divkd.shared.metrics.ood import separation
 
 CLASSES = 6
 LOG_PROBS, LABELS = noisy(0, members=4, samples=500, classes=CLASSES)

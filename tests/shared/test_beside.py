@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from divkd.report import beside
+from divkd.report.beside import Source
+from divkd.report.figures import DRAWINGS, draw_all
 from divkd.shared.files import read_json
-from divkd.shared.report import beside
-from divkd.shared.report.beside import Source
-from divkd.shared.report.figures import DRAWINGS, draw_all
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 

@@ -8,10 +8,10 @@ import torch
 from prediction_cases import noisy
 from torch import Tensor
 
-from divkd.shared import metrics
-from divkd.shared.bootstrap import bootstrap, interval
-from divkd.shared.corruptions import corruption_table
 from divkd.shared.errors import InputError
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.bootstrap import bootstrap, interval
+from divkd.shared.metrics.corruptions import corruption_table
 
 
 def test_interval_of_a_mean_is_the_normal_one_for_many_samples() -> None:

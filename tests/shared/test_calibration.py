@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
-from divkd.shared import metrics
-from divkd.shared.calibration import HIGHEST, LOWEST, Temperature, apply_temperature, fit_temperature
 from divkd.shared.errors import InputError
-from divkd.shared.evaluation import evaluate
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.calibration import HIGHEST, LOWEST, Temperature, apply_temperature, fit_temperature
+from divkd.shared.metrics.evaluation import evaluate
 
 
 def numpy_nll(log_probs: Tensor, labels: Tensor, temperature: float) -> float:

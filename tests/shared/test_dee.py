@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prediction_cases import noisy
 
-from divkd.shared import metrics
-from divkd.shared.calibration import apply_temperature, fit_temperature
-from divkd.shared.dee import Equivalent, equivalent, equivalent_curve, subsets, summarise_equivalents
 from divkd.shared.errors import InputError
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.calibration import apply_temperature, fit_temperature
+from divkd.shared.metrics.dee import Equivalent, equivalent, equivalent_curve, subsets, summarise_equivalents
 
 
 def curve(*means: float) -> list[dict[str, float]]:

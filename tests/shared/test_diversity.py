@@ -11,8 +11,9 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import matthews_corrcoef
 from torch import Tensor
 
-from divkd.shared import checks, metrics
-from divkd.shared.diversity import (
+from divkd.shared.metrics import checks
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.diversity import (
     agreement_matrix,
     by_confidence,
     decomposition,

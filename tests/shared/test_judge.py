@@ -7,13 +7,13 @@ import pytest
 import torch
 from prediction_cases import noisy
 
-from divkd.shared import metrics
-from divkd.shared.dee import equivalent, equivalent_curve
 from divkd.shared.errors import InputError
-from divkd.shared.evaluation import evaluate
-from divkd.shared.judge import judge
-from divkd.shared.ood import ood_scores, separation
-from divkd.shared.predictions import Predictions, Split
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.dee import equivalent, equivalent_curve
+from divkd.shared.metrics.evaluation import evaluate
+from divkd.shared.metrics.judge import judge
+from divkd.shared.metrics.ood import ood_scores, separation
+from divkd.shared.metrics.predictions import Predictions, Split
 from divkd.shared.seeds import rng
 
 

@@ -12,8 +12,9 @@ from scipy.special import log_softmax
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from divkd.shared import checks, metrics
 from divkd.shared.errors import InputError
+from divkd.shared.metrics import checks
+from divkd.shared.metrics import quality as metrics
 
 Drawn = tuple[Tensor, Tensor, np.random.Generator]
 SCORES = [metrics.accuracy, metrics.nll, metrics.nll_member, metrics.brier, metrics.ece]

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from divkd.shared.errors import InputError
-from divkd.shared.ood import energy, ood_scores, separation
+from divkd.shared.metrics.ood import energy, ood_scores, separation
 
 
 def sklearn_separation(own: Tensor, foreign: Tensor) -> dict[str, float]:

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
-from divkd.shared import checks, metrics
 from divkd.shared.errors import InputError
-from divkd.shared.predictions import load
+from divkd.shared.metrics import checks
+from divkd.shared.metrics import quality as metrics
+from divkd.shared.metrics.predictions import load
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(2, 6, 3)).astype("float32") * 3

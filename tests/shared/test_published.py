@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from divkd.shared.report.published import COLUMNS, beside, published
+from divkd.report.published import COLUMNS, beside, published
 
 KEY = ("dataset", "network", "model", "method", "members")
 

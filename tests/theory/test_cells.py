@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from divkd.report import sweep as report
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
-from divkd.shared.report import cells as report
 from divkd.shared.run import open_run
-from divkd.theory import cells, experiment
+from divkd.theory import experiment
+from divkd.theory import sweep as cells
 
 
 def measured(config, chosen, path, **flags):

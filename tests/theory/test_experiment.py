@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from divkd.report import multiview
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
-from divkd.shared.report import multiview
 from divkd.shared.run import open_run
 from divkd.theory import experiment
 from divkd.theory.config import PRESETS

@@ -1,0 +1,147 @@
+"""Where members disagree, whose steps make them, and whether a student has its teacher's gradients.
+
+The three analyses of Nam et al. 2021 (arXiv:2110.14149) behind their method. Networks here map images (B, C, H, W) in
+[0, 1] to member logits (M, B, K), in eval mode and frozen; temperature t and step eta are those of the training.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from divkd.empirical.data.splits import to_float
+from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, member
+from divkd.empirical.training.perturb import ods_direction, perturb
+from divkd.shared.metrics.diversity import by_confidence
+from divkd.shared.metrics.quality import pairwise_kl, pairwise_kl_of
+from divkd.shared.seeds import rng
+
+BLOCK = 100  # images at a time, moved by one teacher each: enough blocks to meet all teachers
+INPUTS = ("clean", "gaussian", "ods", "confods")
+STEPS = ("clean", "own", "sibling", "external")
+
+
+def moved(
+    images: Tensor, teachers: DeepEnsemble, classes: int, temperature: float, step_size: float, seed: int
+) -> dict[str, list[Tensor]]:
+    """`images` (N, C, H, W) uint8 as blocks of floats, clean and moved by each perturbation: one draw an image.
+
+    The draws are a function of (seed, perturbation); ODS and ConfODS share theirs, so that they differ in length alone.
+    """
+    found: dict[str, list[Tensor]] = {"clean": [to_float(block) for block in images.split(BLOCK)]}
+    for kind in INPUTS[1:]:
+        generator = rng(seed, f"analysis/{'gaussian' if kind == 'gaussian' else 'ods'}")
+        found[kind] = [perturb(kind, x, teachers, classes, temperature, step_size, generator) for x in found["clean"]]
+    return found
+
+
+@torch.inference_mode()
+def log_probs(net: nn.Module, blocks: Iterable[Tensor]) -> Tensor:
+    """Member log-probabilities (M, N, K) float32 on the CPU of blocks of images in [0, 1]."""
+    return torch.cat([torch.log_softmax(net(x).float(), -1) for x in blocks], 1).cpu()
+
+
+def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor) -> dict[str, Any]:
+    """{kind: {acc, confidence, pairwise_kl, bins}} of each kind of input (Nam et al. 2021, figure 3).
+
+    `bins` are the 15 of `diversity.by_confidence`: the share of the images and their mean pairwise KL, by
+    the confidence of the mean prediction; null where a bin is empty. labels (N,) of the images, moved or not.
+    """
+    found = {}
+    for kind, blocks in inputs.items():
+        predicted = log_probs(net, blocks)
+        bins = by_confidence(predicted, labels)
+        full = [row for row in bins if row["n"]]
+        found[kind] = {
+            "acc": sum(row["share"] * row["accuracy"] for row in full),
+            "confidence": sum(row["share"] * row["confidence"] for row in full),
+            "pairwise_kl": pairwise_kl(predicted),
+            "bins": [{key: row[key] for key in ("low", "high", "n", "share", "pairwise_kl")} for row in bins],
+        }
+    return found
+
+
+def steps(
+    images: Tensor, networks: DeepEnsemble, classes: int, temperature: float, step_size: float, seed: int
+) -> list[list[Tensor]]:
+    """For each of `networks`, `images` moved by an ODS step against it alone: r differs, w is the same."""
+    found = []
+    for net in networks.nets:
+        generator = rng(seed, "analysis/transfer")
+        one = DeepEnsemble([net])
+        blocks = (to_float(block) for block in images.split(BLOCK))
+        found.append([perturb("ods", x, one, classes, temperature, step_size, generator) for x in blocks])
+    return found
+
+
+def transfer(net: nn.Module, clean: Sequence[Tensor], by_teacher: Sequence[Sequence[Tensor]]) -> dict[str, Any]:
+    """Mean KL between two members under an ODS step against teacher r (Nam et al. 2021, figure 6), in nats:
+
+        own         r teaches one of the two members (for the teachers themselves: is one of the two)
+        sibling     r is a teacher of the same ensemble, of neither of the two
+        external    r taught nobody here
+
+    {clean, own, sibling, external}: each the mean over both orders of every pair of members and every such r, null
+    where there is none. `by_teacher` holds the images moved against each network of the ladder, the M teachers first.
+    """
+    predicted = [log_probs(net, blocks) for blocks in (clean, *by_teacher)]
+    members = len(predicted[0])
+    found: dict[str, list[float]] = {step: [] for step in STEPS}
+    for i in range(members):
+        for j in range(i):
+            pair = [float(_pair_kl(log_p[[i, j]])) for log_p in predicted]
+            found["clean"].append(pair[0])
+            for r, value in enumerate(pair[1:]):
+                step = "own" if r in (i, j) else "sibling" if r < members else "external"
+                found[step].append(value)
+    return {step: float(np.mean(values)) if values else None for step, values in found.items()}
+
+
+def _pair_kl(log_p: Tensor) -> Tensor:
+    """Mean over samples and both orders of the KL between two members (2, N, K)."""
+    log_p = log_p.double()
+    return pairwise_kl_of(log_p, log_p.exp()).mean()
+
+
+def gradient_match(
+    student: nn.Module, teachers: DeepEnsemble, images: Tensor, classes: int, temperature: float, seed: int
+) -> dict[str, Any]:
+    """cos(g_S, g_T), g = d(w . softmax(f(x) / t)) / dx, w ~ U(-1, 1)^K: do Jacobians match? 1 where they do.
+
+        own      student member m and its teacher m
+        other    student member m and another member's teacher; null for a single network, which all teachers teach
+
+    Nam et al. 2021 (section 3) argue that distilling on perturbed images makes a student match its teacher's Jacobian,
+    of which g is a random combination. Mean over images, members and teachers; `teachers` is the same cosine between
+    two teachers, what networks have in common that never met; `n` images, one w an image.
+    """
+    count = len(teachers.nets)
+    nets = [member(student, m) for m in range(count)] if isinstance(student, BatchEnsemble) else [_only(student)]
+    generator = rng(seed, "analysis/gradients")
+    own, other, between = [], [], []
+    for block in images.split(BLOCK):
+        x = to_float(block)
+        w = torch.from_numpy(generator.uniform(-1, 1, (len(x), classes))).to(x.device)
+        theirs = [_direction(net, x, w, temperature) for net in teachers.nets]
+        for m, net in enumerate(nets):
+            mine = _direction(net, x, w, temperature)
+            cosines = [(mine * direction).sum(1) for direction in theirs]
+            own += cosines if len(nets) == 1 else [cosines[m]]
+            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(cosines) if j != m]
+        between += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
+    means = {name: float(torch.cat(part).mean()) if part else None for name, part in
+             (("own", own), ("other", other), ("teachers", between))}  # fmt: skip
+    return {**means, "n": len(images)}
+
+
+def _direction(net: nn.Module, x: Tensor, w: Tensor, temperature: float) -> Tensor:
+    """The unit gradient of each image, (B, C*H*W) float64; 0 where it is 0."""
+    return ods_direction(net, x, w, temperature)[0].flatten(1).double()
+
+
+def _only(student: nn.Module) -> nn.Module:
+    """The one network of an ensemble of one."""
+    assert isinstance(student, DeepEnsemble)
+    return student.nets[0]

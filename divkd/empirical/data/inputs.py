@@ -1,0 +1,82 @@
+"""Images to predict: files, folders of files or one .npz file, as bytes of the shape that a network takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from divkd.empirical.data.images import ENDINGS, channels_first, read_image
+from divkd.shared.errors import InputError
+from divkd.shared.metrics.predictions import read_arrays
+
+
+def read_inputs(
+    paths: Sequence[Path], shape: tuple[int, int, int], image_size: int | None, resize: bool
+) -> tuple[list[str], np.ndarray]:
+    """The names and the images (N, C, H, W) uint8 behind `paths`, in the order given; of a folder, sorted.
+
+    A file is an image; a folder stands for all image files in and below it; an .npz file holds `images`, (N, H, W, C)
+    or (N, C, H, W) uint8, which are named FILE[0], FILE[1], ... Files are read as the run's own are: with its
+    `image_size` the centre square of each is scaled to it. Where the run scaled nothing, other sizes are refused unless
+    `resize` asks for the same. Colours become grey (ITU-R 601 luma) where `shape` has one channel, and grey RGB where
+    it has three.
+
+    Raises `InputError` for the first that is absent, unreadable or does not fit.
+    """
+    channels, height, width = shape
+    if image_size is None and resize:
+        if height != width:
+            raise InputError(f"--resize makes squares and the run's images are {width} x {height}; scale yours first")
+        image_size = height
+    names: list[str] = []
+    images: list[np.ndarray] = []
+    for path in paths:
+        if path.suffix == ".npz" and path.is_file():
+            found = read_arrays(path, ("images",), "images=...")
+            if "images" not in found:
+                raise InputError(f"{path} holds no array; write one with np.savez(path, images=...)")
+            block = channels_first("images", found["images"])
+            if block.shape[1:] != shape:
+                raise InputError(
+                    f"images in {path} are {_size(block.shape[1:])} and the run's {_size(shape)}; make them alike"
+                )
+            names += [f"{path}[{i}]" for i in range(len(block))]
+            images += list(block)
+            continue
+        for file in _files(path):
+            image = read_image(file, image_size)
+            if channels == 1:
+                image = _grey(image)
+            if image.shape != shape:
+                raise InputError(
+                    f"{file} is {image.shape[2]} x {image.shape[1]} pixels and the run's images {width} x {height}; "
+                    "--resize scales the centre square"
+                )
+            names.append(str(file))
+            images.append(image)
+    if not images:
+        raise InputError("there are no images; give files, folders or an .npz file with images=...")
+    return names, np.stack(images)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        if not inside:
+            raise InputError(f"{path} holds no image; allowed: {', '.join(ENDINGS)}")
+        return inside
+    if not path.is_file():
+        raise InputError(f"there is no {path}; give image files, a folder of them or an .npz file with images=...")
+    return [path]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """(3, H, W) uint8 to (1, H, W); exact where the channels are equal."""
+    from PIL import Image
+
+    grey: np.ndarray = np.asarray(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert("L"))[None]
+    return grey
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]} x {shape[1]} pixels with {shape[0]} channel{'s' * (shape[0] > 1)}"

@@ -1,0 +1,1 @@
+"""Plain networks for small images, ensembles of them, and their BatchEnsemble form."""

@@ -1,0 +1,184 @@
+"""The member axis: deep ensembles and BatchEnsembles, both (B, C, H, W) -> logits (M, B, K), members first."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from divkd.empirical.networks.convertible import Layer, check_members, layers
+from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
+from divkd.shared.errors import InputError, unknown
+from divkd.shared.seeds import rng
+
+INITS = ("normal", "signs", "ones")
+IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
+
+
+class DeepEnsemble(nn.Module):
+    """f(x)_m = f_m(x): a list of ordinary networks (Lakshminarayanan et al. 2017). A single network has M = 1."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
+        inputs = x if x.ndim == 5 else [x] * len(self.nets)
+        return torch.stack([net(part) for net, part in zip(self.nets, inputs, strict=True)])
+
+
+class BatchEnsemble(nn.Module):
+    """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
+
+    On a CPU, in eval mode, without gradients and from `IN_TURN` images on, members answer in turn: the same logits, and
+    one network's activations at a time, which stay in the cache where those of all members would not
+    (benchmarks/predict_batch.py).
+
+    `ndim` is the number of axes of a batch (4 for images): an input with one more has a batch for each member.
+    """
+
+    def __init__(self, net: nn.Module, members: int, ndim: int = 4) -> None:
+        super().__init__()
+        self.net = net
+        self.members = members
+        self.ndim = ndim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
+        if x.ndim != self.ndim + 1:
+            x = x.expand(self.members, *x.shape)
+        elif len(x) != self.members:
+            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
+        folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+        if not folded and x.shape[1] >= IN_TURN:
+            return torch.stack([self._alone(m, part) for m, part in enumerate(x)])
+        logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
+        return logits
+
+    def _alone(self, m: int, x: Tensor) -> Tensor:
+        token = MEMBER.set(m)
+        try:
+            logits: Tensor = self.net(x)
+        finally:
+            MEMBER.reset(token)
+        return logits
+
+
+def to_batch_ensemble(
+    net: nn.Module, members: int, seed: int = 0, init: str = "normal", example: Tensor | None = None
+) -> BatchEnsemble:
+    """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
+
+    The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
+    rank-one factors are drawn from N(1, 0.5) or random signs, or are ones (`init` "normal", "signs" or "ones"). Member
+    m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
+
+    With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
+    eval mode; a network that mixes rows is refused, and the module that does it is named, and so is one that calls its
+    layers in threads. What a network does in train mode alone is not seen.
+
+    Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
+    convert.
+    """
+    if not isinstance(members, int) or members < 1:
+        raise InputError(f"{members!r} members are not allowed; give a whole number from 1")
+    if init not in INITS:
+        raise unknown("initial value of the rank-one factors", init, INITS)
+    if rank_one(net):
+        raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network")
+    names = layers(net)
+    net = copy.deepcopy(net)
+    generators = [rng(seed, "student/rank-one", member) for member in range(members)]
+
+    def draw(width: int) -> Tensor:
+        if init == "ones":
+            return torch.ones(members, width)
+        draws = torch.from_numpy(np.stack([g.standard_normal(width, dtype=np.float32) for g in generators]))
+        return draws * 0.5 + 1 if init == "normal" else torch.where(draws < 0, -1.0, 1.0)
+
+    new: dict[nn.Module, nn.Module] = {}
+    ndim = 4
+    for name in names:
+        layer = cast(Layer, net.get_submodule(name))
+        if layer in new:
+            continue  # one layer under two names
+        if isinstance(layer, nn.Linear):
+            channels_in, channels_out = layer.in_features, layer.out_features
+        else:
+            channels_in, channels_out, ndim = layer.in_channels, layer.out_channels, layer.weight.ndim
+        r, s = draw(channels_in + channels_out).split([channels_in, channels_out], 1)
+        new[layer] = BatchEnsembleLayer(layer, r, s)
+    model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
+    if example is not None:
+        _check(model, example)
+    return model
+
+
+@torch.no_grad()
+def _check(model: BatchEnsemble, example: Tensor) -> None:
+    """`check_members` on a copy whose members differ in every factor and bias, whatever they start with."""
+    probe, generator = copy.deepcopy(model), rng(0, "conversion/factors")
+    for layer in probe.modules():
+        if isinstance(layer, BatchEnsembleLayer):
+            for rows in (layer.r, layer.s, layer.bias):
+                if rows is not None:
+                    rows.copy_(torch.from_numpy(generator.normal(1, 0.5, tuple(rows.shape))))
+    members = [member(probe, m) for m in range(probe.members)]
+    check_members(probe.net, members, example)
+    probe.eval()
+    for m, alone in enumerate(members):
+        try:
+            agree = torch.allclose(probe._alone(m, example), alone.eval()(example), 1e-3, 1e-3, equal_nan=True)
+        except InputError:  # rows that the layer takes for those of all members
+            agree = False
+        if not agree:
+            raise InputError(
+                "the network has no BatchEnsemble form, as it calls layers in threads of its own, which do not know "
+                "whose rows they are given; call them in the thread that calls the network"
+            )
+
+
+def member(model: DeepEnsemble | BatchEnsemble, m: int) -> nn.Module:
+    """A copy of member `m` of `model` as a plain network: W_m = s_m W r_m, b_m; logits (B, K) equal to the model's [m].
+
+    Equal in eval mode: in train mode a BatchEnsemble's BatchNorm pools the rows of all members. Raises `InputError`
+    where there is no member `m`.
+    """
+    members = len(model.nets) if isinstance(model, DeepEnsemble) else model.members
+    if not 0 <= m < members:
+        raise InputError(f"there is no member {m}; give 0 to {members - 1}")
+    if isinstance(model, DeepEnsemble):
+        return copy.deepcopy(model.nets[m])
+    return _plain(model.net, lambda rows: rows[m])
+
+
+def merge(model: BatchEnsemble) -> nn.Module:
+    """One plain network of the members' mean factors, W = mean_m(s_m) W mean_m(r_m), b = mean_m(b_m).
+
+    The training of an ensemble at one network's forward pass (Nam et al., ICML 2022, "Improving Ensemble Distillation
+    With Weight Averaging and Diversifying Perturbation"). BatchNorm keeps the running statistics that the members
+    share. Equal members merge into the member.
+    """
+    return _plain(model.net, lambda rows: rows.mean(0))
+
+
+def rank_one(net: nn.Module) -> list[nn.Parameter]:
+    """The rank-one factors of `net`: half the learning rate and no weight decay are theirs. Empty for plain ones."""
+    return [factor for layer in net.modules() if isinstance(layer, BatchEnsembleLayer) for factor in (layer.r, layer.s)]
+
+
+def _plain(net: nn.Module, choose: Callable[[Tensor], Tensor]) -> nn.Module:
+    net = copy.deepcopy(net)
+    return _replace(net, {old: old.to_plain(choose) for old in net.modules() if isinstance(old, BatchEnsembleLayer)})
+
+
+def _replace(net: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """`net` with each module that is a key of `new` replaced, in place, wherever it stands."""
+    for parent in list(net.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in new:
+                setattr(parent, name, new[child])
+    return new.get(net, net)

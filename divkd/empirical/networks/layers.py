@@ -1,0 +1,82 @@
+"""The BatchEnsemble form of a convolution or linear layer."""
+
+import copy
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from divkd.empirical.networks.convertible import Layer
+from divkd.shared.errors import InputError
+
+# The one member whose rows a layer is given; None: all members' rows. A context variable, as threads share the layers.
+MEMBER: ContextVar[int | None] = ContextVar("member", default=None)
+
+
+class BatchEnsembleLayer(nn.Module):
+    """y_m = s_m * W(r_m * x) + b_m (Wen, Tran and Ba 2020, equation 5), for a convolution or linear layer W.
+
+    Computed as W_m(x) with W_m = s_m W r_m, one call of the layer a member. Scaling the weights instead of the
+    activations gives the same function and the same gradients for a fraction of the bytes: a layer's weights are far
+    smaller than its activations, and autograd keeps no scaled copies of the latter.
+
+    Factors r (M, C_in) and s (M, C_out) scale channels, of all groups; a layer with a bias gets one for each member,
+    b (M, C_out). W is `plain.weight`; there is no `weight` here, as code that reads it would leave out the factors.
+    """
+
+    def __init__(self, layer: Layer, r: Tensor, s: Tensor) -> None:
+        super().__init__()
+        self.plain = layer
+        self.r = nn.Parameter(r.to(layer.weight))
+        self.s = nn.Parameter(s.to(layer.weight))
+        bias = layer.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().expand(len(r), -1).clone(), bias.requires_grad)
+        layer.bias = None
+        vars(layer)["forward"] = _bypassed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M*B, C_in, ...) as the plain layer takes it, members contiguous -> (M*B, C_out, ...).
+
+        Where `MEMBER` is set, x is that member's rows alone: (B, C_in, ...) -> (B, C_out, ...).
+        """
+        only = MEMBER.get()
+        chosen = slice(None) if only is None else slice(only, only + 1)
+        members = len(self.r[chosen])
+        # x.shape and unflatten, as len(x) and chunk would make the batch size of an exported network a constant
+        if x.shape[0] % members:
+            raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
+        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
+        biases = [None] * members if self.bias is None else self.bias[chosen].unbind(0)
+        rows = x.unflatten(0, (members, -1)).unbind(0)
+        parts = zip(rows, self.weights(self.r[chosen], self.s[chosen]).unbind(0), biases, strict=True)
+        outputs = [call(part, w, b) for part, w, b in parts]
+        return outputs[0] if members == 1 else torch.cat(outputs)
+
+    def weights(self, r: Tensor, s: Tensor) -> Tensor:
+        """s_m W r_m for each row of r and s: (M, C_out, C_in / groups, ...)."""
+        weight, groups = self.plain.weight, getattr(self.plain, "groups", 1)
+        # Output channel o of group g reads the input channels of g alone.
+        scale = (s.unflatten(1, (groups, -1, 1)) * r.unflatten(1, (groups, 1, -1))).flatten(1, 2)
+        scaled: Tensor = weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
+        return scaled
+
+    @torch.no_grad()
+    def to_plain(self, choose: Callable[[Tensor], Tensor]) -> Layer:
+        """A plain layer with the one row of r, s and b that `choose` makes of their M rows."""
+        layer = copy.deepcopy(self.plain)
+        del vars(layer)["forward"]
+        weight = self.weights(choose(self.r)[None], choose(self.s)[None])[0]
+        layer.weight = nn.Parameter(weight, self.plain.weight.requires_grad)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(choose(self.bias).clone(), self.bias.requires_grad)
+        return layer
+
+
+def _bypassed(*_: Any, **__: Any) -> Tensor:
+    raise InputError(
+        "a converted layer is called without its rank-one factors: the network keeps it in a plain list, dict or "
+        "closure besides its attribute; give it an nn.ModuleList or call the attribute"
+    )

@@ -1,0 +1,1 @@
+"""Teachers and students: losses, perturbations, the loop, presets, one run."""

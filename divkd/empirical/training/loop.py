@@ -1,0 +1,205 @@
+"""The training loop, one for teachers and students, resumable after every epoch to the same bits on CPU."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from divkd.empirical.data.splits import Augmentation, Split, batches, to_float
+from divkd.empirical.networks.ensembles import rank_one
+from divkd.empirical.training.config import Schedule
+from divkd.shared.errors import RunError
+from divkd.shared.progress import Progress
+from divkd.shared.run import Run
+from divkd.shared.seeds import rng
+
+# (net, images in [0, 1], labels, generator of this epoch's perturbations) -> the loss in terms, the first with the
+# member logits of the clean images. A term is differentiated before the next is made: one graph is held at a time.
+Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Iterator[tuple[Tensor, Tensor | None]]]
+
+
+def train(
+    net: nn.Module,
+    loss: Loss,
+    split: Split,
+    augmentation: Augmentation,
+    schedule: Schedule,
+    *,
+    momentum: float,
+    rank_one_lr: float,
+    seed: int,
+    role: str,
+    member: int,
+    name: str,
+    run: Run,
+    progress: Progress,
+    score: Callable[[nn.Module], float] | None = None,
+    precision: str = "float32",
+) -> float:
+    """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
+
+    The last epoch counts; where the schedule has `choose_last`, that of the highest `score` among the epochs that it
+    looks at does (the first of equals). With `precision` "bfloat16" matrix products and convolutions compute in it,
+    weights, BatchNorm's statistics and the loss stay float32.
+
+    After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
+    epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
+    nothing had happened. A finished checkpoint is loaded and nothing is trained.
+
+    Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
+    """
+    optimiser = sgd(net, schedule, momentum, rank_one_lr)
+    start, spent, best = load(net, optimiser, schedule.epochs, name, run)
+    with progress.task(name, schedule.epochs) as task:
+        task.update(start)
+        for epoch in range(start + 1, schedule.epochs + 1):
+            began = time.perf_counter()
+            set_rate(optimiser, schedule, epoch)
+            cuts = batches(split, augmentation, schedule.batch_size, seed, role, member, epoch)
+            mean_loss, accuracy = run_epoch(
+                net,
+                loss,
+                optimiser,
+                ((to_float(images), labels) for images, labels in cuts),
+                rng(seed, f"{role}/perturb", member, epoch),
+                precision,
+            )
+            # The loss is taken before a step, so the weights after the last one are looked at as well.
+            if not finite(net, mean_loss):
+                kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
+                raise RunError(
+                    f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
+                    f"start a new --out with --lr below {schedule.lr}"
+                )
+            if score is not None and schedule.looks_at(epoch):
+                value = score(net)
+                if best is None or value > best.score:
+                    # copies, because on a CPU the arrays are the weights' own memory
+                    best = Best(epoch, value, {key: array.copy() for key, array in state(net, None).items()})
+            spent += time.perf_counter() - began
+            run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
+            header: dict[str, Any] = {"epoch": epoch, "seconds": spent}
+            if best is not None:
+                header |= {"chosen": best.epoch, "score": best.score}
+            if epoch < schedule.epochs:
+                arrays = state(net, optimiser)
+                arrays |= {} if best is None else {f"best/{key}": value for key, value in best.arrays.items()}
+            else:
+                arrays = state(net, None) if best is None else best.arrays
+            run.save(name, arrays, header)
+            task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
+    if best is not None:
+        net.load_state_dict({key: torch.from_numpy(value) for key, value in best.arrays.items()})
+    net.eval()
+    return spent
+
+
+def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float) -> torch.optim.SGD:
+    """SGD on all of `net`; rank-one factors get `rank_one_lr` times the learning rate and no weight decay."""
+    factors = rank_one(net)
+    chosen = {id(factor) for factor in factors}
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
+    if factors:
+        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
+    return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int) -> None:
+    """Give an optimiser that `sgd` made the learning rate of `epoch` (from 1)."""
+    for group in optimiser.param_groups:
+        group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
+
+
+def finite(net: nn.Module, mean_loss: float) -> bool:
+    """Whether the loss of an epoch and the weights after it are finite."""
+    return math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())
+
+
+def run_epoch(
+    net: nn.Module,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    epoch_batches: Iterable[tuple[Tensor, Tensor]],
+    generator: np.random.Generator,
+    precision: str,
+) -> tuple[float, float]:
+    """One pass over batches of (pixels in [0, 1], labels); mean loss and members' mean accuracy, both by image."""
+    net.train()
+    device = next(net.parameters()).device
+    total, correct = torch.zeros(2, dtype=torch.float64, device=device).unbind()
+    count = 0
+    lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    for images, labels in epoch_batches:
+        optimiser.zero_grad(set_to_none=True)
+        terms = loss(net, images, labels, generator)
+        while True:
+            with lower:
+                term = next(terms, None)
+            if term is None:
+                break
+            value, logits = term
+            value.backward()
+            total += value.detach() * len(labels)
+            if logits is not None:
+                correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
+        optimiser.step()
+        count += len(labels)
+    return float(total) / count, float(correct) / count
+
+
+def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, np.ndarray]:
+    """Weights and buffers of `net` by name, and the optimiser's momentum by parameter under ``momentum/``."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in net.state_dict().items()}
+    if optimiser is not None:
+        for name, parameter in net.named_parameters():
+            arrays[f"momentum/{name}"] = optimiser.state[parameter]["momentum_buffer"].cpu().numpy()
+    return arrays
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch that validation chose so far."""
+
+    epoch: int
+    score: float
+    arrays: dict[str, np.ndarray]
+
+
+def load(
+    net: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, name: str, run: Run
+) -> tuple[int, float, Best | None]:
+    """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one.
+
+    Raises `InputError` where the file is not what `train` would have written for this network.
+    """
+    found = run.load(name)
+    if found is None:
+        return 0, 0.0, None
+    arrays, header = found
+    epoch, seconds, chosen, score = (header.get(key) for key in ("epoch", "seconds", "chosen", "score"))
+    if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
+        raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")
+    own = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    shapes = dict(own)
+    if epoch < epochs:
+        shapes |= {f"momentum/{key}": tuple(parameter.shape) for key, parameter in net.named_parameters()}
+        shapes |= {} if chosen is None else {f"best/{key}": shape for key, shape in own.items()}
+    if {key: value.shape for key, value in arrays.items()} != shapes:
+        raise run.damaged(name, "its arrays are not those of this network")
+    best = None
+    if isinstance(chosen, int) and isinstance(score, float):
+        prefix = "best/" if epoch < epochs else ""
+        best = Best(chosen, score, {key: arrays[prefix + key] for key in own})
+    for key, parameter in net.named_parameters():
+        if epoch < epochs:
+            # copied into a tensor like the parameter, to keep its device and memory format
+            momentum = torch.from_numpy(arrays[f"momentum/{key}"])
+            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in own})
+    return epoch, float(seconds), best

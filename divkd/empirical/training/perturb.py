@@ -1,0 +1,69 @@
+"""Perturbed images on which the teachers disagree: Gaussian, ODS and ConfODS (Nam et al. 2021, section 3).
+
+Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from divkd.empirical.networks.ensembles import DeepEnsemble
+
+
+def perturb(
+    kind: str,
+    x: Tensor,
+    teachers: DeepEnsemble,
+    classes: int,
+    temperature: float,
+    step_size: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    """x~ = clip(x + step), with a step of the `kind` drawn from `rng`.
+
+        gaussian   eta n,  n ~ N(0, I) per pixel
+        ods        eta sqrt(D) g / |g|_2,  g = d(w . softmax(T_r(x) / t)) / dx,  one teacher r ~ U{1..M} a batch and
+                   w ~ U(-1, 1)^K a sample; the expected norm of the Gaussian step
+        confods    the ODS step times max_k softmax(T_r(x) / t)_k
+
+    x (B, C, H, W) in [0, 1] -> the same shape. What is drawn does not depend on the number of teachers.
+    """
+    if kind == "gaussian":
+        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
+        return torch.clamp(x + step_size * noise.to(x.device, x.dtype), 0, 1)
+    teacher = teachers.nets[int(rng.random() * len(teachers.nets))]
+    w = torch.from_numpy(rng.uniform(-1, 1, (len(x), classes))).to(x.device)
+    direction, confidence = ods_direction(teacher, x, w, temperature)
+    scale = step_size * x[0].numel() ** 0.5
+    if kind == "confods":
+        direction = direction * confidence.to(x.dtype)[:, None, None, None]
+    return torch.clamp(x + scale * direction, 0, 1)
+
+
+def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """g / |g|_2 with g = d(w . softmax(z / t)) / dx, z = teacher(x), and the confidence max_k softmax(z / t)_k.
+
+    Output-diversified sampling (Tashiro et al. 2020, equation 2) on probabilities, as Nam et al. use it. The cotangent
+    of the logits is taken in closed form and float64, p_k ((w_k - w_top) - sum_j p_j (w_j - w_top)), then scaled by its
+    largest magnitude: autograd through a float32 softmax loses the direction once 1 - p_top < 1e-7. Where the gradient
+    is zero the direction is zero.
+
+    x (B, C, H, W), w (B, K) float64 -> direction (B, C, H, W), confidence (B,) float64. `teacher` is a plain network
+    in eval mode.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = teacher(x)
+    p = torch.softmax(logits.detach().double() / temperature, -1)
+    confidence, top = p.max(-1, keepdim=True)
+    lead = w - w.gather(-1, top)
+    cotangent = p * (lead - (p * lead).sum(-1, keepdim=True))
+    cotangent = _divide(cotangent, cotangent.abs().amax(-1, keepdim=True))
+    (gradient,) = torch.autograd.grad(logits, x, cotangent.to(logits.dtype))
+    norm = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+    return _divide(gradient, norm), confidence.squeeze(-1)
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is 0."""
+    return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), torch.zeros_like(a))

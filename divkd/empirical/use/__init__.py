@@ -1,0 +1,1 @@
+"""Networks put to use: distil one's own, predict, restore, export."""

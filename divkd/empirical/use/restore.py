@@ -1,0 +1,210 @@
+"""The networks of a run, read back from its checkpoints for use."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from divkd.empirical.data import datasets
+from divkd.empirical.data.splits import ImageData
+from divkd.empirical.networks.build import build
+from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.training import loop
+from divkd.empirical.training.config import DATASETS, METHODS, MODELS, TrainConfig
+from divkd.empirical.training.distillation import merged, student_name
+from divkd.shared.errors import InputError, unknown
+from divkd.shared.files import read_json
+from divkd.shared.run import Run
+from divkd.shared.seeds import rng
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A network of a run, in eval mode and frozen, and what is needed to use it."""
+
+    net: nn.Module  # images (B, C, H, W), floats in [0, 1], to member logits (M, B, K)
+    model: str  # of MODELS
+    method: str  # how it learned; "none" for a deep ensemble
+    members: int
+    seed: int
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # of an image: C, H, W
+    image_size: int | None  # what the run scaled its images to, if it did
+    temperature: float | None  # fitted on its validation images; None before the run is finished
+
+    def __str__(self) -> str:
+        by = "" if self.model == "deep_ensemble" else f" by {self.method}"
+        return f"{self.model}{by}, {self.members} member{'s' * (self.members > 1)}, seed {self.seed}"
+
+
+def load_model(
+    run: Path | str, model: str | None = None, method: str | None = None, seed: int | None = None, device: str = "cpu",
+    members: int | None = None,
+) -> Restored:  # fmt: skip
+    """One network of the run of ``divkd train`` in the folder `run`, finished or not, if its own training is finished.
+
+    model    "batch_ensemble", "deep_ensemble" (all of the run's teachers), "single", or "merged": the BatchEnsemble's
+             mean factors in one network, for which the run's data must still be there, as BatchNorm's statistics are
+             taken anew. By default the first student that the run names, or the deep ensemble where it has none
+    method   of the student, by default the last that the run names
+    seed     by default the run's first
+    members  of the deep ensemble, by default those that teach; a run's ladder may hold more
+
+    Raises `InputError` where the run has no such network, or its checkpoint is absent, unfinished or damaged.
+    """
+    folder = Run(Path(run))
+    config, facts = _read(folder)
+    if model is None:
+        model = "deep_ensemble" if not (config.students and config.methods) else "batch_ensemble"
+        if model == "batch_ensemble" and "batch-ensemble" not in config.students:
+            model = "single"
+    _choose(folder, config, model, method, seed)
+    seed = config.seeds[0] if seed is None else seed
+    device_ = torch.device(device)
+
+    def plain(network: str) -> nn.Module:
+        sizes = (len(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"]))
+        return build(network, *sizes, rng(0, "restore")).to(device_)
+
+    if model == "deep_ensemble":
+        method, size = "none", members or config.members
+        source, theirs = (folder, config) if config.teachers is None else _teachers(config, facts)
+        net: nn.Module = DeepEnsemble([plain(theirs.teacher_network or theirs.network) for _ in range(size)])
+        for m, teacher in enumerate(net.nets):  # type: ignore[arg-type]
+            # saved as an ensemble of one
+            _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source, theirs, seed)
+    else:
+        method = method or config.methods[-1]
+        student = "single" if model == "single" else "batch-ensemble"
+        net = plain(config.network)
+        net = DeepEnsemble([net]) if model == "single" else to_batch_ensemble(net, config.members).to(device_)
+        name = student_name(student, method, config.members, seed)
+        _fill(net, name, config.student.epochs, folder, config, seed)
+        if model == "merged":
+            net = merged(net, _data(folder, config, facts, "the merged network").to(device_))  # type: ignore[arg-type]
+        size = 1 if model in ("single", "merged") else config.members
+    found: dict[str, Any] = {"model": model, "method": method, "members": size, "seed": seed}
+    return Restored(
+        net.eval().requires_grad_(False),
+        **found,
+        class_names=tuple(facts["class_names"]),
+        shape=tuple(facts["shape"]),
+        image_size=config.image_size,
+        temperature=_temperature(folder, found),
+    )
+
+
+def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
+    """The configuration of `run` and what it knows of its data."""
+    file = run.path / "config.json"
+    content = read_json(file) if file.is_file() else None
+    if not isinstance(content, dict) or content.get("command") != "train cifar":
+        raise InputError(f"{run.path} is no run of divkd train; give the folder that it wrote")
+    facts = content.get("data")
+    if not isinstance(facts, dict) or not {"class_names", "mean", "std", "shape", "sha256"} <= set(facts):
+        raise InputError(
+            f"{run.path}/config.json does not describe its data, as it is of an earlier version; --resume adds that: "
+            f"divkd train cifar --config {run.path}/config.json --out {run.path} --resume"
+        )
+    # The networks need nothing of the data set, so one's own images may be gone: the name is not checked.
+    values = dict(content["config"])
+    config = TrainConfig.from_dict({**values, "dataset": "digits"})
+    return dataclasses.replace(config, dataset=str(values["dataset"])), facts
+
+
+def _teachers(config: TrainConfig, facts: dict[str, Any]) -> tuple[Run, TrainConfig]:
+    """The run whose teachers `config` uses."""
+    source = Run(Path(str(config.teachers)))
+    theirs, other = _read(source)
+    if other["sha256"] != facts["sha256"]:
+        raise InputError(f"the teachers' run {source.path} has other data now; make it again, or take a student")
+    return source, theirs
+
+
+def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed: int | None) -> None:
+    """Raise `InputError` unless `config` names such a network."""
+    if model not in MODELS:
+        raise unknown("model", model, MODELS)
+    if method is not None and method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if seed is not None and seed not in config.seeds:
+        raise InputError(f"{run.path} has no seed {seed}; it has {', '.join(map(str, config.seeds))}")
+    if model == "deep_ensemble":
+        if method is not None:
+            raise InputError(f"a deep ensemble has no method, and {method!r} was given; leave it out or take a student")
+        return
+    student = "single" if model == "single" else "batch-ensemble"
+    if student not in config.students:
+        held = ", ".join(config.students) or "no student"
+        raise InputError(f"{run.path} has no {model}; its students: {held}; its deep ensemble is there too")
+    if not config.methods or (method is not None and method not in config.methods):
+        held = ", ".join(config.methods) or "none was run"
+        raise InputError(f"{run.path} has no student by {method}; methods of its students: {held}")
+
+
+def _finished(run: Run, config: TrainConfig, seed: int) -> str:
+    """The networks of `seed` in `run` whose training is finished, in words."""
+
+    def done(name: str, epochs: int) -> bool:
+        try:
+            found = run.load(name)
+        except InputError:  # damaged
+            return False
+        return found is not None and found[1].get("epoch") == epochs
+
+    held = [
+        f"{student.replace('-', '_')} by {method}"
+        for student in config.students
+        for method in config.methods
+        if done(student_name(student, method, config.members, seed), config.student.epochs)
+    ]
+    if all(done(f"seed{seed}-teacher{m}", config.teacher.epochs) for m in range(config.members)):
+        held.append("deep_ensemble")
+    return ", ".join(held) or "no network"
+
+
+def _fill(net: nn.Module, name: str, epochs: int, run: Run, config: TrainConfig, seed: int) -> None:
+    """Put the finished checkpoint `name` into `net`."""
+    epoch, _, _ = loop.load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, run)
+    if epoch < epochs:
+        state = f"only {epoch} of {epochs} epochs of it are there" if epoch else "it is not there"
+        raise InputError(
+            f"{run.path} has no finished {name}: {state}; finished are: {_finished(run, config, seed)}; "
+            "--resume goes on with the others"
+        )
+
+
+def load_run(run: Path | str) -> tuple[TrainConfig, ImageData]:
+    """The configuration of the run of ``divkd train`` in the folder `run`, and the images that it learned from.
+
+    Raises `InputError` where it is no such run, or its images are gone or others now.
+    """
+    folder = Run(Path(run))
+    config, facts = _read(folder)
+    return config, _data(folder, config, facts, "an analysis")
+
+
+def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> ImageData:
+    """The images that the run learned from, which `what` needs."""
+    if config.dataset not in DATASETS and not Path(config.dataset).exists():
+        raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} is gone; restore it")
+    try:
+        data = datasets.load(config.dataset, config.data_dir, False, config.train_images, config.image_size)
+    except InputError as error:
+        raise InputError(f"{what} needs the data of {run.path}: {error}") from None
+    if data.facts()["sha256"] != facts["sha256"]:
+        raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} has changed; restore it")
+    return data
+
+
+def _temperature(run: Run, found: dict[str, Any]) -> float | None:
+    """The temperature of the row of results.json that `found` describes, where the run is finished."""
+    results = read_json(run.path / "results.json") if (run.path / "results.json").exists() else {}
+    rows = results.get("rows", []) if isinstance(results, dict) else []
+    for row in rows:
+        if all(row.get(key) == value for key, value in found.items()):
+            return float(row["temperature"])
+    return None

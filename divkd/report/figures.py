@@ -1,0 +1,73 @@
+"""The figures of the manual: which runs each is made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from divkd.report import beside, knowledge, plane
+from divkd.report.beside import Source
+from divkd.report.style import save
+from divkd.shared.files import write_bytes
+from divkd.shared.stats import show
+
+THEORY, PLANE, PRACTICE, ANALYSIS = "simulate multiview", "simulate plane", "train cifar", "analyse"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure of the manual."""
+
+    name: str
+    commands: tuple[str, ...]  # whose runs are its columns, in order
+    draw: Callable[[list[Source]], tuple[Any, str]]  # the figure and its caption
+    fits: Callable[[Source], bool] = lambda source: True  # whether a run of the right command holds what is drawn
+
+
+def motivation(sources: list[Source]) -> tuple[Any, str]:
+    """Why perturb: teachers agree on their training points, and ODS steps lead to where they do not."""
+    summary = sources[0].results["summary"]
+    found = ", ".join(f"{kind} {show(summary[kind])}" for kind in ("clean", "gaussian", "ods"))
+    return plane.pictures([source.results for source in sources]), (
+        "Nam et al.'s motivation in two dimensions: teachers (lines: where their decisions change) agree on their "
+        f"training points; shading and numbers are their pairwise KL. Over the seeds of the first run, nats: {found}."
+    )
+
+
+DRAWINGS = (
+    Drawing("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain, beside.errs),
+    Drawing("recovered", (THEORY, PRACTICE), beside.recovered, beside.errs),
+    Drawing("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
+    Drawing("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
+    Drawing("plane", (PLANE,), motivation),
+    Drawing("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),
+)
+COMMANDS = tuple(dict.fromkeys(command for drawing in DRAWINGS for command in drawing.commands))
+
+
+def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw every figure that `sources` have runs for; the paths, and what was left out and why.
+
+    captions.md beside them has each figure's caption, generated: what it shows, of which runs, n and seeds. A column
+    whose run is missing is left out and named, and so is a figure that has no column; nothing is invented, and a figure
+    that an earlier captions.md there speaks of does not outlive it.
+    """
+    paths, missing, captions = [], [], ["# Theory beside practice\n"]
+    before = (folder / "captions.md").read_text(encoding="utf-8") if (folder / "captions.md").is_file() else ""
+    for drawing in DRAWINGS:
+        columns = [s for c in drawing.commands for s in sources if s.results["command"] == c and drawing.fits(s)]
+        absent = [c for c in drawing.commands if all(s.results["command"] != c for s in columns)]
+        if absent:
+            what = "lacks a column" if columns else "is left out"
+            needed = " and ".join(f"'{command}'" for command in absent)
+            missing.append(f"{drawing.name}.png {what}: no run of {needed} that has it was given")
+        if not columns:
+            if f"]({drawing.name}.png)" in before:
+                (folder / f"{drawing.name}.png").unlink(missing_ok=True)
+            continue
+        fig, caption = drawing.draw(columns)
+        paths.append(save(fig, folder / f"{drawing.name}.png"))
+        captions.append(f"![{drawing.name}]({drawing.name}.png)\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
+    if paths:
+        write_bytes(folder / "captions.md", "\n".join(captions).encode())
+    return paths, missing

@@ -1,0 +1,88 @@
+"""Teachers in two dimensions and the points that steps move, from the results.json of `simulate plane` alone."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from divkd.report.style import COLOURS, figure, save_both
+
+NAMES = {"clean": "Training points", "gaussian": "Gaussian", "ods": "ODS"}
+MARKERS = (("o", "black"), ("s", "white"))  # of the classes: shape and filling
+LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
+
+
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw plane.png and plane.svg into `folder`: the first seed's teachers, its points, and where steps take them."""
+    return save_both(pictures([results]), folder / "plane")
+
+
+def pictures(runs: list[dict[str, Any]]) -> Any:
+    """The figure, a row a run: training points, then the points that Gaussian and ODS steps made of them."""
+    fig, axes = figure(8.6, 0.4 + 4.1 * len(runs), columns=3, rows=len(runs))
+    for row, results in enumerate(runs):
+        handles = _row(fig, axes[3 * row : 3 * row + 3], results)
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), fontsize=8, frameon=False,
+               columnspacing=1.2, handletextpad=0.4)  # fmt: skip
+    config, row = runs[0]["config"], runs[0]["rows"][0]
+    fitted = f"training accuracy {np.mean(row['train_acc']):.3f}{', VOID: they do not fit' if row['void'] else ''}"
+    steps = f"steps of length {config['step_size'] * 2**0.5:.2g} (Gaussian: in the mean square)"
+    fig.suptitle(f"{config['members']} teachers, {fitted}; {steps}; seed {row['seed']}", fontsize=9)
+    return fig
+
+
+def _row(fig: Any, axes: list[Any], results: dict[str, Any]) -> list[Any]:
+    """The three panels of one run; returns the legend's handles."""
+    shown, row = results["picture"], results["rows"][0]
+    points, labels = np.array(shown["points"]), np.array(shown["labels"])
+    kl = np.array([[float(value) for value in line.split()] for line in shown["grid"]["kl"]])
+    top = float(np.quantile(kl, 0.95)) or 1.0
+    for ax, (kind, name) in zip(axes, NAMES.items(), strict=True):
+        shade = ax.imshow(kl, cmap=_greys(), vmin=0, vmax=top, origin="lower", extent=(0, 1, 0, 1), zorder=0)
+        handles = _boundaries(ax, shown["grid"])
+        for label, (marker, fill) in enumerate(MARKERS):
+            handles += ax.plot(*points[labels == label].T, marker, color=fill, markeredgecolor="black", markersize=3.2,
+                               markeredgewidth=0.6, linestyle="", label=f"class {label}", zorder=4)  # fmt: skip
+        if kind != "clean":
+            moved = np.array(shown["moved"][kind])
+            ax.plot(*np.stack([points, moved], -1).transpose(1, 2, 0), color="0.25", linewidth=0.5, zorder=3)
+            handles += ax.plot(*moved.T, "o", color=COLOURS[5], markeredgecolor="black", markersize=3.6, clip_on=False,
+                               markeredgewidth=0.4, linestyle="", label="moved point", zorder=5)  # fmt: skip
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="$x_1$")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
+        ax.tick_params(labelsize=8, labelleft=kind == "clean")
+        ax.grid(False)
+        ax.set_title(_title(kind, name, row, results["apart_above"]), fontsize=9)
+    axes[0].set_ylabel("$x_2$")
+    bar = fig.colorbar(shade, ax=axes, location="bottom", extend="max", shrink=0.5, aspect=40, pad=0.02)
+    bar.set_label("teachers' pairwise KL, nats", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return handles
+
+
+def _boundaries(ax: Any, grid: dict[str, Any]) -> list[Any]:
+    """A line of its own colour where each teacher's decision changes; returns the legend's handles."""
+    from matplotlib.lines import Line2D
+
+    axis = np.linspace(0, 1, grid["size"])
+    handles = []
+    for m, rows in enumerate(grid["decisions"]):
+        votes = np.array([[int(digit) for digit in row] for row in rows])
+        colour, style = COLOURS[1 + m % 6], LINES[m // 6]
+        if votes.min() < votes.max():
+            ax.contour(axis, axis, votes, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.1, zorder=2)
+        handles.append(Line2D([], [], color=colour, linestyle=style, label=f"teacher {m}"))
+    return handles
+
+
+def _greys() -> Any:
+    """White to mid grey: lines in colours stay legible on all of it."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("greys", ["1.0", "0.5"])
+
+
+def _title(kind: str, name: str, row: dict[str, Any], apart_above: float) -> str:
+    times = f" ({row[kind] / row['clean']:.3g} x clean)" if kind != "clean" and row["clean"] else ""
+    return f"{name}: {row[kind]:.2g} nats{times}\n{row['apart'][kind]} of {row['n']} above {apart_above:g} nats"

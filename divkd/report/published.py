@@ -1,0 +1,56 @@
+"""Published numbers beside a run's own."""
+
+import csv
+from importlib.resources import files
+from typing import Any
+
+# Our names of the paper's rows: its "batch_ensemble" is one trained on labels alone.
+METHODS = {"batch_ensemble": "none", "kd": "kd", "gaussian": "gaussian", "ods": "ods", "confods": "confods"}
+COLUMNS = ("acc", "cal_nll", "cal_brier", "cal_ece", "dee")
+
+
+def published() -> list[dict[str, Any]]:
+    """The main table of Nam et al. 2021 (arXiv:2110.14149), NLL, Brier and ECE after temperature scaling.
+
+    Rows {dataset, network, model, method, members} and {mean, std} of each of `COLUMNS`, null where none was given;
+    accuracies are fractions. The number of seeds was not stated. That the values are the calibrated ones is a reading:
+    the authors' code agrees with the table only so.
+    """
+    rows = []
+    with (files("divkd.report") / "published.csv").open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            ensemble = line["method"] == "deep_ensemble"
+            row: dict[str, Any] = {
+                "dataset": line["dataset"],
+                "network": line["network"],
+                "model": "deep_ensemble" if ensemble else "batch_ensemble",
+                "method": "none" if ensemble else METHODS[line["method"]],
+                "members": int(line["members"]),
+            }
+            for column in COLUMNS:
+                given, scale = ("acc_percent", 0.01) if column == "acc" else (column, 1.0)
+                mean, std = (float(line[key]) * scale if line[key] else None for key in (given, f"{given}_std"))
+                row[column] = {"mean": mean, "std": std}
+            rows.append(row)
+    return rows
+
+
+def beside(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The published rows of a training run's data set, each with what the run `measured`, calibrated to calibrated.
+
+    `measured` is {network, train_images} and the run's summary of each of `COLUMNS` for the same model, method and
+    number of members, null where it has no such row. Another network or fewer images make it a comparison of methods
+    within each, not of numbers. Empty for a data set that the paper has not.
+    """
+    own = {(row["model"], row["method"], row["members"]): row for row in results["summary"]}
+    found = []
+    for row in published():
+        if row["dataset"] != results["dataset"]:
+            continue
+        mine = own.get((row["model"], row["method"], row["members"]))
+        measured = None
+        if mine is not None:
+            measured = {"network": results["network"], "train_images": results["split"]["train"]}
+            measured |= {column: mine.get(column) for column in COLUMNS}
+        found.append({**row, "measured": measured})
+    return found

@@ -1,0 +1,154 @@
+"""The quality and the diversity of predictions: one definition each, on member log-probabilities (M, N, K).
+
+Members first, float32 or float64, any device; everything is accumulated in float64 and nothing adds an epsilon. A
+log-probability of -inf is legal: 0 * -inf counts 0, and an NLL or a KL divergence may be +inf. A prediction that is
+not an ensemble has M = 1, and so has one that is pooled already: ``nll(pooled[None], labels)``.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from divkd.shared.metrics.checks import blocks
+from divkd.shared.metrics.checks import check_labels as check_labels
+from divkd.shared.metrics.checks import check_log_probs as check_log_probs
+
+CONFIDENCE_BINS = 15
+
+
+def ensemble_log_probs(log_probs: Tensor) -> Tensor:
+    """log p(k|x) = logsumexp_m log p_m(k|x) - log M, the log of the members' mean probability.
+
+    The mixture of Lakshminarayanan et al. 2017 (arXiv:1612.01474), section 2.4, taken in log space. (M, N, K) to
+    (N, K) float64, in nats; exact for one member; differentiable but at a class that every member gives zero. Raises
+    `InputError` where `log_probs` is unusable.
+    """
+    return pool(check_log_probs(log_probs))
+
+
+def pool(log_probs: Tensor) -> Tensor:
+    """`ensemble_log_probs` of an array that is checked already."""
+    if len(log_probs) == 1:
+        return log_probs[0].double()
+    return torch.cat([torch.logsumexp(block, dim=0) for block in blocks(log_probs)]) - math.log(len(log_probs))
+
+
+def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What each sample adds to the metrics below: {correct, nll, brier, confidence} of the members' mean probability p.
+
+    correct [argmax_k p(k|x_n) = y_n], nll -log p(y_n|x_n), brier sum_k (p(k|x_n) - [k = y_n])^2, confidence
+    max_k p(k|x_n): each (N,) float64, off the graph. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
+    `InputError` where they are unusable.
+    """
+    pooled, labels = _pool(log_probs, labels)
+    top, predicted = pooled.max(dim=-1)
+    target = pooled.gather(1, labels[:, None])[:, 0]
+    # (p_y - 1)^2 beside the squares of the others, without a copy of the array: expm1 keeps the digits of 1 - p
+    squares = torch.cat([block[0].mul(2).exp().sum(dim=-1) for block in blocks(pooled[None])])
+    others = (squares - target.mul(2).exp()).clamp(min=0)
+    return {
+        "correct": (predicted == labels).double(),
+        "nll": -target + 0.0,  # + 0.0 turns -0.0 into 0.0
+        "brier": others + target.expm1().square(),
+        "confidence": top.exp(),
+    }
+
+
+def accuracy(log_probs: Tensor, labels: Tensor) -> float:
+    """1/N sum_n [argmax_k p(k|x_n) = y_n], a fraction, with p the members' mean probability; a tie goes to the first.
+
+    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    """
+    return float(sample_scores(log_probs, labels)["correct"].mean())
+
+
+def nll(log_probs: Tensor, labels: Tensor) -> float:
+    """-1/N sum_n log p(y_n|x_n), in nats, with p the members' mean probability (not the members' mean NLL).
+
+    +inf where a label is given probability zero. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
+    `InputError` where they are unusable.
+    """
+    return float(sample_scores(log_probs, labels)["nll"].mean())
+
+
+def nll_member(log_probs: Tensor, labels: Tensor) -> float:
+    """-1/(M N) sum_m sum_n log p_m(y_n|x_n), in nats: the members' mean NLL, never below the ensemble's (Jensen).
+
+    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    """
+    labels = check_labels(labels, check_log_probs(log_probs))
+    index = labels[None, :, None].expand(log_probs.shape[0], -1, 1)
+    return float(-log_probs.detach().gather(2, index).double().mean()) + 0.0
+
+
+def brier(log_probs: Tensor, labels: Tensor) -> float:
+    """1/N sum_n sum_k (p(k|x_n) - [k = y_n])^2 with p the members' mean probability, in [0, 2].
+
+    The score as Brier 1950 defined it; libraries that divide by 2 or by K report less. log_probs (M, N, K), labels
+    (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    """
+    return float(sample_scores(log_probs, labels)["brier"].mean())
+
+
+def confidence_bin(confidence: Tensor) -> Tensor:
+    """clamp(ceil(15 c) - 1, 0, 14): the bin of each confidence among 15 of equal width, (lo, hi], the first [lo, hi].
+
+    confidence: probabilities of any shape; the result has that shape, int64.
+    """
+    return ((confidence * CONFIDENCE_BINS).ceil().long() - 1).clamp(0, CONFIDENCE_BINS - 1)
+
+
+def ece(log_probs: Tensor, labels: Tensor) -> float:
+    """sum_b |B_b|/N |acc(B_b) - conf(B_b)|, the expected calibration error.
+
+    Guo et al. 2017 (arXiv:1706.04599), equation 3. Confidence is the largest of the members' mean probabilities; the
+    15 bins are those of `confidence_bin`, so a confidence of exactly 1 shares the last bin (torchmetrics 1.9 gives it
+    a bin of its own). In [0, 1].
+
+    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    """
+    scores = sample_scores(log_probs, labels)
+    return ece_of(scores["confidence"], scores["correct"])
+
+
+def ece_of(confidence: Tensor, correct: Tensor) -> float:
+    """`ece` from the (N,) float64 `confidence` and `correct` of `sample_scores`."""
+    by_bin = confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), correct - confidence)
+    return float(by_bin.abs().sum()) / len(confidence)
+
+
+def pairwise_kl(log_probs: Tensor) -> float:
+    """1/(M (M-1)) sum_{i != j} KL(p_j || p_i), the mean over samples and ordered pairs of members, in nats.
+
+    Computed as sum_k cov_m(p_m(k), log p_m(k)), the sample covariance over members (M - 1 in the denominator): the
+    pairs sum to the same thing, no pair is ever formed, and close members lose no digits.
+
+    +inf where one member gives zero to a class that another gives more; a class that all members give zero (-inf,
+    or exp underflows in float64) counts 0. One member has no pairs: 0.0. log_probs (M, N, K). Raises `InputError`
+    where it is unusable.
+    """
+    members, samples, _ = check_log_probs(log_probs).shape
+    if members == 1:
+        return 0.0
+    total = 0.0
+    for log_p in blocks(log_probs.detach()):
+        total += float(pairwise_kl_of(log_p, log_p.exp()).sum())
+    return total / samples
+
+
+def pairwise_kl_of(log_p: Tensor, p: Tensor) -> Tensor:
+    """The mean over ordered pairs of `pairwise_kl` for each sample: (M, n, K) float64 and its exp to (n,), M > 1."""
+    zero = log_p.isneginf()
+    infinite = (zero.any(dim=0) & (p > 0).any(dim=0)).any(dim=-1) if zero.any() else None
+    centred = log_p.clamp(min=-1e300)  # its p is 0, and 0 * -inf or an overflow in the mean would be NaN
+    centred -= centred.mean(dim=0)
+    kl = (p - p.mean(dim=0)).mul_(centred).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
+    kl.clamp_(min=0.0)  # rounding may leave -1e-33 for equal members
+    return kl if infinite is None else kl.masked_fill_(infinite, math.inf)
+
+
+def _pool(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The ensemble's log-probabilities (N, K) float64, off the graph, and the checked labels."""
+    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
+    return pooled, check_labels(labels, log_probs)
