@@ -1,4 +1,4 @@
-"""The how-tos are run as they stand."""
+"""The how-tos are run as they stand, and the tables of the manual are those of the committed runs."""
 
 import dataclasses
 import inspect
@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import divkd
 from divkd.cli.main import run
 from divkd.empirical.training import config as training
-from divkd.empirical.use.distill import distil
-from divkd.report.sweep import markdown
 from divkd.shared.stats import show
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RUNS = sorted(path.parent for path in (DOCS / "results").glob("*/results.json"))
 USE = DOCS / "use.md"
 HOWTO = DOCS / "evaluate.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", HOWTO.read_text(encoding="utf-8"), re.M | re.S))
@@ -46,20 +47,6 @@ def test_arrays_of_a_framework_are_evaluated(section, members, tmp_path, monkeyp
         assert found["ood"]["entropy"]["auroc"] > 0.7
     else:
         assert found["ood_samples"] == 0
-
-
-@pytest.mark.parametrize("name", ["ablations", "window"])
-def test_the_tables_of_the_theory_are_those_of_its_runs(name):
-    results = json.loads((DOCS / "results" / f"multiview-{name}" / "results.json").read_text(encoding="utf-8"))
-    assert markdown(results) in (DOCS / "theory.md").read_text(encoding="utf-8")
-
-
-def test_the_claims_that_the_manual_prints_are_those_of_its_runs():
-    text = (DOCS / "theory.md").read_text(encoding="utf-8")
-    for run_name in ("default", "heldout", "20seeds", "q4", "large"):
-        results = json.loads((DOCS / "results" / f"multiview-{run_name}" / "results.json").read_text(encoding="utf-8"))
-        for claim in results["claims"].values():
-            assert f"| {show(claim['single_view_error'])} |" in text
 
 
 def test_python_block_runs(capsys):
@@ -107,9 +94,161 @@ def test_the_page_on_use_runs_as_it_stands(short_run, capsys):
         assert (short_run / file).read_text().count("\n") == 4
 
 
-def test_the_table_on_distil_names_its_arguments():
+def test_the_table_on_distill_names_its_arguments():
     section = USE.read_text(encoding="utf-8").split("## Distil")[1].split("##")[0]
     named = re.findall(
         r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
     )
-    assert set(named) == set(inspect.signature(distil).parameters) - {"epochs"}
+    assert set(named) == set(inspect.signature(divkd.distill).parameters) - {"epochs"}
+
+
+def test_the_python_of_the_readme_runs():
+    """Its lines, on small networks and images."""
+
+    def network():
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+
+    names = {
+        "images": torch.rand(16, 3, 8, 8),
+        "network": network(),
+        "teachers": [network() for _ in range(3)],
+    }
+    names["loader"] = [(names["images"], torch.arange(16) % 4)]
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    exec(block.replace("epochs=30", "epochs=1"), names)
+    assert names["answer"].mutual_information.shape == (16,)
+    for field in ("classes", "confidence", "entropy"):
+        assert len(getattr(names["answer"], field)) == 16
+
+
+def results_of(name: str) -> dict:
+    return json.loads((DOCS / "results" / name / "results.json").read_text(encoding="utf-8"))
+
+
+def page_of(name: str) -> str:
+    return (DOCS / "results" / name / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=[folder.name for folder in RUNS])
+def test_a_committed_run_has_a_page(folder):
+    """It says what made the run, shows its figures, leads to its files, and can be found."""
+    text = page_of(folder.name)
+    assert text.startswith(f"# {folder.name}: ")
+    command = json.loads((folder / "config.json").read_text(encoding="utf-8"))["command"]
+    assert f"`divkd {command.replace('train cifar', 'train cifar10')}" in text
+    linked = set(re.findall(r"\]\(([^)#]+)\)", text))
+    assert {"config.json", "results.json", "../README.md"} <= linked
+    assert {f"figures/{path.name}" for path in folder.glob("figures/*.png")} <= linked
+    assert f"]({folder.name}/README.md)" in (DOCS / "results/README.md").read_text(encoding="utf-8")
+    assert f"results/{folder.name}/README.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+ERRORS = ("single", "ensemble", "distilled", "self_distilled", "labels_only")
+SHARES = ("one_view_fraction", "distilled_views", "learned_inside_union", "learned_outside_union")
+
+
+@pytest.mark.parametrize("name", ["multiview-ablations", "multiview-window"])
+def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
+    text, results = page_of(name), results_of(name)
+    for row in results["cells"]:
+        values = [row["errors"].get(key) for key in ERRORS] + [row["views"].get(key) for key in SHARES]
+        shown = ["" if value is None else show(value) for value in values]
+        if row["failed"] is not None:
+            shown = ["none", *[""] * (len(values) - 1)]
+            assert f"{row['name']}: {row['failed']}" in text
+        assert f"| {row['name']} | {' | '.join(shown)} |" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "runs"),
+    [("theory/claims.md", ("default", "heldout", "20seeds")), ("results/multiview-q4/README.md", ("q4",)),
+     ("results/multiview-large/README.md", ("large",)), ("results/multiview-toy/README.md", ("toy",))],
+)  # fmt: skip
+def test_the_claims_that_a_page_prints_are_those_of_its_runs(page, runs):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name in runs:
+        for claim in results_of(f"multiview-{name}")["claims"].values():
+            assert f"| {show(claim['single_view_error'])} |" in text
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the table whose head begins with `head`."""
+    lines = text[text.index(f"| {head}") :].splitlines()[2:]
+    rows = lines[: next((n for n, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+NAMES = {"deep ensemble": "deep_ensemble", "BatchEnsemble": "batch_ensemble", "merged": "merged", "single": "single"}
+MEASURES = ("acc", "nll", "cal_nll", "cal_ece", "dee", "pairwise_kl", "train_acc")
+
+
+def row_of(results: dict, model: str, method: str, members: int) -> dict:
+    """Its values of the seeds, by measure."""
+    rows = [r for r in results["rows"] if (r["model"], r["method"], r["members"]) == (model, method, members)]
+    return {key: [row[key] for row in sorted(rows, key=lambda row: row["seed"])] for key in ("acc", "cal_nll")}
+
+
+@pytest.mark.parametrize(("name", "count"), [("cifar10-cpu", 23), ("cifar10-cpu-long", 9)])
+def test_the_networks_that_a_page_prints_are_those_of_its_run(name, count):
+    rows = table(page_of(name), "model | method | M |")
+    assert len(rows) == count
+    summary = {(r["model"], r["method"], r["members"]): r for r in results_of(name)["summary"]}
+    for model, method, members, *cells in rows:
+        row = summary[NAMES[model], method, int(members)]
+        for key, cell in zip(MEASURES, cells, strict=False):
+            assert cell == ("" if row.get(key) is None else show(row[key], 2 if key == "dee" else 3)), (model, key)
+
+
+@pytest.mark.parametrize("name", ["cifar10-cpu", "cifar10-cpu-long"])
+def test_the_differences_that_a_page_prints_are_those_of_its_run(name):
+    both = ("model", "method", "against_model", "against_method")
+    found = {tuple(d[key] for key in both): d for d in results_of(name)["differences"]}
+    for student, minus, *cells in table(page_of(name), "student | minus |"):
+        (first, one), (second, two) = student.split(", "), minus.split(", ")
+        difference = found[NAMES[first], one, NAMES[second], two]
+        for key, cell in zip(("acc", "cal_nll", "pairwise_kl"), cells, strict=True):
+            value = difference[key]
+            assert cell == f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
+
+
+def test_what_students_keep_is_that_of_the_run():
+    """(student - one teacher) / (four - one teacher), of means over seeds and by seed."""
+    results = results_of("cifar10-cpu-long")
+    one, four = (row_of(results, "deep_ensemble", "none", members) for members in (1, 4))
+    overview = (DOCS / "results/README.md").read_text(encoding="utf-8")
+    rows = table(overview, "student | of the gain")
+    assert len(rows) == 6
+    for student, *cells in rows:
+        model, method = student.split(", ")
+        own = row_of(results, NAMES[model], method, 1 if model == "single" else 4)
+        for key, mean, seeds in (("acc", *cells[:2]), ("cal_nll", *cells[2:])):
+            gain, kept = np.subtract(four[key], one[key]), np.subtract(own[key], one[key])
+            assert float(mean) == pytest.approx(kept.mean() / gain.mean(), abs=0.0051)
+            assert [float(part) for part in seeds.split(", ")] == pytest.approx(list(kept / gain), abs=0.0051)
+
+
+def test_the_readme_tells_what_the_runs_hold():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    claims = results_of("multiview-20seeds")["claims"]
+    for name in ("single", "ensemble", "distilled", "distilled_temperature", "distilled_mixed"):
+        assert show(claims[name]["single_view_error"]) in text
+    results = results_of("cifar10-cpu-long")
+    summary = {(r["model"], r["method"], r["members"]): r for r in results["summary"]}
+    for key in (("single", "kd", 1), ("deep_ensemble", "none", 1), ("deep_ensemble", "none", 4)):
+        assert show(summary[key]["acc"]) in text
+    for pair in (("single", "ods", "single", "kd"), ("batch_ensemble", "kd", "single", "kd")):
+        both = ("model", "method", "against_model", "against_method")
+        (value,) = [d["acc"] for d in results["differences"] if tuple(d[key] for key in both) == pair]
+        assert f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:+.3f})" in text
+
+
+PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
+TAGS = {"details", "summary"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES])
+def test_no_page_has_a_formula_that_is_read_as_a_tag(page):
+    """Such as <w, x>: outside of code, nothing but TAGS and comments stands in angle brackets."""
+    text = re.sub(r"^```.*?^```|<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^    .*$|`[^`]+`", "", text, flags=re.M)
+    assert set(re.findall(r"</?([a-zA-Z][^\s>/]*)", text)) <= TAGS

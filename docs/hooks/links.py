@@ -1,6 +1,5 @@
-"""Links that leave docs/ work on the site too: what they lead to is brought along, and every run gets a page."""
+"""Links that leave docs/ work on the site too: what they lead to is brought along."""
 
-import json
 import posixpath
 import re
 from pathlib import Path
@@ -16,14 +15,10 @@ LINK = re.compile(r"(\]\()([^)\s:#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the repository's root, one for every run under results/, and files that pages link to."""
-    docs = Path(config.docs_dir)
-    root = docs.parent
+    """Add the pages of the repository's root, and files that pages link to."""
+    root = Path(config.docs_dir).parent
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=(root / name).read_text(encoding="utf-8")))
-    for results in sorted(docs.glob("results/*/results.json")):
-        folder = results.parent
-        files.append(File.generated(config, f"results/{folder.name}/index.md", content=run_page(folder)))
     for page in list(files.documentation_pages()):
         for _, link, _ in LINK.findall(page.content_string):
             target = outside(page.src_uri, link)
@@ -42,7 +37,7 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         if target:
             link = posixpath.relpath(place(target), posixpath.dirname(here))
         elif link.endswith("/"):
-            link += "index.md"
+            link += "README.md"
         return f"{start}{link}{anchor})"
 
     return LINK.sub(turn, markdown)
@@ -64,18 +59,3 @@ def place(target: str) -> str:
 def copied(target: str) -> str:
     """The place of a file of the repository that is no page; of Markdown as text, as its own links lead nowhere."""
     return f"repository/{target}{'.txt' if target.endswith('.md') else ''}"
-
-
-def run_page(folder: Path) -> str:
-    """The page of a committed run: what made it, its two files, its pictures."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    pictures = sorted(path.name for path in folder.glob("figures/*.png"))
-    return "\n\n".join(
-        [
-            f"# {folder.name}",
-            f"A run of `divkd {config['command']}`. [What it shows](../README.md).",
-            "[config.json](config.json) holds its configuration, versions and hardware, "
-            "[results.json](results.json) its numbers.",
-            *(f"![{name}](figures/{name})" for name in pictures),
-        ]
-    )
