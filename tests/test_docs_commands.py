@@ -265,6 +265,6 @@ def test_the_reference_of_the_site_has_every_command_and_option(monkeypatch):
     for path, command in list(tree(cli))[1:]:
         assert f"# {path}\n" in text
         for parameter in command.params:
-            if isinstance(parameter, click.Option):
+            if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert set(parameter.opts) <= set(re.findall(r"--[\w-]+", text))
     assert commands.PLACE not in text

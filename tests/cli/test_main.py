@@ -192,6 +192,17 @@ def test_data_sets_keep_the_preset_of_their_own(capsys, monkeypatch):
     ]
 
 
+def test_hyphens_are_accepted_where_names_have_underscores(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options)))
+    assert run("train digits --student batch-ensemble".split()) == 0
+    assert seen[0].students == ("batch_ensemble",)
+    old = dataclasses.asdict(seen[0]) | {"students": ["batch-ensemble"], "crop": 3}
+    (tmp_path / "config.json").write_text(json.dumps({"command": "train cifar", "config": old}))
+    assert run("train --config config.json".split()) == 0
+    assert seen[1] == dataclasses.replace(seen[0], crop=3)
+
+
 def test_own_images_train_resume_where_they_moved_and_not_where_they_changed(capsys, tmp_path):
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.repeat([0, 1, 2], 20)
