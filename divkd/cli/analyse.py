@@ -1,17 +1,18 @@
 """``divkd analyse``: everything that the papers ask of a finished training run."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
-from divkd.cli.options import check_device, run_folder
+from divkd.cli.options import PATH, check_device, on_device, placed
 from divkd.empirical.training.config import DATASETS
 from divkd.shared.errors import InputError
 
 
 @click.command(short_help="Analyse a run: diversity, transfer, gradients, other images, cost.")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @click.option(
     "--images", type=int, default=1000, show_default=True, metavar="N",
     help="Use the first N images of each set, and of each kind and severity of corruption.",
@@ -31,17 +32,15 @@ from divkd.shared.errors import InputError
 @click.option(
     "--data-dir", metavar="FOLDER", help="Where the named sets of --ood lie. [default: where the run's data lies]"
 )
-@click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="[default: runs/analyse-...]")
-@click.option("--resume", is_flag=True, help="Go on with the analysis in --out.")
-@click.option("--overwrite", is_flag=True, help="Delete the analysis in --out first.")
+@on_device
+@placed("Go on with the analysis in --out.")
 def analyse(**options: Any) -> None:
     """Analyse a finished run of `divkd train`: diversity, transfer, gradients, shift, corruptions, cost.
 
     Diversity by confidence on clean, Gaussian, ODS and ConfODS images (Nam et al. 2021, figure 3); ODS steps of own,
     sibling and external teachers (figure 6); whether students have their teachers' gradients; each member alone and the
-    first 1, 2, ... together; foreign images, the same classes from elsewhere, corruptions; time, memory and arithmetic
-    of an answer; published numbers beside the run's.
+    first 1, 2, ... together; images out of distribution, the same classes from elsewhere, corruptions; time, memory and
+    arithmetic of an answer; published numbers beside the run's.
 
     A file holds images, x or x_test (N, H, W, C) uint8 and, for --shift, labels, y or y_test.
 
@@ -53,18 +52,13 @@ def analyse(**options: Any) -> None:
         raise InputError(f"--images {options['images']} is not allowed; give at least 2, e.g. 1000")
     device = check_device(options["device"])
 
-    import dataclasses
-
     import torch
 
-    from divkd.cli.tables import print_tables
+    from divkd.cli.runs import carry_out
     from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.use.restore import load_run
-    from divkd.report.analysis import draw
     from divkd.report.published import beside
     from divkd.shared.files import read_json
-    from divkd.shared.progress import Progress
-    from divkd.shared.run import open_run
 
     source: Path = options["run"]
     trained, data = load_run(source)
@@ -77,21 +71,18 @@ def analyse(**options: Any) -> None:
         str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
     )
     sets = read_sets(config, data, options["data_dir"])
-    folder = run_folder(options["out"], "analyse", source.name, options["resume"])
-    if folder.resolve() in {Path(held).resolve() for held in (source, trained.teachers or source)}:
-        raise InputError(f"--out {folder} holds the networks that are analysed; give another folder")
-    out = open_run(
-        folder,
+    held = {Path(folder).resolve() for folder in (source, trained.teachers or source)}
+    if options["out"] is not None and options["out"].resolve() in held:
+        raise InputError(f"--out {options['out']} holds the networks that are analysed; give another folder")
+    carry_out(
         "analyse",
         dataclasses.asdict(config),
-        resume=options["resume"],
-        overwrite=options["overwrite"],
+        lambda run, progress: {
+            **run_analysis(config, data.to(torch.device(device)), sets, run, progress),
+            "published": beside(results),
+        },
+        options,
+        name=source.name,
         extendable=("run",),
         data={"name": data.name, "sha256": sets.sha256(data), "sets": sets.facts()},
     )
-    with Progress() as progress:
-        found = run_analysis(config, data.to(torch.device(device)), sets, out, progress)
-    found["published"] = beside(results)
-    out.finish(found)
-    draw(found, out.figures)
-    print_tables(found, folder)

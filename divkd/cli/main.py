@@ -9,12 +9,13 @@ from typing import ClassVar
 import click
 
 from divkd import __version__
-from divkd.cli import simulate, train
+from divkd.cli import simulate
 from divkd.cli.analyse import analyse
 from divkd.cli.contents import Contents
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.cli.report import report
+from divkd.cli.train import train
 from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
 
@@ -25,8 +26,8 @@ class Divkd(Contents):
     sections: ClassVar = {
         "Theory": ("simulate",),
         "Practice": ("train", "predict", "export"),
-        "Judge": ("evaluate", "analyse"),
-        "Pictures": ("figures", "report"),
+        "Evaluate": ("evaluate", "analyse"),
+        "Figures": ("figures", "report"),
     }
 
 
@@ -40,14 +41,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(simulate.group)
-cli.add_command(train.group)
-cli.add_command(analyse)
-cli.add_command(evaluate)
-cli.add_command(predict)
-cli.add_command(export)
-cli.add_command(figures)
-cli.add_command(report)
+for command in (simulate.group, train, analyse, evaluate, predict, export, figures, report):
+    cli.add_command(command)
 
 
 def main() -> None:

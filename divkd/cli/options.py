@@ -6,52 +6,26 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
+from divkd.shared.config import MOST, Config, described, kind_of, option_of, stored
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 
-Config = TypeVar("Config")
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+Chosen = TypeVar("Chosen", bound=Config)
+PATH = click.Path(path_type=Path)
 
 
 def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Whole numbers, comma-separated, ``0,1,2``, as a tuple."""
-    if value is None:
-        return None
     try:
-        return tuple(int(part) for part in value.split(","))
+        return None if value is None else tuple(int(part) for part in value.split(","))
     except ValueError as error:
         raise InputError(f"--seeds {value!r} is not allowed; give whole numbers with commas, e.g. 0,1,2") from error
-
-
-def common(presets: Mapping[str, Any]) -> Callable[[Command], Command]:
-    """The options of every command that makes a run."""
-    options = [
-        click.option("--preset", metavar="|".join(presets), help="Where the values that you do not give come from."),
-        click.option("--seeds", callback=parse_seeds, metavar="N,N,...", help="One whole experiment a seed: 0,1,2."),
-        click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
-        click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"),
-        click.option(
-            "--config", type=click.Path(path_type=Path), metavar="FILE", help="Repeat a run: RUN/config.json."
-        ),
-        click.option(
-            "--out", type=click.Path(path_type=Path), metavar="RUN", help="Run directory. [default: runs/...]"
-        ),
-        click.option(
-            "--resume", is_flag=True, help="Go on with the run in --out; with more seeds (or members), add them."
-        ),
-        click.option("--overwrite", is_flag=True, help="Delete the run in --out first."),
-    ]
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def parse_interval(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
@@ -67,60 +41,102 @@ def parse_interval(ctx: click.Context, param: click.Parameter, value: str | None
     return numbers[0], numbers[-1]
 
 
-def parameters(config: type) -> list[str]:
-    """The fields of `config` that have a meaning in their metadata."""
-    return [field.name for field in dataclasses.fields(config) if "meaning" in field.metadata]
-
-
-def from_fields(config: type, without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """An option, --field-name, for every field with a meaning but those in `without`; its help is what it declares."""
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of their help."""
 
     def decorate(command: Command) -> Command:
-        names = [name for name in parameters(config) if name not in without]
-        for field in reversed([field for field in dataclasses.fields(config) if field.name in names]):
-            interval = isinstance(field.default, tuple)
-            symbol = field.metadata["symbol"]
-            shown = ",".join(f"{number:g}" for number in field.default) if interval else f"{field.default:g}"
-            command = click.option(
-                "--" + field.name.replace("_", "-"),
-                type=str if interval else type(field.default),
-                callback=parse_interval if interval else None,
-                metavar="LOW,HIGH" if interval else "N" if isinstance(field.default, int) else "X",
-                help=f"{symbol + ': ' if symbol else ''}{field.metadata['meaning']}. [default: {shown}]",
-            )(command)
+        for option in reversed(options):
+            command = option(command)
         return command
 
     return decorate
 
 
+def placed(resume: str) -> Decorator:
+    """Where a run goes, and what becomes of one that is there; `resume` is the help of --resume."""
+    return together(
+        click.option("--out", type=PATH, metavar="RUN", help="Run directory. [default: runs/...]"),
+        click.option("--resume", is_flag=True, help=resume),
+        click.option("--overwrite", is_flag=True, help="Delete the run in --out first."),
+    )
+
+
+repeatable = click.option("--config", type=PATH, metavar="FILE", help="Repeat a run: RUN/config.json.")
+on_device = click.option(
+    "--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"
+)
+
+
+def common(presets: Collection[str]) -> Decorator:
+    """The options of every command that has presets."""
+    return together(
+        click.option("--preset", metavar="|".join(presets), help="Where the values that you do not give come from."),
+        click.option("--seeds", callback=parse_seeds, metavar="N,N,...", help="One whole experiment a seed: 0,1,2."),
+        click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
+        on_device,
+        repeatable,
+        placed("Go on with the run in --out; with more seeds (or members), add them."),
+    )
+
+
+def from_fields(config: type[Config], without: Collection[str] = (), *, defaults: bool = True) -> Decorator:
+    """An option for every field with a meaning but those in `without`; its help is what the field declares.
+
+    `defaults` says whether the help shows the fields' own, which is so where no preset brings others.
+    """
+    return together(*(_option(one, defaults) for one in described(config) if one.name not in without))
+
+
+def _option(one: "dataclasses.Field[Any]", defaults: bool) -> Decorator:
+    kind, about, name = kind_of(one)[0], one.metadata, option_of(one)
+    notes = []
+    if kind in (int, float) and about["high"] < MOST:
+        notes.append(f"{about['low']:g} to {about['high']:g}")
+    if defaults:
+        values = one.default if isinstance(one.default, tuple) else (one.default,)
+        notes.append(f"default: {','.join(f'{value:g}' for value in values)}")
+    meaning, symbol = about["meaning"], about["symbol"]
+    text = f"{symbol}: {meaning}." if symbol else f"{meaning[0].upper()}{meaning[1:]}."
+    shown: dict[str, Any] = {"help": f"{text} [{'; '.join(notes)}]" if notes else text}
+    if kind is bool:
+        return click.option(f"{name}/--no-{name[2:]}", one.name, default=None, **shown)
+    shown["metavar"] = about["metavar"] or "|".join(about["choices"])
+    if not get_args(kind):
+        shown["metavar"] = shown["metavar"] or ("N" if kind is int else "X")
+        return click.option(name, one.name, type=kind, **shown)
+    if about["choices"]:
+        return click.option(name, one.name, multiple=True, **shown)
+    return click.option(name, one.name, callback=parse_interval, **shown | {"metavar": "LOW,HIGH"})
+
+
+def given(config: type[Config], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `config`, but the preset, that the command line gives."""
+    values = {one: options.get(one.name) for one in dataclasses.fields(config) if one.name != "preset"}
+    return {one.name: stored(one, value) for one, value in values.items() if value not in (None, ())}
+
+
 def resolve(
-    presets: Mapping[str, Config],
-    preset: str | None,
-    file: Path | None,
-    command: str,
-    from_dict: Callable[[Mapping[str, Any]], Config],
-    default: str,
-    given: Mapping[str, Any],
-) -> Config:
-    """The configuration: the preset's values or the file's, then what was given (not None) on the command line."""
-    if file is not None:
-        if preset is not None:
-            raise InputError("--preset and --config both give every value; give one of the two")
-        content = read_json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise InputError(f"--config {file} is no run's config.json; give the one in a run directory")
-        if content.get("command") != command:
-            raise InputError(
-                f"--config {file} is of '{content.get('command')}', not of '{command}'; give one of its own"
-            )
-        base = from_dict(content["config"])
-    else:
+    presets: Mapping[str, Chosen], command: str, options: Mapping[str, Any], default: str, beside: Collection[str] = ()
+) -> Chosen:
+    """The configuration of --config or of --preset, else of the preset `default`: what `given` then changes.
+
+    A run's config.json may hold more than fields: what is in `beside`.
+    """
+    file, preset = options["config"], options.get("preset")
+    if file is None:
         name = preset or default
         if name not in presets:
             raise unknown("preset", name, presets)
-        base = presets[name]
-    values = {key: value for key, value in given.items() if value is not None}
-    return dataclasses.replace(base, **values)  # type: ignore[type-var]
+        return presets[name]
+    if preset is not None:
+        raise InputError("--preset and --config both give every value; give one of the two")
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise InputError(f"--config {file} is no run's config.json; give the one in a run directory")
+    if content.get("command") != command:
+        raise InputError(f"--config {file} is of '{content.get('command')}', not of '{command}'; give one of its own")
+    values = {name: value for name, value in content["config"].items() if name not in beside}
+    return type(presets[default]).from_dict(values)
 
 
 def check_device(device: str | None) -> str:
@@ -135,6 +151,11 @@ def check_device(device: str | None) -> str:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; give --device cpu")
     return device
+
+
+def device_of(config: Any, options: Mapping[str, Any]) -> str:
+    """The device of a run: that of --device, else that of the run which --config repeats, else what is there."""
+    return check_device(options["device"] or (config.device if options["config"] else None))
 
 
 def run_folder(out: Path | None, command: str, preset: str, resume: bool) -> Path:

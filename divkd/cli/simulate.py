@@ -1,17 +1,19 @@
 """``divkd simulate``: the theory, in simulated worlds."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import click
 
 from divkd.cli.contents import Contents
-from divkd.cli.options import check_device, common, from_fields, parameters, resolve, run_folder
+from divkd.cli.options import common, device_of, from_fields, given, resolve
 from divkd.cli.plane import plane
+from divkd.shared.config import described
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
-from divkd.theory.config import ENGINES, PRESETS, MultiViewConfig
+from divkd.shared.kinds import ENGINES
+from divkd.theory.config import PRESETS, MultiViewConfig
 
 # Parameters of students that maps and ablations do not train.
 UNUSED = ("temperature", "label_share", "soft_steps")
@@ -48,7 +50,22 @@ def multiview(**options: Any) -> None:
     \b
     divkd simulate multiview --preset quick --out runs/theory
     """
-    simulate_multiview(**options)
+    config = configure(options)
+
+    from divkd.cli.runs import carry_out
+    from divkd.theory.experiment import check, simulate
+
+    check(config)
+    for warning in config.warnings():
+        click.echo(f"divkd: warning: {warning}", err=True)
+    carry_out(
+        "simulate multiview",
+        dataclasses.asdict(config),
+        lambda run, progress: simulate(config, run, progress),
+        options,
+        name=config.preset,
+        extendable=("seeds", "members", "students", "preset", "max_steps"),
+    )
 
 
 @group.command(short_help="Map where the claims hold, one parameter at a time.")
@@ -66,10 +83,11 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     \b
     divkd simulate window --vary init_scale=1e-4,1e-3,1e-2 --vary other_weight_single=0.1:0.16,0.2:0.3 --out runs/map
     """
-    from divkd.theory import sweep as cells
+    from divkd.theory import sweep
 
-    grid = parse_vary(vary) or stored_vary(options) or cells.WINDOW
-    measure_cells("simulate window", options, grid, lambda config: cells.window(config, grid))
+    grid = parse_vary(vary) or stored_vary(options) or sweep.WINDOW
+    config = configure(options, "simulate window")
+    measure_cells("simulate window", config, sweep.window(config, grid), options, {"vary": grid})
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")
@@ -81,45 +99,39 @@ def ablations(**options: Any) -> None:
     \b
     divkd simulate ablations --out runs/ablations
     """
-    from divkd.theory import sweep as cells
+    from divkd.theory import sweep
 
-    measure_cells("simulate ablations", options, None, lambda config: cells.ABLATIONS)
+    measure_cells("simulate ablations", configure(options, "simulate ablations"), sweep.ABLATIONS, options, {})
 
 
-def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """{name: values} of ``--vary name=v,v,...`` options, each value of the type of the parameter's default."""
-    fields = {
-        field.name: field.default
-        for field in dataclasses.fields(MultiViewConfig)
-        if field.metadata and field.name not in UNUSED
-    }
-    found: dict[str, tuple[Any, ...]] = {}
-    for text in given:
+    fields = {one.name: one.default for one in described(MultiViewConfig) if one.name not in UNUSED}
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_")
         if name not in fields:
             raise unknown("parameter", name, sorted(fields))
-        if name in found:
+        if name in grid:
             raise InputError(f"--vary {name} is given twice; give all of its values in one")
         default = fields[name]
         try:
-            if isinstance(default, tuple):
-                pairs = [[float(part) for part in value.split(":")] for value in values.split(",")]
-                if any(len(pair) > 2 for pair in pairs):
-                    raise ValueError
-                found[name] = tuple((pair[0], pair[-1]) for pair in pairs)
-            else:
-                kind = int if isinstance(default, int) else float
-                found[name] = tuple(kind(value) for value in values.split(","))
+            grid[name] = tuple(_value(value, default) for value in values.split(","))
         except ValueError as error:
+            example = ":".join(f"{part:g}" for part in (default if isinstance(default, tuple) else (default,)))
             raise InputError(
-                f"--vary {text!r} is not allowed; give {name}=value,value,... as in --vary {name}={_example(default)}"
+                f"--vary {text!r} is not allowed; give {name}=value,value,... as in --vary {name}={example}"
             ) from error
-    return found
+    return grid
 
 
-def _example(default: Any) -> str:
-    return ":".join(f"{part:g}" for part in default) if isinstance(default, tuple) else f"{default:g}"
+def _value(text: str, default: Any) -> Any:
+    """A number, or low:high as a pair, like `default`; raises ValueError."""
+    numbers = [int(part) if isinstance(default, int) else float(part) for part in text.split(":")]
+    if len(numbers) > (2 if isinstance(default, tuple) else 1):
+        raise ValueError
+    return (numbers[0], numbers[-1]) if isinstance(default, tuple) else numbers[0]
 
 
 def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -138,92 +150,38 @@ def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 def measure_cells(
     command: str,
-    options: dict[str, Any],
-    vary: dict[str, tuple[Any, ...]] | None,
-    choose: Callable[[MultiViewConfig], Any],
+    config: MultiViewConfig,
+    cells: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
+    beside: Mapping[str, Any],
 ) -> None:
-    """Configure, open the run, simulate every cell, draw and print."""
-    config = configure(options | {"engine": None, "dimension": None}, command)
-
-    from divkd.cli.tables import print_tables
-    from divkd.report.sweep import draw
-    from divkd.shared.progress import Progress
-    from divkd.shared.run import open_run
+    """Simulate every cell; `beside` is what config.json holds beside the configuration."""
+    from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check
-    from divkd.theory.sweep import measure
+    from divkd.theory.sweep import run_sweep
 
     check(config)
-    cells = choose(config)
     for changes in cells.values():
         dataclasses.replace(config, **changes).validate()
-    folder = run_folder(options["out"], command.replace(" ", "-"), config.preset, options["resume"])
-    run = open_run(
-        folder, command, {**dataclasses.asdict(config), **({} if vary is None else {"vary": vary})},
-        resume=options["resume"], overwrite=options["overwrite"], extendable=("seeds", "preset", "max_steps"),
-    )  # fmt: skip
-    with Progress() as progress:
-        rows = measure(config, cells, run, progress)
-    results = {
-        "command": command,
-        "preset": config.preset,
-        "seeds": list(config.seeds),
-        "base": {name: getattr(config, name) for name in parameters(MultiViewConfig)},
-        "symbols": {field.name: field.metadata["symbol"] for field in dataclasses.fields(config) if field.metadata},
-        "cells": rows,
-        "seconds": sum(row["seconds"] for row in rows),  # over all sittings
-    }
-    run.finish(results)
-    draw(results, run.figures)
-    print_tables(results, folder)
-
-
-def configure(options: dict[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
-    """The validated configuration behind the command's options."""
-    given = {key: options.get(key) for key in ("seeds", "members", "engine", "dimension", *parameters(MultiViewConfig))}
-    config = resolve(
-        PRESETS,
-        options["preset"],
-        options["config"],
+    carry_out(
         command,
-        lambda values: MultiViewConfig.from_dict({key: value for key, value in values.items() if key != "vary"}),
-        "default",
-        given,
+        {**dataclasses.asdict(config), **beside},
+        lambda run, progress: run_sweep(config, command, cells, run, progress),
+        options,
+        name=config.preset,
+        extendable=("seeds", "preset", "max_steps"),
     )
+
+
+def configure(options: Mapping[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
+    """The validated configuration behind the command's options."""
+    base = resolve(PRESETS, command, options, "default", beside=("vary",))
+    config = dataclasses.replace(base, **given(MultiViewConfig, options))
     if config.engine == "limit":
-        if options["dimension"] is not None:
+        if options.get("dimension") is not None:
             raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
-        device = options["device"] or "cpu"
+        config = dataclasses.replace(config, device=options["device"] or "cpu")
     else:
-        device = check_device(options["device"] or (config.device if options["config"] else None))
-    config = dataclasses.replace(config, device=device)
+        config = dataclasses.replace(config, device=device_of(config, options))
     config.validate()
     return config
-
-
-def simulate_multiview(**options: Any) -> None:
-    """Configure, open the run, simulate, and print."""
-    config = configure(options)
-
-    from divkd.cli.tables import print_tables
-    from divkd.report.multiview import draw
-    from divkd.shared.progress import Progress
-    from divkd.shared.run import open_run
-    from divkd.theory.experiment import check, simulate
-
-    check(config)
-    for warning in config.warnings():
-        click.echo(f"divkd: warning: {warning}", err=True)
-    folder = run_folder(options["out"], "simulate-multiview", config.preset, options["resume"])
-    run = open_run(
-        folder,
-        "simulate multiview",
-        dataclasses.asdict(config),
-        resume=options["resume"],
-        overwrite=options["overwrite"],
-        extendable=("seeds", "members", "students", "preset", "max_steps"),
-    )
-    with Progress() as progress:
-        results = simulate(config, run, progress)
-    run.finish(results)
-    draw(results, run.figures)
-    print_tables(results, folder)

@@ -1,41 +1,38 @@
 """``divkd predict`` and ``divkd export``: the networks of a run, put to use."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from divkd.cli.options import check_device, check_file
-from divkd.empirical.training.config import METHODS, MODELS
+from divkd.cli.options import PATH, check_device, check_file, on_device, together
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.kinds import METHODS, MODELS
 
 FIELDS = ("file", "class", "confidence", "entropy", "mutual_information")
 BLOCK = 500  # images predicted at a time
 
 
-def which(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name a network of a run."""
-    for option in (
-        click.option("--seed", type=int, metavar="N", help="Of the network. [default: the run's first]"),
-        click.option("--method", metavar="|".join(METHODS), help="Of the student. [default: the run's last]"),
-        click.option(
-            "--model", metavar="|".join(MODELS),
-            help="[default: batch_ensemble; in a run without, single; without students, deep_ensemble]",
-        ),
-        click.argument("run", type=click.Path(path_type=Path), metavar="RUN"),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+# The network of a run.
+which = together(
+    click.argument("run", type=PATH, metavar="RUN"),
+    click.option(
+        "--model",
+        metavar="|".join(MODELS),
+        help="[default: batch_ensemble; in a run without, single; without students, deep_ensemble]",
+    ),
+    click.option("--method", metavar="|".join(METHODS), help="Of the student. [default: the run's last]"),
+    click.option("--seed", type=int, metavar="N", help="Of the network. [default: the run's first]"),
+)
 
 
 @click.command(short_help="Classify images with a network of a run, and say how sure it is.")
 @which
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGES...")
 @click.option("--calibrated", is_flag=True, help="Apply the temperature of the run's results.json.")
 @click.option("--resize", is_flag=True, help="Scale the centre square of image files to the size of the run's.")
-@click.option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: standard output]")
+@on_device
+@click.option("--out", type=PATH, metavar="FILE.csv", help="[default: standard output]")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 def predict(**options: Any) -> None:
     """Predict images with a network of a run: class, and how sure it is, as CSV.
@@ -88,7 +85,7 @@ def predict(**options: Any) -> None:
 
 @click.command(short_help="Write a network of a run as one file that runs without divkd.")
 @which
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.pt2", required=True, help="Where to write it.")
+@click.option("--out", type=PATH, metavar="FILE.pt2", required=True, help="Where to write it.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 def export(**options: Any) -> None:
     """Write a network of a run as one file that PyTorch runs without divkd (torch.export).

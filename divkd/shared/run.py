@@ -164,8 +164,8 @@ def _check_existing(
                 f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
                 f"repeat the first with --config {path / 'config.json'}, or give another --out"
             )
-    was = found.get("data")  # runs of earlier versions have none
-    if data is not None and isinstance(was, dict) and was.get("sha256") != data["sha256"]:
+    was = found.get("data")
+    if data is not None and (not isinstance(was, dict) or was.get("sha256") != data["sha256"]):
         raise InputError(
             f"--resume: the images of {data['name']} are not those that {path} was started with; restore them, or give "
             "another --out"

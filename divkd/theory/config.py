@@ -3,24 +3,15 @@
 Imports nothing heavy: the command line reads this module for ``--help``.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
-from divkd.shared.errors import InputError, unknown
-
-ENGINES = ("limit", "dense")
-Interval = tuple[float, float]
-
-
-def _parameter(default: Any, symbol: str, meaning: str) -> Any:
-    """A field that the command line offers as an option: its default, the paper's symbol and what it means."""
-    return dataclasses.field(default=default, metadata={"symbol": symbol, "meaning": meaning})
+from divkd.shared.config import SEEDS, Config, Interval, field
+from divkd.shared.errors import InputError
+from divkd.shared.kinds import ENGINES
 
 
 @dataclass(frozen=True)
-class MultiViewConfig:
+class MultiViewConfig(Config):
     """One simulation: the distribution, the network, the descent and the machine. Symbols are those of the paper.
 
     Allen-Zhu and Li, arXiv 2012.09816. Weights and strengths are in units of varrho, the width of the smoothed
@@ -28,117 +19,96 @@ class MultiViewConfig:
     activations.
     """
 
-    preset: str = "default"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    members: int = 10  # M: independent networks a seed; ensembles of 1..M are made of them
-    engine: str = "limit"  # limit: the exact d -> infinity limit; dense: weights and patches in R^d
-    device: str = "cpu"  # of the dense engine; the limit engine runs on the CPU
-    dimension: int = 1000  # d, of the dense engine alone
+    preset: str = field("default")
+    seeds: tuple[int, ...] = field((0, 1, 2), high=SEEDS, hint="e.g. 0,1,2")
+    members: int = field(10, low=1)  # M: independent networks a seed; ensembles of 1..M are made of them
+    engine: str = field("limit", choices=ENGINES)
+    device: str = field("cpu", hint="cpu, cuda or cuda:N")  # of the dense engine; the limit engine runs on the CPU
+    dimension: int = field(1000, low=1)  # d, of the dense engine alone
 
     # the multi-view distribution
-    classes: int = _parameter(10, "k", "classes")
-    patches: int = _parameter(32, "P", "patches of a sample")
-    train_samples: int = _parameter(1200, "N", "training samples, single-view ones included")
-    test_samples: int = _parameter(2000, "", "fresh samples of either kind, multi-view and single-view")
-    single_views: int = _parameter(1, "", "single-view training samples per (class, view); mu = 2 k times this / N")
-    expected_others: float = _parameter(5.0, "s", "another class's feature is present with probability s / k")
-    own_patches: int = _parameter(3, "C_p", "patches that share the weight of an own view")
-    own_weight: tuple[float, float] = _parameter((1.1, 1.3), "z", "sum of z over an own view's patches")
-    other_weight: tuple[float, float] = _parameter((0.3, 0.4), "z", "another class's feature in a multi-view sample")
-    other_weight_single: tuple[float, float] = _parameter((0.16, 0.22), "Gamma", "the same in a single-view sample")
-    missing_weight: tuple[float, float] = _parameter(
-        (0.1, 0.15), "rho", "z of the own view that a single-view sample lacks"
+    classes: int = field(10, "classes", 2, symbol="k")
+    patches: int = field(32, "patches of a sample", 2, symbol="P")
+    train_samples: int = field(1200, "training samples, single-view ones included", 1, symbol="N")
+    test_samples: int = field(2000, "fresh samples of either kind, multi-view and single-view", 1)
+    single_views: int = field(1, "single-view training samples per (class, view); mu = 2 k times this / N")
+    expected_others: float = field(
+        5.0, "another class's feature is present with probability s / k", symbol="s", above=True
     )
-    second_view: float = _parameter(
-        1.0, "", "every class's second view shows with this share of its weight: 1 for balanced views, 0 for one view"
+    own_patches: int = field(3, "patches that share the weight of an own view", 1, symbol="C_p")
+    own_weight: Interval = field((1.1, 1.3), "sum of z over an own view's patches", symbol="z")
+    other_weight: Interval = field((0.3, 0.4), "another class's feature in a multi-view sample", symbol="z")
+    other_weight_single: Interval = field((0.16, 0.22), "the same in a single-view sample", symbol="Gamma")
+    missing_weight: Interval = field((0.1, 0.15), "z of the own view that a single-view sample lacks", symbol="rho")
+    second_view: float = field(
+        1.0,
+        "every class's second view shows with this share of its weight: 1 for balanced views, 0 for one view",
+        high=1,
+        hint="a share of the first view's",
     )
-    noise: float = _parameter(1.0, "nu", "norm of a patch's noise, nu^2 = sigma_p^2 d")
+    noise: float = field(1.0, "norm of a patch's noise, nu^2 = sigma_p^2 d", symbol="nu", above=True)
 
     # the network
-    neurons: int = _parameter(8, "m", "neurons a class")
-    power: int = _parameter(3, "q", "the activation is z^q / q below 1 and linear above; at least 2")
-    init_scale: float = _parameter(5e-4, "sigma_0/varrho", "standard deviation of initial weights")
-    logit_scale: float = _parameter(3.0, "varrho", "width of the smoothed part of the activation; scale of outputs")
+    neurons: int = field(8, "neurons a class", 1, symbol="m")
+    power: int = field(
+        3,
+        "the activation is z^q / q below 1 and linear above",
+        2,
+        16,
+        "q",
+        hint="flatter ones are never left",
+    )
+    init_scale: float = field(5e-4, "standard deviation of initial weights", symbol="sigma_0/varrho", above=True)
+    logit_scale: float = field(
+        3.0, "width of the smoothed part of the activation; scale of outputs", symbol="varrho", above=True
+    )
 
     # the descent
-    trust: float = _parameter(0.3, "delta", "largest relative change of a feature coordinate in a step")
-    trust_cap: float = _parameter(2.0, "", "coordinates above this move by at most trust times this a step")
-    noise_trust: float = _parameter(0.3, "dn", "a patch's <w, xi> moves by at most trust / noise_trust a step")
-    max_steps: int = _parameter(20000, "", "a network that is not finished by then ends the run")
+    trust: float = field(0.3, "largest relative change of a feature coordinate in a step", symbol="delta", above=True)
+    trust_cap: float = field(2.0, "coordinates above this move by at most trust times this a step", above=True)
+    noise_trust: float = field(
+        0.3, "a patch's <w, xi> moves by at most trust / noise_trust a step", symbol="dn", above=True
+    )
+    max_steps: int = field(20000, "a network that is not finished by then ends the run", 1)
 
     # the students
-    students: int = _parameter(5, "", "students of every kind a seed; 0 leaves out distillation and its controls")
-    distill_time: float = _parameter(4e6, "T'", "flow time of distillation; labels until fitted follow")
-    clip: float = _parameter(1.2, "c", "outputs at c or above count as c in the soft labels")
-    soft_temperature: float = _parameter(0.1, "tau", "of the soft labels softmax(min(F / c, 1) / tau)")
-    temperature: float = _parameter(300.0, "T", "of ordinary distillation by temperature")
-    label_share: float = _parameter(0.5, "t", "in the loss t CE + (1 - t) H(S, T)")
-    soft_steps: int = _parameter(3000, "", "most steps by temperature or by H(S, T), which are stiff")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration that a run's config.json holds under ``config``; raises `InputError` on unknown fields."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in fields:
-                raise unknown("parameter", name, sorted(fields))
-        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        config = cls(**given)
-        config.validate()
-        return config
+    students: int = field(5, "students of every kind a seed; 0 leaves out distillation and its controls")
+    distill_time: float = field(4e6, "flow time of distillation; labels until fitted follow", symbol="T'", above=True)
+    clip: float = field(1.2, "outputs at c or above count as c in the soft labels", symbol="c", above=True)
+    soft_temperature: float = field(0.1, "of the soft labels softmax(min(F / c, 1) / tau)", symbol="tau", above=True)
+    temperature: float = field(300.0, "of ordinary distillation by temperature", symbol="T", above=True)
+    label_share: float = field(0.5, "in the loss t CE + (1 - t) H(S, T)", high=1, symbol="t")
+    soft_steps: int = field(3000, "most steps by temperature or by H(S, T), which are stiff", 1)
 
     @property
     def single_share(self) -> float:
         """mu, the share of single-view samples."""
         return 2 * self.classes * self.single_views / self.train_samples
 
-    def validate(self) -> None:
-        """Raise `InputError` at the first value that the simulation cannot work with."""
-        if self.engine not in ENGINES:
-            raise unknown("engine", str(self.engine), ENGINES)
-        if not isinstance(self.seeds, tuple) or not self.seeds:
-            raise InputError(f"seeds {self.seeds!r}: one or more whole numbers are needed; give --seeds 0,1,2")
-        for seed in self.seeds:
-            _whole("seeds", seed, 0)
-        if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds {self.seeds!r}: a seed counts once; leave the repeated ones out")
-        for name, least in WHOLE.items():
-            _whole(name, getattr(self, name), least)
-        for name in POSITIVE:
-            _positive(name, getattr(self, name))
-        for name in INTERVALS:
-            _interval(name, getattr(self, name))
-        if not isinstance(self.label_share, (int, float)) or not 0 <= self.label_share <= 1:
-            raise InputError(f"label_share {self.label_share!r} is t in t CE + (1 - t) H; give a number from 0 to 1")
-        if self.power > 16:
-            raise InputError(f"power {self.power}: activations z^q so flat are never left; at most 16 is possible")
-        if not isinstance(self.second_view, (int, float)) or not 0 <= self.second_view <= 1:
-            raise InputError(
-                f"second_view {self.second_view!r} is a share of the first view's; give a number from 0 to 1"
-            )
+    def rules(self) -> None:
+        """Raise `InputError` for the first values that do not fit each other."""
+        single, features = 2 * self.classes * self.single_views, 2 * self.classes
         if self.expected_others > self.classes:
             raise InputError(
-                f"expected_others {self.expected_others} is s in the probability s / k; "
-                f"at most classes = {self.classes} is possible: lower it"
+                f"--expected-others {self.expected_others} is s in the probability s / k; "
+                f"at most --classes {self.classes} is possible: lower it"
             )
-        if self.train_samples < 2 * self.classes * self.single_views + 2 * self.classes:
+        if self.train_samples < single + 2 * self.classes:
             raise InputError(
-                f"train_samples {self.train_samples} leaves under two multi-view samples a class beside the "
-                f"{2 * self.classes * self.single_views} single-view ones; raise it or lower single_views"
+                f"--train-samples {self.train_samples} leaves under two multi-view samples a class beside the "
+                f"{single} single-view ones; raise it or lower --single-views"
             )
         if 2 * self.own_patches > self.patches:
             raise InputError(
-                f"patches {self.patches} cannot hold two views of own_patches {self.own_patches} patches; raise patches"
+                f"--patches {self.patches} cannot hold two views of --own-patches {self.own_patches}; raise --patches"
             )
-        if self.engine == "dense" and self.dimension < 2 * self.classes:
-            raise InputError(
-                f"dimension {self.dimension} has no room for {2 * self.classes} orthonormal features; raise it"
-            )
-        if not isinstance(self.device, str) or self.device.split(":")[0] not in ("cpu", "cuda"):
-            raise InputError(f"device {self.device!r}: cpu, cuda or cuda:<number> are possible; give --device cpu")
+        if self.engine == "dense" and self.dimension < features:
+            raise InputError(f"--dimension {self.dimension} has no room for {features} orthonormal features; raise it")
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"--device {self.device} is not allowed; give cpu, cuda or cuda:N")
         if self.engine == "limit" and self.device != "cpu":
             raise InputError(
-                f"device {self.device!r}: the limit engine runs on cpu; give --device cpu or --engine dense"
+                f"--device {self.device}: the limit engine runs on the CPU; give --device cpu or --engine dense"
             )
 
     def warnings(self) -> list[str]:
@@ -162,47 +132,6 @@ class MultiViewConfig:
                 "single-view sample then shows its missing view as strongly as other classes; lower missing_weight"
             )
         return found
-
-
-MOST = 10**12  # of anything: far above what fits, far below what overflows
-WHOLE = {
-    "members": 1,
-    "dimension": 1,
-    "classes": 2,
-    "patches": 2,
-    "train_samples": 1,
-    "test_samples": 1,
-    "single_views": 0,
-    "own_patches": 1,
-    "neurons": 1,
-    "power": 2,
-    "max_steps": 1,
-    "students": 0,
-    "soft_steps": 1,
-}
-POSITIVE = (
-    "expected_others", "noise", "init_scale", "logit_scale", "trust", "trust_cap", "noise_trust", "distill_time",
-    "clip", "soft_temperature", "temperature",
-)  # fmt: skip
-INTERVALS = ("own_weight", "other_weight", "other_weight_single", "missing_weight")
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
-        raise InputError(f"{name} {value!r}: a whole number of at least {least} is needed, and at most {MOST}")
-
-
-def _positive(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= MOST:
-        raise InputError(f"{name} {value!r}: a number above 0 is needed, and at most {MOST}")
-
-
-def _interval(name: str, value: object) -> None:
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, (int, float)) for number in value):
-        low, high = value
-        if 0 <= low <= high <= MOST:
-            return
-    raise InputError(f"{name} {value!r}: two numbers low,high with 0 <= low <= high are needed")
 
 
 # How `default` was found (seeds 0-4; docs/theory.md has the map around it). s = 5: a competitor is nearly always

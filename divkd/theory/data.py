@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from divkd.shared.config import Interval
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
-from divkd.theory.config import Interval, MultiViewConfig
+from divkd.theory.config import MultiViewConfig
 
 NOISE = -1  # in `Samples.feature`: a patch without a feature
 MAX_REDRAWN = 0.01

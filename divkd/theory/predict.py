@@ -4,7 +4,8 @@ from math import comb
 
 import numpy as np
 
-from divkd.theory.config import Interval, MultiViewConfig
+from divkd.shared.config import Interval
+from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples
 
 WEIGHT_POINTS = 8  # equal parts of Gamma's interval

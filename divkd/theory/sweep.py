@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from divkd.shared.config import described
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
@@ -60,6 +61,22 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "one view stronger": {"second_view": 0.8},
     "one view per class": {"second_view": 0.0},
 }  # fmt: skip
+
+
+def run_sweep(
+    config: MultiViewConfig, command: str, cells: Mapping[str, Changes], run: Run, progress: Progress
+) -> dict[str, Any]:
+    """Simulate every cell, and return the content of results.json."""
+    rows = measure(config, cells, run, progress)
+    return {
+        "command": command,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "base": {one.name: getattr(config, one.name) for one in described(config)},
+        "symbols": {one.name: one.metadata["symbol"] for one in described(config)},
+        "cells": rows,
+        "seconds": sum(row["seconds"] for row in rows),  # over all sittings
+    }
 
 
 def measure(

@@ -51,6 +51,10 @@ def test_everything_is_written_and_printed(folder, capsys):
     assert found["intervals"]["acc"][0] <= found["acc"] <= found["intervals"]["acc"][1]
     assert [row["members"] for row in found["dee"]["curve"]] == [1, 2, 3]
     assert found["versions"]["divkd"]
+    assert found["seeds"] == [0]
+    config = json.loads((folder / "out/config.json").read_text())
+    assert config["command"] == "evaluate"
+    assert config["config"] == {"file": "whole.npz", "ensemble": None, "bootstrap": 20, "seed": 0}
     names = {path.name for path in (folder / "out/figures").iterdir()}
     assert names == {
         f"{name}.{kind}" for name in ("reliability", "diversity", "dee", "similarity") for kind in ("png", "svg")
@@ -84,7 +88,7 @@ def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder
     assert run("evaluate whole.npz --out out --bootstrap 5 --overwrite".split()) == 0
     again = {path: path.read_bytes() for path in first}
     for path in first:
-        if path.name == "results.json":
+        if path.name in ("results.json", "config.json"):
             assert {**json.loads(first[path]), "seconds": 0} == {**json.loads(again[path]), "seconds": 0}
         else:
             assert first[path] == again[path], path.name
@@ -147,5 +151,10 @@ def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
     assert run("evaluate whole.npz --out out".split()) == 1
     err = capsys.readouterr().err
     assert "out of memory" in err
-    assert "--resume" not in err
-    assert not (folder / "out").exists()
+    assert not (folder / "out/results.json").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run("evaluate whole.npz --out out --bootstrap 2 --resume".split()) == 2
+    assert "bootstrap was 0" in capsys.readouterr().err
+    assert run("evaluate whole.npz --out out --resume".split()) == 0
+    assert (folder / "out/results.json").exists()

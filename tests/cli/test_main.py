@@ -11,7 +11,7 @@ import pytest
 from refusals import refused
 
 from divkd.cli.main import run
-from divkd.cli.train import configure
+from divkd.cli.train import configure, train
 from divkd.empirical.training import config as training
 from divkd.shared.errors import RunError
 from divkd.theory import config as theory
@@ -38,9 +38,9 @@ BAD = [
     ("train digits --dataset svhn", "'train digits'", "leave --dataset out"),
     ("train digits --train-images 1198", "--train-images 1198", "at most 1197"),
     ("train digits --train-images 1", "--train-images 1", "from 2"),
-    ("train digits --image-size 3", "--image-size 3", "4 to 512"),
+    ("train digits --image-size 3", "--image-size 3", "from 4 to 512 (pixels)"),
     ("train digits --image-size 16", "--image-size 16", "of a folder"),
-    ("train digits --crop 17", "--crop 17", "0 (no crop) to 16"),
+    ("train digits --crop 17", "--crop 17", "from 0 to 16 (pixels of padding; 0: no crop)"),
     ("train cifar100", "--data-dir", "cifar-100-python.tar.gz"),
     ("train svhn --data-dir nowhere", "train_32x32.mat", "--download"),
     ("train tinyimagenet --data-dir nowhere", "nowhere", "tiny-imagenet-200.zip"),
@@ -54,37 +54,44 @@ BAD = [
     ("train cifar --ladder -1", "--ladder -1", "0 to 64"),
     ("train cifar --lr -0.1", "--lr -0.1", "above 0"),
     ("train cifar --lr nan", "--lr nan", "above 0"),
-    ("train cifar --lr inf", "--lr inf", "finite"),
+    ("train cifar --lr inf", "--lr inf", "at most 1e+12 (e.g. 0.1)"),
     ("train cifar --epochs -3", "--epochs -3", "from 1"),
-    ("train cifar --batch-size 1", "--batch-size 1", "2 to"),
+    ("train cifar --batch-size 1", "--batch-size 1", "from 2 to 65536"),
     ("train cifar --seeds 0,x", "'0,x'", "0,1,2"),
-    ("train cifar --seeds 0,0", "(0, 0)", "once"),
+    ("train cifar --seeds 0,0", "--seeds 0,0", "each once"),
     ("train cifar --seeds -1", "-1", "from 0"),
-    ("train cifar --method kd --method kd", "('kd', 'kd')", "once"),
+    ("train cifar --method kd --method kd", "--method kd,kd", "at most once"),
     ("train cifar --device cuda:99", "--device cuda:99", "--device cpu"),
     ("train cifar --device tpu", "--device tpu", "cpu, cuda"),
     ("train cifar --dataset cifar10", "--data-dir", "--download"),
+    ("train cifar", "--data-dir", "--download"),
+    ("train --members 2", "DATA is missing", "an .npz file"),
+    ("train digits svhn", "svhn", "unexpected extra argument"),
+    ("train digits --kd-weight 2", "--kd-weight 2.0", "from 0 to 1"),
+    ("train digits --step-size 2", "--step-size 2.0", "from 0 to 1"),
+    ("train digits --temperature 0", "--temperature 0.0", "above 0"),
+    ("train digits --precision half", "unknown precision 'half'", "bfloat16"),
     ("train cifar --dataset cifar10 --data-dir nowhere", "nowhere", "--download"),
     ("train cifar --config absent.json", "absent.json", "existing"),
     ("train cifar --config absent.json --preset smoke", "--preset", "--config"),
-    ("train cifar --resume --overwrite --out run", "--resume", "one of the two"),
-    ("train cifar --resume", "--resume", "--out"),
-    ("simulate multiview --members 0", "members 0", "at least 1"),
+    ("train digits --resume --overwrite --out run", "--resume", "one of the two"),
+    ("train digits --resume", "--resume", "--out"),
+    ("simulate multiview --members 0", "--members 0", "from 1"),
     ("simulate multiview --engine limitt", "unknown engine 'limitt'", "did you mean 'limit'"),
     ("simulate multiview --dimension 100", "--dimension", "--engine dense"),
     ("simulate multiview --device cuda", "cuda", "--engine dense"),
     ("simulate multiview --preset slow", "unknown preset 'slow'", "quick"),
-    ("simulate multiview --power 1", "power 1", "at least 2"),
+    ("simulate multiview --power 1", "--power 1", "from 2 to 16"),
     ("simulate multiview --own-weight 1,2,3", "--own-weight '1,2,3'", "low,high"),
     ("simulate multiview --own-weight high", "--own-weight 'high'", "low,high"),
-    ("simulate multiview --other-weight 0.4,0.3", "other_weight (0.4, 0.3)", "low <= high"),
-    ("simulate multiview --noise nan", "noise nan", "above 0"),
+    ("simulate multiview --other-weight 0.4,0.3", "--other-weight 0.4,0.3", "the lower first"),
+    ("simulate multiview --noise nan", "--noise nan", "above 0"),
     ("simulate multiview --patches 10", "patches 10", "raise patches"),
     ("simulate multiview --train-samples 2000000000", "GB", "lower"),
-    ("simulate multiview --second-view 2", "second_view 2.0", "0 to 1"),
-    ("simulate multiview --power 17", "power 17", "at most 16"),
+    ("simulate multiview --second-view 2", "--second-view 2.0", "from 0 to 1"),
+    ("simulate multiview --power 17", "--power 17", "from 2 to 16 (flatter ones are never left)"),
     ("simulate window --vary noise=1 --vary noise=2", "--vary noise is given twice", "in one"),
-    ("simulate window --vary init_scale=1e-3,nan", "init_scale nan", "above 0"),
+    ("simulate window --vary init_scale=1e-3,nan", "--init-scale nan", "above 0"),
     ("train digits --teachers x --teacher-network resnet14", "--teachers", "leave --teacher-network out"),
     ("simulate window --vary powr=2", "unknown parameter 'powr'", "did you mean 'power'"),
     ("simulate window --vary power=2.5", "--vary 'power=2.5'", "power=3"),
@@ -136,10 +143,10 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
         assert all(np.isfinite(row[key]) for key in numbers)
         assert all(line[key] == {"mean": row[key], "std": None, "n": 1} for key in numbers)
         assert 0 <= row["acc"] <= 1
-    pictures = {path.name for path in (folder / "figures").iterdir()}
-    assert pictures == {"dee.png", "methods.png", "teacher_diversity.png"}
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {"dee.png", "methods.png", "teacher_diversity.png"}
     checkpoints = {path.stem for path in (folder / "checkpoints").iterdir()}
-    assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch-ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
+    assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch_ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert {"epoch", "row"} == set(events)
 
@@ -154,22 +161,46 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_data_set_names_are_commands_and_keep_the_preset_of_their_own(capsys, monkeypatch):
+def test_data_sets_keep_the_preset_of_their_own(capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr("divkd.cli.train.train_cifar", lambda **options: seen.append(configure(options)))
-    for line in ("train digits", "train cifar", "train cifar10", "train svhn", "train cifar100 --preset smoke --crop 2",
-                 "train tinyimagenet --train-images 50 --no-flip", "train ."):  # fmt: skip
+    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options)))
+    lines = (
+        "train digits",
+        "train cifar --preset smoke",
+        "train --preset smoke",
+        "train --dataset digits",
+        "train cifar --dataset digits",
+        "train cifar",
+        "train cifar10",
+        "train cifar --preset nam2021-cifar100-wrn28x5",
+        "train svhn",
+        "train cifar100 --preset smoke --crop 2",
+        "train tinyimagenet --train-images 50 --no-flip",
+        "train .",
+    )
+    for line in lines:
         assert run(line.split()) == 0, capsys.readouterr().err
     fields = ("dataset", "preset", "crop", "flip", "train_images")
     assert [tuple(getattr(config, field) for field in fields) for config in seen] == [
-        ("digits", "smoke", 1, False, 130),
-        ("digits", "smoke", 1, False, 130),
-        ("cifar10", "cpu", 0, True, 1000),
+        *[("digits", "smoke", 1, False, 130)] * 5,
+        *[("cifar10", "cpu", 0, True, 1000)] * 2,
+        ("cifar100", "nam2021-cifar100-wrn28x5", 4, True, None),
         ("svhn", "cpu", 0, False, 1000),  # a mirrored digit is none
         ("cifar100", "smoke", 2, False, 130),
         ("tinyimagenet", "cpu", 0, False, 50),
         (".", "cpu", 0, False, None),  # of one's own images all, as they are
     ]
+
+
+def test_hyphens_are_accepted_where_names_have_underscores(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options)))
+    assert run("train digits --student batch-ensemble".split()) == 0
+    assert seen[0].students == ("batch_ensemble",)
+    old = dataclasses.asdict(seen[0]) | {"students": ["batch-ensemble"], "crop": 3}
+    (tmp_path / "config.json").write_text(json.dumps({"command": "train cifar", "config": old}))
+    assert run("train --config config.json".split()) == 0
+    assert seen[1] == dataclasses.replace(seen[0], crop=3)
 
 
 def test_own_images_train_resume_where_they_moved_and_not_where_they_changed(capsys, tmp_path):

@@ -73,7 +73,7 @@ def test_every_option_changes_what_it_names(tmp_path):
         ("--epochs 0", "--epochs 0", "1 to 10000"),
         ("--seed x", "'x'", "0,1,2"),
         ("--seed -1", "--seeds -1", "from 0"),
-        ("--seeds 0,0", "(0, 0)", "once"),
+        ("--seeds 0,0", "--seeds 0,0", "each once"),
         ("--config absent.json", "absent.json", "existing"),
         ("--resume", "--resume", "--out"),
         ("--resume --overwrite --out run", "--resume", "one of the two"),
@@ -88,4 +88,4 @@ def test_help_says_what_each_option_means(capsys):
     assert run("simulate plane --help".split()) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "--step-size X eta: a step's length is eta sqrt(2)" in out
-    assert "[default: 0.07]" in out
+    assert "[0 to 0.5; default: 0.07]" in out

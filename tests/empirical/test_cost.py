@@ -19,9 +19,9 @@ from divkd.empirical.analysis.cost import (
 )
 from divkd.empirical.networks.build import build, parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble, merge, to_batch_ensemble
-from divkd.empirical.training.config import METHODS, STUDENTS
 from divkd.empirical.training.distillation import student_loss
 from divkd.shared.errors import InputError
+from divkd.shared.kinds import METHODS, STUDENTS
 
 M = 4
 SHAPE = (3, 16, 16)
@@ -73,7 +73,7 @@ def flops(work):
 # The published counts for a BatchEnsemble of 4.
 @pytest.mark.parametrize(("method", "passes"), list(zip(METHODS, (12, 16, 28, 30, 30), strict=True)))
 def test_passes_of_a_batch_ensemble_of_4(method, passes):
-    assert training_passes("batch-ensemble", method, 4) == passes
+    assert training_passes("batch_ensemble", method, 4) == passes
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -95,20 +95,20 @@ def test_passes_are_the_arithmetic_of_the_loss(student, method):
 
 
 def test_a_deep_ensembles_passes_are_its_members():
-    assert training_passes("deep-ensemble", "none", M) == M * training_passes("single", "none", 1) == 3 * M
+    assert training_passes("deep_ensemble", "none", M) == M * training_passes("single", "none", 1) == 3 * M
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_member_costs_what_a_single_network_does(method):
-    assert training_passes("batch-ensemble", method, 1) == training_passes("single", method, 1)
+    assert training_passes("batch_ensemble", method, 1) == training_passes("single", method, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("batch_ensemble", "kd", 4), "did you mean 'batch-ensemble'"),
+        (("batch-ensemble", "kd", 4), "did you mean 'batch_ensemble'"),
         (("single", "odds", 4), "did you mean 'ods'"),
-        (("deep-ensemble", "kd", 4), "a deep ensemble is not distilled by 'kd'"),
+        (("deep_ensemble", "kd", 4), "a deep ensemble is not distilled by 'kd'"),
         (("single", "kd", 0), "members 0 is not allowed"),
         (("single", "kd", True), "members True is not allowed"),
     ],

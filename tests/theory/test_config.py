@@ -52,7 +52,7 @@ def test_bad_values_are_refused_in_one_line_that_names_them(name, value):
     with pytest.raises(InputError) as error:
         dataclasses.replace(PRESETS["default"], **{name: value}).validate()
     assert "\n" not in str(error.value)
-    assert name in str(error.value) or str(value) in str(error.value)
+    assert name.replace("_", "-") in str(error.value)
 
 
 def test_the_dense_engine_needs_room_for_the_features():

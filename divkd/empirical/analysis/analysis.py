@@ -264,7 +264,7 @@ def training_cost(config: AnalysisConfig, data: ImageData, seed: int) -> list[di
             config.run, model, method, seed, config.device).net  # fmt: skip
         loss = student_loss(method, ensemble, data.classes, trained.temperature, trained.kd_weight, trained.step_size)
         batch = shift.first(data.train, schedule.batch_size)
-        row["passes"] = training_passes(model.replace("_", "-"), method, trained.members)
+        row["passes"] = training_passes(model, method, trained.members)
         row["batch"] = len(batch)
         row["peak_bytes"] = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
     return rows
@@ -286,7 +286,7 @@ def inference(config: AnalysisConfig, shape: tuple[int, ...], seed: int) -> list
 
     if trained.methods and "single" in trained.students:
         nets["single"] = load("single")
-    if trained.methods and "batch-ensemble" in trained.students:
+    if trained.methods and "batch_ensemble" in trained.students:
         nets |= {"batch_ensemble": load("batch_ensemble"), "merged": load("merged")}
     channels, height, width = shape
     return inference_cost(nets, (channels, height, width), BATCH, device=config.device, baseline="single")

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from divkd.empirical.training.config import METHODS, STUDENTS
 from divkd.empirical.training.loop import Loss
 from divkd.shared.errors import InputError, unknown
+from divkd.shared.kinds import METHODS, STUDENTS
 from divkd.shared.run import device_name
 from divkd.shared.seeds import rng
 
@@ -27,7 +27,7 @@ def training_passes(student: str, method: str, members: int) -> int:
 
         passes = 3 k c + M [method is not "none"] + 2 [method is "ods" or "confods"]
 
-    k is the rows of the student, M of a "batch-ensemble" or "deep-ensemble" and 1 of a "single"; c its graphs, 2 with a
+    k is the rows of the student, M of a "batch_ensemble" or "deep_ensemble" and 1 of a "single"; c its graphs, 2 with a
     perturbation (the clean image and the moved one) and 1 without. A backward pass counts as two, and as one where it
     goes to the input alone, as in the direction of ODS: one teacher's forward pass and that. A deep ensemble learns
     from labels alone.
@@ -36,11 +36,11 @@ def training_passes(student: str, method: str, members: int) -> int:
     size as teachers; and for a merged network, which is trained as its BatchEnsemble is, one pass over the training
     images after the last epoch. Raises `InputError` for an unknown name, no members or a distilled deep ensemble.
     """
-    if student not in (*STUDENTS, "deep-ensemble"):
-        raise unknown("student", student, (*STUDENTS, "deep-ensemble"))
+    if student not in (*STUDENTS, "deep_ensemble"):
+        raise unknown("student", student, (*STUDENTS, "deep_ensemble"))
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if student == "deep-ensemble" and method != "none":
+    if student == "deep_ensemble" and method != "none":
         raise InputError(f"a deep ensemble is not distilled by {method!r}; give the method 'none'")
     _check_count("members", members)
     rows = 1 if student == "single" else members

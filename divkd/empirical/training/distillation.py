@@ -141,7 +141,7 @@ def student_name(student: str, method: str, members: int, seed: int) -> str:
     if student == "single":
         # Without distillation the number of teachers makes no difference, and no other checkpoint.
         return f"seed{seed}-single-{method}" + ("" if method == "none" else f"-from{members}")
-    return f"seed{seed}-batch-ensemble{members}-{method}"
+    return f"seed{seed}-batch_ensemble{members}-{method}"
 
 
 def _train(

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble
-from divkd.empirical.training.config import METHODS, Schedule
+from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import EVALUATION_BATCH, student_loss
 from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
 from divkd.empirical.use.given import check_images, checked, common_classes, device_of, evaluating, member_logits, pair
 from divkd.shared.errors import InputError, RunError, unknown
+from divkd.shared.kinds import METHODS
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
 from divkd.shared.seeds import rng

@@ -13,10 +13,11 @@ from divkd.empirical.data.splits import ImageData
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training import loop
-from divkd.empirical.training.config import DATASETS, METHODS, MODELS, TrainConfig
+from divkd.empirical.training.config import DATASETS, TrainConfig
 from divkd.empirical.training.distillation import merged, student_name
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
+from divkd.shared.kinds import METHODS, MODELS
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
@@ -59,7 +60,7 @@ def load_model(
     config, facts = _read(folder)
     if model is None:
         model = "deep_ensemble" if not (config.students and config.methods) else "batch_ensemble"
-        if model == "batch_ensemble" and "batch-ensemble" not in config.students:
+        if model == "batch_ensemble" and "batch_ensemble" not in config.students:
             model = "single"
     _choose(folder, config, model, method, seed)
     seed = config.seeds[0] if seed is None else seed
@@ -78,7 +79,7 @@ def load_model(
             _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source, theirs, seed)
     else:
         method = method or config.methods[-1]
-        student = "single" if model == "single" else "batch-ensemble"
+        student = "single" if model == "single" else "batch_ensemble"
         net = plain(config.network)
         net = DeepEnsemble([net]) if model == "single" else to_batch_ensemble(net, config.members).to(device_)
         name = student_name(student, method, config.members, seed)
@@ -136,7 +137,7 @@ def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed:
         if method is not None:
             raise InputError(f"a deep ensemble has no method, and {method!r} was given; leave it out or take a student")
         return
-    student = "single" if model == "single" else "batch-ensemble"
+    student = "single" if model == "single" else "batch_ensemble"
     if student not in config.students:
         held = ", ".join(config.students) or "no student"
         raise InputError(f"{run.path} has no {model}; its students: {held}; its deep ensemble is there too")

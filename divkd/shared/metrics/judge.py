@@ -1,5 +1,7 @@
 """Everything that can be said of a file of predictions: the content of an evaluation's results.json."""
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +26,24 @@ from divkd.shared.metrics.evaluation import calibrated, quality
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import Predictions, Split
 from divkd.shared.metrics.quality import ece_of, ensemble_log_probs, sample_scores
+from divkd.shared.run import environment
+
+
+def run_evaluation(
+    predictions: Predictions,
+    reference: Predictions | None,
+    files: Mapping[str, str | None],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The content of an evaluation's results.json; `files` are the names of `file` and `ensemble`."""
+    began = time.perf_counter()
+    results: dict[str, Any] = {"command": "evaluate", "file": files["file"]}
+    results |= judge(predictions, reference=reference, resamples=resamples, seed=seed)
+    if reference is not None:
+        results["dee"]["ensemble"] = files["ensemble"]
+    return results | {"seconds": time.perf_counter() - began, **environment({"seeds": [seed]})}
 
 
 def judge(
@@ -112,7 +132,7 @@ def _dee(
     predictions: Predictions, reference: Predictions | None, results: dict[str, Any], limit: int, seed: int
 ) -> dict[str, Any]:
     if reference is not None:
-        _check_reference(predictions, reference)
+        check_reference(predictions, reference)
     ensemble = reference or predictions
     assert ensemble.val is not None
     curve = equivalent_curve(
@@ -127,7 +147,8 @@ def _dee(
     return {"value": found.value, "censored": found.censored, "own_members": reference is None, "curve": curve}
 
 
-def _check_reference(predictions: Predictions, reference: Predictions) -> None:
+def check_reference(predictions: Predictions, reference: Predictions) -> None:
+    """Raise `InputError` unless `reference` is of the same samples and both have a validation split."""
     if predictions.val is None or reference.val is None:
         missing = "the model's file" if predictions.val is None else "the deep ensemble's file"
         raise InputError(f"{missing} has no val_* arrays; the deep ensemble equivalent compares calibrated NLLs")
