@@ -1,7 +1,7 @@
 """``divkd simulate``: the theory, in simulated worlds."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import click
@@ -66,10 +66,10 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     \b
     divkd simulate window --vary init_scale=1e-4,1e-3,1e-2 --vary other_weight_single=0.1:0.16,0.2:0.3 --out runs/map
     """
-    from divkd.theory import sweep as cells
+    from divkd.theory import sweep
 
-    grid = parse_vary(vary) or stored_vary(options) or cells.WINDOW
-    measure_cells("simulate window", options, grid, lambda config: cells.window(config, grid))
+    grid = parse_vary(vary) or stored_vary(options) or sweep.GRID
+    measure_cells("simulate window", options, grid, sweep.one_at_a_time(grid))
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")
@@ -81,9 +81,9 @@ def ablations(**options: Any) -> None:
     \b
     divkd simulate ablations --out runs/ablations
     """
-    from divkd.theory import sweep as cells
+    from divkd.theory import sweep
 
-    measure_cells("simulate ablations", options, None, lambda config: cells.ABLATIONS)
+    measure_cells("simulate ablations", options, None, sweep.ABLATIONS)
 
 
 def parse_vary(given: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -140,7 +140,7 @@ def measure_cells(
     command: str,
     options: dict[str, Any],
     vary: dict[str, tuple[Any, ...]] | None,
-    choose: Callable[[MultiViewConfig], Any],
+    cells: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Configure, open the run, simulate every cell, draw and print."""
     config = configure(options | {"engine": None, "dimension": None}, command)
@@ -150,10 +150,9 @@ def measure_cells(
     from divkd.shared.progress import Progress
     from divkd.shared.run import open_run
     from divkd.theory.experiment import check
-    from divkd.theory.sweep import measure
+    from divkd.theory.sweep import run_sweep
 
     check(config)
-    cells = choose(config)
     for changes in cells.values():
         dataclasses.replace(config, **changes).validate()
     folder = run_folder(options["out"], command.replace(" ", "-"), config.preset, options["resume"])
@@ -162,16 +161,7 @@ def measure_cells(
         resume=options["resume"], overwrite=options["overwrite"], extendable=("seeds", "preset", "max_steps"),
     )  # fmt: skip
     with Progress() as progress:
-        rows = measure(config, cells, run, progress)
-    results = {
-        "command": command,
-        "preset": config.preset,
-        "seeds": list(config.seeds),
-        "base": {name: getattr(config, name) for name in parameters(MultiViewConfig)},
-        "symbols": {field.name: field.metadata["symbol"] for field in dataclasses.fields(config) if field.metadata},
-        "cells": rows,
-        "seconds": sum(row["seconds"] for row in rows),  # over all sittings
-    }
+        results = run_sweep(config, command, cells, run, progress)
     run.finish(results)
     draw(results, run.figures)
     print_tables(results, folder)
