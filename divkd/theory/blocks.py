@@ -212,9 +212,8 @@ def advance(
                     block = _block(network, lag, layout, i, r, f)
                     total, peak = _gradient(block, slopes[i], spare, constants.q)
                     clamp = min(max(abs(block.a), sigma), constants.cap)
-                    steepest = max(
-                        steepest, factor * max(abs(total) / clamp, constants.noise_trust * constants.nu2 * peak)
-                    )
+                    noise = constants.noise_trust * constants.nu2 * peak
+                    steepest = max(steepest, factor * max(abs(total) / clamp, noise))
         eta = min(constants.trust / steepest, remaining) if steepest > 0 else remaining
     if not steepest > 0 and remaining > np.float32(1e38):
         return np.float32(0)  # without a gradient and without a limit there is nowhere to go
@@ -263,19 +262,15 @@ def forward(network: Network, layout: Layout, constants: Constants) -> None:
     """F of one member from its coordinates, and what its blocks' rates are bounded by."""
     a, g, sums, outputs, top, mass = network
     z, sample, start, q = layout.weight, layout.sample, layout.start, constants.q
-    classes, neurons, features = a.shape
-    for i in range(classes):
-        sums[i] = 0
-        for r in range(neurons):
-            for f in range(features + 1):
-                weight = a[i, r, f] if f < features else np.float32(0)
-                peak, total = np.int32(0), np.float32(0)
-                for e in range(start[f], start[f + 1]):
-                    u = z[e] * weight + g[i, r, e]
-                    sums[i, sample[e]] += _value(u, q)
-                    total += z[e] * _slope(u, q)
-                    peak = max(peak, _bits(u))
-                top[i, r, f] = np.int32(peak).view(np.float32)
-                mass[i, r, f] = total
-        for n in range(sums.shape[1]):
-            outputs[i, n] = constants.varrho * sums[i, n]
+    sums[:] = 0
+    for i, r, f in np.ndindex(top.shape):
+        weight = a[i, r, f] if f < a.shape[2] else np.float32(0)
+        peak, total = np.int32(0), np.float32(0)
+        for e in range(start[f], start[f + 1]):
+            u = z[e] * weight + g[i, r, e]
+            sums[i, sample[e]] += _value(u, q)
+            total += z[e] * _slope(u, q)
+            peak = max(peak, _bits(u))
+        top[i, r, f] = np.int32(peak).view(np.float32)
+        mass[i, r, f] = total
+    outputs[:] = constants.varrho * sums

@@ -51,21 +51,13 @@ class Layout(NamedTuple):
         start = np.searchsorted(flat.ravel()[order], np.arange(features + 2))
         sample = (order // flat.shape[1]).astype(np.uint32)
         weight = samples.weight.ravel()[order]
-        pairs = np.arange(len(flat))[:, None] * (features + 1) + flat
+        pairs = (np.arange(len(flat))[:, None] * (features + 1) + flat).ravel()
         size, shape = len(flat) * (features + 1), (len(flat), features + 1)
-        counts = np.bincount(pairs.ravel(), minlength=size).reshape(shape)
-        weights = np.bincount(pairs.ravel(), samples.weight.ravel(), size).reshape(shape)
-        largest = [weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)]
-        return cls(
-            sample,
-            weight,
-            start,
-            order,
-            weights.astype(np.float32),
-            (counts > 0).astype(np.float32),
-            counts.max(0).astype(np.float32),
-            np.array(largest, np.float32),
-        )
+        counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
+        weights = np.bincount(pairs, samples.weight.ravel(), size).reshape(shape).astype(np.float32)
+        shows = np.minimum(counts, 1)
+        largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
+        return cls(sample, weight, start, order, weights, shows, counts.max(0), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:

@@ -51,6 +51,7 @@ class Distillation:
     ) -> None:
         self.config, self.run, self.progress, self.seed = config, run, progress, seed
         self.samples, self.members = samples, members
+        self.engine = ENGINES[config.engine]
         self.outputs = np.stack([arrays["train_outputs"] for arrays in members.arrays])
 
     def of(self, kinds: Sequence[str]) -> dict[str, Students]:
@@ -81,7 +82,7 @@ class Distillation:
         stripped = distillation.without_others(self.samples)
         weights = np.stack([arrays["weights"] for arrays in self.members.arrays])
         # role "train": the dense engine's patches keep the noise that they had in training
-        outputs = ENGINES[self.config.engine].fresh_outputs(
+        outputs = self.engine.fresh_outputs(
             self.config, weights, stripped, self.seed, "train", range(self.config.members)
         )
         return self._fresh("distilled_without_others", stripped, self._clipped(outputs.sum(0), stripped.labels))
@@ -114,7 +115,7 @@ class Distillation:
             f"seed {self.seed}: {together} trained jointly",
             [f"seed{self.seed}-trained_jointly-{kind}-of{together}" for kind in kinds],
             [{"seed": self.seed, "kind": f"trained_jointly-{kind}"} for kind in kinds],
-            lambda rows: ENGINES[config.engine].create(wide, self.samples, self.seed, [JOINT + row for row in rows]),
+            lambda rows: self.engine.create(wide, self.samples, self.seed, [JOINT + row for row in rows]),
             [Phase(loss)],
         )
         arrays = train(config, self.run, self.progress, self.samples, group)[0]
@@ -131,7 +132,7 @@ class Distillation:
         numbers = range(FRESH, FRESH + config.students)
 
         def create(rows: Sequence[int]) -> descent.Networks:
-            return ENGINES[config.engine].create(config, samples, self.seed, [numbers[row] for row in rows])
+            return self.engine.create(config, samples, self.seed, [numbers[row] for row in rows])
 
         phase = Phase(lambda rows: loss, config.distill_time, None, most_steps)
         return self._train(kind, numbers, samples, create, phase, f"-from{config.members}")
