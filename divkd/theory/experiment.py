@@ -88,9 +88,7 @@ class Seed:
             "lottery_accuracy": float((foreseen == strength.argmax(2)).mean()),
             "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *self.tests.values())),
         }
-        unions = (
-            {"union": np.asarray(learned.any(0))[None]} if taught else {}
-        )  # what students can know, by their teachers
+        unions: dict[str, np.ndarray] = {"union": np.asarray(learned.any(0))[None]}  # what teachers know between them
         if "distilled" in taught:
             after = evaluate.learned_views(_strengths(taught["distilled"].arrays, config))
             views["distilled_views"] = float(after.mean())

@@ -9,7 +9,7 @@ from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
-from divkd.theory import claims, experiment, students
+from divkd.theory import claims, engines, experiment, students
 from divkd.theory.config import PRESETS
 
 
@@ -35,10 +35,11 @@ STUDENTS = [
 ]
 
 
-def test_a_claim_or_kind_of_student_that_only_one_place_knows_is_noticed():
+def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
     assert claims.CLAIMS.keys() == kinds.CLAIMS.keys()
     taken = {"single", "ensemble", "ensemble_of_distilled", "trained_jointly_average"}
     assert students.KINDS.keys() == kinds.CLAIMS.keys() - taken
+    assert engines.ENGINES.keys() == kinds.ENGINES.keys()
 
 
 def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
