@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory.config import PRESETS
-from divkd.theory.experiment import World
+from divkd.theory.experiment import Seed
 
 REPEATS = 3
 
@@ -36,7 +36,7 @@ def claims() -> None:
     with TemporaryDirectory() as folder:
         run = Run(Path(folder))
         run.checkpoints.mkdir()
-        World(config, run, Progress(quiet=True), 0).measure(("distilled", "self_distilled"), with_pictures=False)
+        Seed(config, run, Progress(quiet=True), 0).measure(("distilled", "self_distilled"), with_traces=False)
 
 
 def command(preset: str, cache: str | None = None) -> None:

@@ -21,7 +21,7 @@ from divkd.empirical.data import datasets
 from divkd.empirical.training import config as training
 from divkd.shared.errors import InputError
 from divkd.theory import config as theory
-from divkd.theory import sweep as cells
+from divkd.theory import sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -156,7 +156,7 @@ def small_world(monkeypatch, tmp_path):
     quick = theory.PRESETS["quick"]
     monkeypatch.setitem(theory.PRESETS, "default", dataclasses.replace(quick, **world))
     monkeypatch.setitem(theory.PRESETS, "quick", dataclasses.replace(quick, **{**world, "students": quick.students}))
-    monkeypatch.setattr(cells, "ABLATIONS", dict(list(cells.ABLATIONS.items())[:2]))
+    monkeypatch.setattr(sweep, "ABLATIONS", dict(list(sweep.ABLATIONS.items())[:2]))
     for name in ("smoke", "cpu"):
         preset = training.PRESETS[name]
         short = dataclasses.replace(preset.teacher, epochs=1, batch_size=32)

@@ -85,9 +85,9 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     """
     from divkd.theory import sweep
 
-    grid = parse_vary(vary) or stored_vary(options) or sweep.WINDOW
+    grid = parse_vary(vary) or stored_vary(options) or sweep.GRID
     config = configure(options, "simulate window")
-    measure_cells("simulate window", config, sweep.window(config, grid), options, {"vary": grid})
+    measure_cells("simulate window", config, sweep.one_at_a_time(grid), options, {"vary": grid})
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")

@@ -12,10 +12,12 @@ patches without a feature, with z = 0.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
+
+from divkd.theory.data import Layout
 
 # Floating-point freedom that vector code needs; infinities keep their meaning, and divergence is caught on the loss.
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
@@ -25,9 +27,61 @@ def _compiled(**options: Any) -> Callable[[Any], Any]:
     return nb.njit(cache=True, fastmath=FAST, error_model="numpy", **options)  # type: ignore[no-any-return]
 
 
+class Network(NamedTuple):
+    """One member: its coordinates, what its outputs are made of, and what bounds how fast its blocks move."""
+
+    a: np.ndarray  # (k, m, 2k) feature coordinates
+    g: np.ndarray  # (k, m, E) products with the patches' noise
+    sums: np.ndarray  # (k, N) of activations, float64 because every step adds to them
+    outputs: np.ndarray  # (k, N) F
+    top: np.ndarray  # (k, m, 2k + 1) a block's largest u = z a + g, 0 if none is above
+    mass: np.ndarray  # (k, m, 2k + 1) its sum_e z_e sReLU'(u_e)
+
+
+class Lag(NamedTuple):
+    """What one member's blocks still have to catch up with."""
+
+    time_integral: np.ndarray  # (k, N) of dloss/dF, float64
+    drive: np.ndarray  # (k, N) the same in the precision of what is `seen`
+    seen: np.ndarray  # (k, m, E) the drive by which an entry has moved
+    pending: np.ndarray  # (k, m, 2k + 1) how far towards being due a block is; 1 is due, 0 lags behind in nothing
+
+
+class Constants(NamedTuple):
+    """What every step has in common. Scalars are float32."""
+
+    q: tuple[int, ...]  # of length q - 2: the compiler knows a tuple's length
+    varrho: np.float32
+    factor: np.float32  # varrho / N
+    nu2: np.float32
+    trust: np.float32
+    cap: np.float32
+    noise_trust: np.float32
+    sigma: np.float32
+    share: np.float32  # of itself, by which a block may lag behind
+    tolerance: np.float32  # of an output
+
+
+class _Block(NamedTuple):
+    a: Any
+    g: Any  # (e,), as all of these
+    seen: Any
+    z: Any
+    sample: Any
+
+
+class _Pull(NamedTuple):
+    """Of a class's samples on the blocks of one feature, at most."""
+
+    weighted: Any  # sum_n |slope_n| sum of z over the sample's patches of the feature
+    largest: Any  # |slope_n|
+    copies: Any
+    z: Any
+
+
 @_compiled()
 def _slope(u: Any, q: Any) -> Any:
-    """sReLU'(u) = clip(u, 0, 1)^(q-1). `q` is a tuple of length q - 2: the compiler knows a tuple's length."""
+    """sReLU'(u) = clip(u, 0, 1)^(q-1), `q` as in `Constants`."""
     c = min(max(u, np.float32(0)), np.float32(1))
     slope = c
     for _ in range(len(q)):
@@ -48,9 +102,18 @@ def _bits(u: Any) -> Any:
     return np.float32(max(u, np.float32(0))).view(np.int32)
 
 
-@_compiled()
-def _gradient(a: Any, g: Any, z: Any, sample: Any, slopes: Any, spare: Any, q: Any) -> Any:
+# Inlined, these do not count the references to a record's arrays: a tenth of a small block's time.
+@_compiled(forceinline=True)
+def _block(network: Any, lag: Any, layout: Any, i: Any, r: Any, f: Any) -> Any:
+    part = slice(layout.start[f], layout.start[f + 1])
+    weight = network.a[i, r, f] if f < network.a.shape[2] else np.float32(0)
+    return _Block(weight, network.g[i, r, part], lag.seen[i, r, part], layout.weight[part], layout.sample[part])
+
+
+@_compiled(forceinline=True)
+def _gradient(block: Any, slopes: Any, spare: Any, q: Any) -> Any:
     """A block's sum_e z_e c_e and its largest |c_e|, c without the factor varrho / N."""
+    a, g, _, z, sample = block
     total, peak = np.float32(0), np.int32(0)
     for e in range(len(g)):  # apart from the next loop, which is vectorised without it
         spare[e] = slopes[sample[e]]
@@ -61,14 +124,14 @@ def _gradient(a: Any, g: Any, z: Any, sample: Any, slopes: Any, spare: Any, q: A
     return total, np.int32(peak).view(np.float32)
 
 
-@_compiled()
-def _bring(
-    a: Any, g: Any, seen: Any, z: Any, sample: Any, drive: Any, factor: Any, nu2: Any, out: Any, spare: Any, q: Any
-) -> Any:
-    """Move a block by the drive since it was `seen`, and add what that changes to `out` (N,).
+@_compiled(forceinline=True)
+def _bring(block: Any, drive: Any, out: Any, spare: Any, constants: Any) -> Any:
+    """Move a block by the `drive` (N,) since it was seen, and add what that changes to `out` (N,).
 
     Returns the new coordinate, the largest u = z a + g (0 if none is above) and sum_e z_e sReLU'(u_e).
     """
+    a, g, seen, z, sample = block
+    q, factor, nu2 = constants.q, constants.factor, constants.nu2
     total, mass, top = np.float32(0), np.float32(0), np.int32(0)
     for e in range(len(g)):
         now = drive[sample[e]]
@@ -92,36 +155,32 @@ def _bring(
 
 
 @_compiled()
-def _rate(
-    a: Any, top: Any, mass: Any, weighted: Any, largest: Any, copies: Any, zmax: Any,
-    factor: Any, nu2: Any, varrho: Any, sigma: Any, share: Any, tolerance: Any, q: Any,
-) -> Any:  # fmt: skip
+def _rate(a: Any, top: Any, mass: Any, pull: Any, constants: Any) -> Any:
     """An upper bound of how fast a block that is not touched goes stale: 1 / the time in which it is due."""
     if not top > 0:
         return np.float32(0)
-    steepest = _slope(top, q)
-    moved = factor * min(steepest * weighted, mass * largest)  # |da/dt|
-    noise = factor * nu2 * steepest * largest  # |dg/dt|
-    relative = max(moved / max(abs(a), sigma), noise / top) / share
-    return max(relative, varrho * copies * steepest * (zmax * moved + noise) / tolerance)
+    factor = constants.factor
+    steepest = _slope(top, constants.q)
+    moved = factor * min(steepest * pull.weighted, mass * pull.largest)  # |da/dt|
+    noise = factor * constants.nu2 * steepest * pull.largest  # |dg/dt|
+    relative = max(moved / max(abs(a), constants.sigma), noise / top) / constants.share
+    lost = constants.varrho * pull.copies * steepest * (pull.z * moved + noise)  # of an output
+    return max(relative, lost / constants.tolerance)
 
 
 @_compiled(nogil=True)
 def advance(
-    a: Any, g: Any, seen: Any, slopes: Any, remaining: Any, last: Any,
-    sample: Any, z: Any, start: Any, weight_in: Any, shows: Any, copies: Any, zmax: Any,
-    sums: Any, outputs: Any, time_integral: Any, drive: Any, top: Any, mass: Any, pending: Any,
-    q: Any, varrho: Any, nu2: Any, trust: Any, cap: Any, noise_trust: Any, sigma: Any, share: Any, tolerance: Any,
-) -> Any:  # fmt: skip
+    network: Network, lag: Lag, layout: Layout, constants: Constants, slopes: Any, remaining: Any, last: Any
+) -> Any:
     """One member's step: its size from the blocks that have to move, then those blocks; returns its flow time.
 
-    `last` is the step before, which says what is likely to be due; `pending` (k, m, 2k + 1) how far towards being due
-    the others are.
+    `slopes` (k, N) is dloss_n/dF; `last` the step before, which says what is likely to be due.
     """
+    a, top, mass, pending = network.a, network.top, network.mass, lag.pending
     classes, neurons, features = a.shape
-    count = outputs.shape[1]
-    factor = varrho / np.float32(count)
-    spare = np.empty(np.max(start[1:] - start[:-1]), np.float32)
+    count = network.outputs.shape[1]
+    sigma, factor = constants.sigma, constants.factor
+    spare = np.empty(np.max(layout.start[1:] - layout.start[:-1]), np.float32)
     rates = np.empty(pending.shape, np.float32)
     moves = np.zeros(pending.shape, np.bool_)
     weighted, largest = np.empty(features + 1, np.float32), np.empty(features + 1, np.float32)
@@ -132,15 +191,13 @@ def advance(
             size = abs(slopes[i, n])
             if size > 0:
                 for f in range(features + 1):
-                    weighted[f] += size * weight_in[n, f]
-                    largest[f] = max(largest[f], size * shows[n, f])
+                    weighted[f] += size * layout.weight_in[n, f]
+                    largest[f] = max(largest[f], size * layout.shows[n, f])
         for r in range(neurons):
             for f in range(features + 1):
                 weight = a[i, r, f] if f < features else sigma
-                rates[i, r, f] = _rate(
-                    weight, top[i, r, f], mass[i, r, f], weighted[f], largest[f], copies[f], zmax[f],
-                    factor, nu2, varrho, sigma, share, tolerance, q,
-                )  # fmt: skip
+                pull = _Pull(weighted[f], largest[f], layout.copies[f], layout.largest[f])
+                rates[i, r, f] = _rate(weight, top[i, r, f], mass[i, r, f], pull, constants)
 
     steepest, eta = np.float32(0), last
     for _ in range(2):  # what is likely to move sets the step, and the step says what else has to: it only shrinks
@@ -150,82 +207,70 @@ def advance(
                     if moves[i, r, f] or not pending[i, r, f] + eta * rates[i, r, f] > 1:
                         continue
                     moves[i, r, f] = True
-                    part = slice(start[f], start[f + 1])
-                    weight = a[i, r, f] if f < features else np.float32(0)
                     if pending[i, r, f] > 0:
-                        weight, top[i, r, f], mass[i, r, f] = _bring(
-                            weight, g[i, r, part], seen[i, r, part], z[part], sample[part], drive[i], factor, nu2,
-                            sums[i], spare, q,
-                        )  # fmt: skip
-                        pending[i, r, f] = 0
-                        if f < features:
-                            a[i, r, f] = weight
-                    total, peak = _gradient(weight, g[i, r, part], z[part], sample[part], slopes[i], spare, q)
-                    clamp = min(max(abs(weight), sigma), cap)
-                    steepest = max(steepest, factor * max(abs(total) / clamp, noise_trust * nu2 * peak))
-        eta = min(trust / steepest, remaining) if steepest > 0 else remaining
+                        _catch_up(network, lag, layout, constants, (i, r, f), spare)
+                    block = _block(network, lag, layout, i, r, f)
+                    total, peak = _gradient(block, slopes[i], spare, constants.q)
+                    clamp = min(max(abs(block.a), sigma), constants.cap)
+                    noise = constants.noise_trust * constants.nu2 * peak
+                    steepest = max(steepest, factor * max(abs(total) / clamp, noise))
+        eta = min(constants.trust / steepest, remaining) if steepest > 0 else remaining
     if not steepest > 0 and remaining > np.float32(1e38):
         return np.float32(0)  # without a gradient and without a limit there is nowhere to go
 
     for i in range(classes):
         for n in range(count):
-            time_integral[i, n] += np.float64(eta) * np.float64(slopes[i, n])
-            drive[i, n] = time_integral[i, n]
+            lag.time_integral[i, n] += np.float64(eta) * np.float64(slopes[i, n])
+            lag.drive[i, n] = lag.time_integral[i, n]
         for r in range(neurons):
             for f in range(features + 1):
                 if moves[i, r, f]:
                     pending[i, r, f] = 1
                 else:
                     pending[i, r, f] += eta * rates[i, r, f]
-    catch_up(
-        a, g, seen, sample, z, start, sums, outputs, drive, top, mass, pending, np.float32(1), q, varrho, nu2
-    )  # fmt: skip
+    catch_up(network, lag, layout, constants, np.float32(1))
     return eta
 
 
-@_compiled(nogil=True)
-def catch_up(
-    a: Any, g: Any, seen: Any, sample: Any, z: Any, start: Any, sums: Any, outputs: Any, drive: Any, top: Any,
-    mass: Any, pending: Any, due: Any, q: Any, varrho: Any, nu2: Any,
-) -> None:  # fmt: skip
-    """Bring the blocks of one member up to date that are `pending` by `due` or more."""
-    classes, neurons, features = a.shape
-    factor = varrho / np.float32(outputs.shape[1])
-    spare = np.empty(np.max(start[1:] - start[:-1]), np.float32)
-    for i in range(classes):
-        for r in range(neurons):
-            for f in range(features + 1):
-                if pending[i, r, f] > 0 and pending[i, r, f] >= due:
-                    part = slice(start[f], start[f + 1])
-                    weight, top[i, r, f], mass[i, r, f] = _bring(
-                        a[i, r, f] if f < features else np.float32(0), g[i, r, part], seen[i, r, part], z[part],
-                        sample[part], drive[i], factor, nu2, sums[i], spare, q,
-                    )  # fmt: skip
-                    if f < features:
-                        a[i, r, f] = weight
-                    pending[i, r, f] = 0
-        for n in range(outputs.shape[1]):
-            outputs[i, n] = varrho * sums[i, n]
+@_compiled(forceinline=True)
+def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, spare: Any) -> None:
+    """Bring the block at `place` (class, neuron, feature) up to date."""
+    i, r, f = place
+    block = _block(network, lag, layout, i, r, f)
+    weight, top, mass = _bring(block, lag.drive[i], network.sums[i], spare, constants)
+    if f < network.a.shape[2]:
+        network.a[i, r, f] = weight
+    network.top[i, r, f], network.mass[i, r, f], lag.pending[i, r, f] = top, mass, 0
 
 
 @_compiled(nogil=True)
-def forward(
-    a: Any, g: Any, sample: Any, z: Any, start: Any, sums: Any, outputs: Any, top: Any, mass: Any, q: Any, varrho: Any
-) -> None:
-    """F of one member, (k, N), from its coordinates and every patch's g, and what its blocks' rates are bounded by."""
-    classes, neurons, features = a.shape
+def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, due: Any) -> None:
+    """Bring the blocks of one member up to date that are pending by `due` or more."""
+    classes, neurons, features = network.a.shape
+    spare = np.empty(np.max(layout.start[1:] - layout.start[:-1]), np.float32)
     for i in range(classes):
-        sums[i] = 0
         for r in range(neurons):
             for f in range(features + 1):
-                weight = a[i, r, f] if f < features else np.float32(0)
-                peak, total = np.int32(0), np.float32(0)
-                for e in range(start[f], start[f + 1]):
-                    u = z[e] * weight + g[i, r, e]
-                    sums[i, sample[e]] += _value(u, q)
-                    total += z[e] * _slope(u, q)
-                    peak = max(peak, _bits(u))
-                top[i, r, f] = np.int32(peak).view(np.float32)
-                mass[i, r, f] = total
-        for n in range(sums.shape[1]):
-            outputs[i, n] = varrho * sums[i, n]
+                if lag.pending[i, r, f] > 0 and lag.pending[i, r, f] >= due:
+                    _catch_up(network, lag, layout, constants, (i, r, f), spare)
+        for n in range(network.outputs.shape[1]):
+            network.outputs[i, n] = constants.varrho * network.sums[i, n]
+
+
+@_compiled(nogil=True)
+def forward(network: Network, layout: Layout, constants: Constants) -> None:
+    """F of one member from its coordinates, and what its blocks' rates are bounded by."""
+    a, g, sums, outputs, top, mass = network
+    z, sample, start, q = layout.weight, layout.sample, layout.start, constants.q
+    sums[:] = 0
+    for i, r, f in np.ndindex(top.shape):
+        weight = a[i, r, f] if f < a.shape[2] else np.float32(0)
+        peak, total = np.int32(0), np.float32(0)
+        for e in range(start[f], start[f + 1]):
+            u = z[e] * weight + g[i, r, e]
+            sums[i, sample[e]] += _value(u, q)
+            total += z[e] * _slope(u, q)
+            peak = max(peak, _bits(u))
+        top[i, r, f] = np.int32(peak).view(np.float32)
+        mass[i, r, f] = total
+    outputs[:] = constants.varrho * sums

@@ -1,7 +1,8 @@
 """The multi-view distribution: which feature sits in which patch, and with what weight."""
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,35 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Layout(NamedTuple):
+    """The patches of N samples as entries sorted by feature; those without one come last, as feature 2k."""
+
+    sample: np.ndarray  # (E,) n
+    weight: np.ndarray  # (E,) z
+    start: np.ndarray  # (2k + 2,) the entries of feature f are start[f]:start[f + 1]
+    order: np.ndarray  # (E,) the entry's position n * P + p
+    weight_in: np.ndarray  # (N, 2k + 1) sum of z over a sample's patches of a feature
+    shows: np.ndarray  # (N, 2k + 1) 1 where it has one, else 0
+    copies: np.ndarray  # (2k + 1,) the most patches that a sample has of a feature
+    largest: np.ndarray  # (2k + 1,) the largest z
+
+    @classmethod
+    def of(cls, samples: Samples, features: int) -> "Layout":
+        """The layout of `samples` for `features` = 2k features."""
+        flat = np.where(samples.feature == NOISE, features, samples.feature)
+        order = np.argsort(flat, axis=None, kind="stable")
+        start = np.searchsorted(flat.ravel()[order], np.arange(features + 2))
+        sample = (order // flat.shape[1]).astype(np.uint32)
+        weight = samples.weight.ravel()[order]
+        pairs = (np.arange(len(flat))[:, None] * (features + 1) + flat).ravel()
+        size, shape = len(flat) * (features + 1), (len(flat), features + 1)
+        counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
+        weights = np.bincount(pairs, samples.weight.ravel(), size).reshape(shape).astype(np.float32)
+        shows = np.minimum(counts, 1)
+        largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
+        return cls(sample, weight, start, order, weights, shows, counts.max(0), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:

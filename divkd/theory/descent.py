@@ -116,5 +116,5 @@ def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
     own = np.arange(classes)
     columns = 2 * own[:, None] + np.arange(2)
     largest = weights[:, own[:, None], :, columns].max(-1)  # advanced indices come first: (k, 2, M, m)
-    found: np.ndarray = np.maximum(np.moveaxis(largest, -1, 0), 0)
-    return found
+    positive: np.ndarray = np.maximum(np.moveaxis(largest, -1, 0), 0)
+    return positive

@@ -4,6 +4,8 @@ The losses returned are the students' cross-entropies on the labels, by which de
 slopes are those of the whole objective.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from divkd.theory.data import NOISE, Samples
@@ -26,15 +28,12 @@ def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -
     `teachers` G are (N, k), one for all students, or (M, N, k), one each; `labels` (N,).
     """
     wanted = clipped_probabilities(teachers, clip, tau)
-    label_loss = cross_entropy(labels)
 
-    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = label_loss(outputs)
+    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
         lacking = wanted - clipped_probabilities(outputs, clip, tau)
         slopes -= np.where(outputs < clip, np.maximum(lacking, 0), 0)
-        return losses, slopes
 
-    return loss
+    return _with_labels(labels, push)
 
 
 def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float) -> Loss:
@@ -44,14 +43,11 @@ def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float)
     in `clipped`.
     """
     wanted = softmax(teachers / temperature)
-    label_loss = cross_entropy(labels)
 
-    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = label_loss(outputs)
+    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
         slopes += temperature * (softmax(outputs / temperature) - wanted)
-        return losses, slopes
 
-    return loss
+    return _with_labels(labels, push)
 
 
 def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
@@ -60,17 +56,13 @@ def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
     The loss of the empirical half of this package, H the cross-entropy of the student's prediction S on the teacher's
     T. `label_share` is t; shapes as in `clipped`.
     """
-    wanted = softmax(teachers)
-    label_loss = cross_entropy(labels)
+    wanted = (1 - label_share) * softmax(teachers)
 
-    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = label_loss(outputs)  # p - 1_y
-        rows = np.arange(len(labels))
-        slopes[:, rows, labels] += 1 - label_share
-        slopes -= (1 - label_share) * wanted
-        return losses, slopes
+    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
+        slopes[:, np.arange(len(labels)), labels] += 1 - label_share
+        slopes -= wanted
 
-    return loss
+    return _with_labels(labels, push)
 
 
 def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
@@ -94,6 +86,18 @@ def without_others(samples: Samples) -> Samples:
     own = samples.feature // 2 == samples.labels[:, None]
     feature = np.where(own, samples.feature, NOISE).astype(samples.feature.dtype)
     return Samples(samples.labels, samples.views, feature, np.where(own, samples.weight, 0), samples.redrawn)
+
+
+def _with_labels(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], None]) -> Loss:
+    """Cross-entropy on the labels, whose slopes p - 1_y `push` changes in place, from the outputs."""
+    label_loss = cross_entropy(labels)
+
+    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = label_loss(outputs)
+        push(slopes, outputs)
+        return losses, slopes
+
+    return loss
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -10,13 +10,15 @@ import numpy as np
 from divkd.shared.errors import InputError
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
-from divkd.theory import claims, dense, descent, evaluate, pictures, predict, students
+from divkd.theory import claims, dense, descent, evaluate, predict, students, traces
+from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import test_samples, training_samples
 from divkd.theory.engines import ENGINES
+from divkd.theory.students import KINDS, Distillation, Members, Students
 from divkd.theory.training import Arrays, Group, labels_only, train
 
-KINDS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
+TESTS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
 
 
 def check(config: MultiViewConfig) -> None:
@@ -46,67 +48,86 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     """
     began = time.perf_counter()
     check(config)
-    worlds = [World(config, run, progress, seed).measure() for seed in config.seeds]
-    views = claims.view_shares(worlds)
+    seeds = [Seed(config, run, progress, seed).measure() for seed in config.seeds]
+    views = claims.view_shares(seeds)
     return {
         "command": "simulate multiview",
         "preset": config.preset,
         "seeds": list(config.seeds),
-        "claims": claims.table(config, worlds),
+        "claims": claims.table(config, seeds),
         "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
-        **worlds[0]["pictures"],
+        **seeds[0].traces,
         "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale", "clip")},
         "seconds": time.perf_counter() - began,
     }
 
 
-class World:
+class Seed:
     """One seed: its samples, its members, its students."""
 
     def __init__(self, config: MultiViewConfig, run: Run, progress: Progress, seed: int) -> None:
         self.config, self.run, self.progress, self.seed = config, run, progress, seed
         self.engine = ENGINES[config.engine]
         self.samples = training_samples(config, seed)
-        self.tests = {name: test_samples(config, seed, kind) for name, kind in KINDS.items()}
+        self.tests = {name: test_samples(config, seed, kind) for name, kind in TESTS.items()}
 
-    def measure(self, kinds: Sequence[str] = students.KINDS, *, with_pictures: bool = True) -> claims.World:
+    def measure(self, kinds: Sequence[str] = tuple(KINDS), *, with_traces: bool = True) -> SeedResult:
         """Train what is missing of the members and the `kinds` of students, and measure them."""
         config, samples = self.config, self.samples
         members = self._members()
-        itself = students.Students(config, members.arrays, range(config.members))
-        errors = self._errors({"members": itself})["members"]
-        strength = self._strengths(members.arrays)
+        distillation = Distillation(config, self.run, self.progress, self.seed, samples, members)
+        taught = distillation.of(kinds) if config.students else {}
+
+        strength = _strengths(members.arrays, config)
         learned = evaluate.learned_views(strength)
+        known = float(strength[learned].mean())
         start = np.stack([arrays["strengths"][0] for arrays in members.arrays])
         foreseen = predict.lottery_winners(start, samples, config)
-        known = float(strength[learned].mean())
-        world: dict[str, Any] = {
-            "errors": {
-                "single": {kind: float(values[0]) for kind, values in errors.items()},
-                "ensemble": {kind: float(values[-1]) for kind, values in errors.items()},
-            },
-            "by_members": errors["single_view"],
-            "covered": predict.coverage_errors(config, learned, known),
-            "uncovered": evaluate.uncovered_by_members(learned),
-            "strength": known,
-            "views": {
-                "one_view_fraction": float((learned.sum(2) == 1).mean()),
-                "lottery_accuracy": float((foreseen == strength.argmax(2)).mean()),
-                "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *self.tests.values())),
-            },
-            "students_predicted": {},
+        views = {
+            "one_view_fraction": float((learned.sum(2) == 1).mean()),
+            "lottery_accuracy": float((foreseen == strength.argmax(2)).mean()),
+            "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *self.tests.values())),
         }
-        found = self._distil(kinds, members, learned, world) if config.students else {}
-        if with_pictures:
-            world["pictures"] = {
-                "trace": {"seed": self.seed, "member": 0, **pictures.trace(config, samples, members.arrays[0])},
-                "samples": pictures.drawn(config, samples, members),
-                **(pictures.of_students(found, members) if found else {}),
-            }
-        self.run.log(event="tested", seed=self.seed, errors=world["errors"])
-        return world
+        unions: dict[str, np.ndarray] = {"union": np.asarray(learned.any(0))[None]}  # what teachers know between them
+        if "distilled" in taught:
+            after = evaluate.learned_views(_strengths(taught["distilled"].arrays, config))
+            views["distilled_views"] = float(after.mean())
+        if "self_distilled" in taught:
+            rows = list(taught["self_distilled"].numbers)
+            after = evaluate.learned_views(_strengths(taught["self_distilled"].arrays, config))
+            pair = unions["pair"] = learned[rows] | learned[[students.self_teacher(config, row) for row in rows]]
+            views["learned_inside_union"] = _share(after[pair])
+            views["learned_outside_union"] = _share(after[~pair])
 
-    def _members(self) -> students.Members:
+        by_members = self._errors({"members": Students(config, members.arrays, range(config.members)), **taught})
+        itself = by_members.pop("members")
+        errors = {"single": _of(itself, 0), "ensemble": _of(itself, -1)}
+        for name, ensembles in by_members.items():
+            errors[name] = _of(ensembles, 0)
+            if name == "distilled":
+                errors["ensemble_of_distilled"] = _of(ensembles, -1)
+        self.run.log(event="tested", seed=self.seed, errors=errors)
+
+        shown: dict[str, Any] = {}
+        if with_traces:
+            one = traces.of_network(config, samples, members.arrays[0])
+            shown = {
+                "trace": {"seed": self.seed, "member": 0, **one},
+                "samples": traces.of_samples(config, samples, members),
+                **(traces.of_students(taught, members) if taught else {}),
+            }
+        return SeedResult(
+            errors=errors,
+            by_members=itself["single_view"],
+            covered=predict.coverage_errors(config, learned, known),
+            uncovered=evaluate.uncovered_by_members(learned),
+            strength=known,
+            views=views,
+            predicted={of: float(predict.coverage_errors(config, union, known)[0]) for of, union in unions.items()},
+            traces=shown,
+        )
+
+    def _members(self) -> Members:
         config = self.config
 
         def create(rows: Sequence[int]) -> descent.Networks:
@@ -128,47 +149,9 @@ class World:
                 pass
             return redone.copy(range(len(rows)))  # as above, so that both ways go on to the same bits
 
-        return students.Members(arrays, again)
+        return Members(arrays, again)
 
-    def _distil(
-        self, kinds: Sequence[str], members: students.Members, learned: np.ndarray, world: dict[str, Any]
-    ) -> dict[str, students.Students]:
-        """Train students of `kinds` and add what they know to `world`."""
-        config = self.config
-        distillation = students.Distillation(config, self.run, self.progress, self.seed, self.samples, members)
-        found = distillation.of(kinds)
-        for name, errors in self._errors(found).items():
-            world["errors"][name] = {of: float(values[0]) for of, values in errors.items()}
-            if name == "distilled":
-                world["errors"]["ensemble_of_distilled"] = {of: float(values[-1]) for of, values in errors.items()}
-
-        union: np.ndarray = np.asarray(learned.any(0))[None]
-        expected = self._expected(union, world)
-        world["students_predicted"] = dict.fromkeys(
-            ("distilled", "ensemble_of_distilled", "distilled_temperature", "distilled_mixed"), expected
-        )
-        if "distilled" in found:
-            world["views"]["distilled_views"] = float(self._learned(found["distilled"]).mean())
-        if "self_distilled" in found:
-            known = self._learned(found["self_distilled"])
-            rows = list(found["self_distilled"].numbers)
-            union = learned[rows] | learned[[students.self_teacher(config, row) for row in rows]]
-            world["views"]["learned_inside_union"] = _share(known[union])
-            world["views"]["learned_outside_union"] = _share(known[~union])
-            world["students_predicted"]["self_distilled"] = self._expected(union, world)
-        return found
-
-    def _expected(self, learned: np.ndarray, world: dict[str, Any]) -> float:
-        """Error of networks that know the views `learned` (n, k, 2), each on its own."""
-        return float(predict.coverage_errors(self.config, learned, world["strength"])[0])
-
-    def _strengths(self, arrays: Sequence[Arrays]) -> np.ndarray:
-        return descent.strengths(np.stack([one["weights"] for one in arrays]), self.config.classes)
-
-    def _learned(self, kind: students.Students) -> np.ndarray:
-        return evaluate.learned_views(self._strengths(kind.arrays))
-
-    def _errors(self, kinds: Mapping[str, students.Students]) -> dict[str, dict[str, np.ndarray]]:
+    def _errors(self, kinds: Mapping[str, Students]) -> dict[str, dict[str, np.ndarray]]:
         """Errors of ensembles of 1, 2, ... of the networks of every kind, per kind of samples."""
         errors: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds}
         for name, kind in kinds.items():
@@ -180,7 +163,7 @@ class World:
             weights = np.stack([one["weights"] for kind in same.values() for one in kind.arrays])
             numbers = [number for kind in same.values() for number in kind.numbers]
             for of, samples in self.tests.items():
-                outputs = self.engine.fresh_outputs(config, weights, samples, self.seed, KINDS[of], numbers)
+                outputs = self.engine.fresh_outputs(config, weights, samples, self.seed, TESTS[of], numbers)
                 ends = np.cumsum([len(kind.arrays) for kind in same.values()])
                 for name, part in zip(same, np.split(outputs, ends[:-1]), strict=True):
                     errors[name][of] = evaluate.errors_by_members(part, samples.labels)
@@ -188,6 +171,14 @@ class World:
         for of_kind in errors.values():
             of_kind["test"] = (1 - share) * of_kind["multi_view"] + share * of_kind["single_view"]
         return errors
+
+
+def _of(ensembles: dict[str, np.ndarray], index: int) -> dict[str, float]:
+    return {samples: float(errors[index]) for samples, errors in ensembles.items()}
+
+
+def _strengths(arrays: Sequence[Arrays], config: MultiViewConfig) -> np.ndarray:
+    return descent.strengths(np.stack([one["weights"] for one in arrays]), config.classes)
 
 
 def _share(chosen: np.ndarray) -> float:

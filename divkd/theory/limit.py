@@ -15,10 +15,8 @@ innermost cache, and only blocks that have to move in a step are read from memor
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
@@ -26,49 +24,11 @@ import numpy as np
 from divkd.shared.seeds import rng
 from divkd.theory import blocks
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.data import NOISE, Samples
+from divkd.theory.data import Layout, Samples
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
 FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The patches of N samples as entries sorted by feature; those without one come last, as feature 2k."""
-
-    sample: np.ndarray  # (E,) n
-    weight: np.ndarray  # (E,) z
-    start: np.ndarray  # (2k + 2,) the entries of feature f are start[f]:start[f + 1]
-    order: np.ndarray  # (E,) the entry's position n * P + p
-    weight_in: np.ndarray  # (N, 2k + 1) sum of z over a sample's patches of a feature
-    shows: np.ndarray  # (N, 2k + 1) 1 where it has one, else 0
-    copies: np.ndarray  # (2k + 1,) the most patches that a sample has of a feature
-    largest: np.ndarray  # (2k + 1,) the largest z
-
-    @classmethod
-    def of(cls, samples: Samples, features: int) -> "Layout":
-        """The layout of `samples` for `features` = 2k features."""
-        flat = np.where(samples.feature == NOISE, features, samples.feature)
-        order = np.argsort(flat, axis=None, kind="stable")
-        start = np.searchsorted(flat.ravel()[order], np.arange(features + 2))
-        sample = (order // flat.shape[1]).astype(np.uint32)
-        weight = samples.weight.ravel()[order]
-        cells = np.arange(len(flat))[:, None] * (features + 1) + flat
-        size, shape = len(flat) * (features + 1), (len(flat), features + 1)
-        counts = np.bincount(cells.ravel(), minlength=size).reshape(shape)
-        weights = np.bincount(cells.ravel(), samples.weight.ravel(), size).reshape(shape)
-        largest = [weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)]
-        return cls(
-            sample,
-            weight,
-            start,
-            order,
-            weights.astype(np.float32),
-            (counts > 0).astype(np.float32),
-            counts.max(0).astype(np.float32),
-            np.array(largest, np.float32),
-        )
 
 
 class LimitNetworks:
@@ -82,17 +42,15 @@ class LimitNetworks:
         self.config, self.samples, self.count = config, samples, len(samples)
         self.layout = Layout.of(samples, 2 * config.classes)
         self.weights, self.noise = weights, noise
-        members, classes, neurons, features = weights.shape
-        self._outputs = np.empty((members, classes, self.count), np.float32)
-        self._sums = np.empty(self._outputs.shape)  # of activations, float64 because every step adds to them
-        self._time_integral = np.zeros(self._outputs.shape)  # of dloss/dF
-        self._drive = np.zeros_like(self._outputs)  # the same in the precision of what is `seen`
-        self._seen = np.zeros_like(noise)  # the drive by which an entry has moved
-        shape = (members, classes, neurons, features + 1)
-        self._top, self._mass = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self._pending = np.zeros(shape, np.float32)  # how far towards being due a block is: see `blocks.advance`
-        self._last = np.full(members, FOREVER)
-        _each(self._begin, range(members))
+        self._constants = _constants(config, self.count)
+        self._outputs = np.empty((len(weights), config.classes, self.count), np.float32)
+        self._networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
+        self._lags = [
+            blocks.Lag(np.zeros(n.sums.shape), np.zeros_like(n.outputs), np.zeros_like(n.g), np.zeros_like(n.top))
+            for n in self._networks
+        ]
+        self._last = np.full(len(weights), FOREVER)
+        _each(lambda b: blocks.forward(self._networks[b], self.layout, self._constants), range(len(weights)))
 
     def outputs(self) -> np.ndarray:
         """F on the training samples, (M, N, k); a view that the next `step` overwrites."""
@@ -108,17 +66,10 @@ class LimitNetworks:
         contiguous = np.ascontiguousarray(slopes.transpose(0, 2, 1), dtype=np.float32)
         limits = np.minimum(remaining, FOREVER).astype(np.float32)
         times = np.zeros(len(limits), np.float32)
-        config, layout = self.config, self.layout
 
         def move(b: int) -> None:
-            times[b] = blocks.advance(
-                self.weights[b], self.noise[b], self._seen[b], contiguous[b], limits[b], self._last[b],
-                layout.sample, layout.weight, layout.start, layout.weight_in, layout.shows, layout.copies,
-                layout.largest, self._sums[b], self._outputs[b], self._time_integral[b], self._drive[b], self._top[b],
-                self._mass[b], self._pending[b], self._power, self._scale, np.float32(config.noise**2),
-                np.float32(config.trust), np.float32(config.trust_cap), np.float32(config.noise_trust),
-                np.float32(config.init_scale), np.float32(LAZY_SHARE), np.float32(LAZY_OUTPUT),
-            )  # fmt: skip
+            state = self._networks[b], self._lags[b], self.layout, self._constants
+            times[b] = blocks.advance(*state, contiguous[b], limits[b], self._last[b])
 
         moving = np.flatnonzero(limits > 0)
         _each(move, moving)
@@ -129,31 +80,13 @@ class LimitNetworks:
         """Bring every block of members `rows`, and with them their outputs, up to date."""
 
         def catch_up(b: int) -> None:
-            blocks.catch_up(
-                self.weights[b], self.noise[b], self._seen[b], self.layout.sample, self.layout.weight,
-                self.layout.start, self._sums[b], self._outputs[b], self._drive[b], self._top[b], self._mass[b],
-                self._pending[b], np.float32(0), self._power, self._scale, np.float32(self.config.noise**2),
-            )  # fmt: skip
+            blocks.catch_up(self._networks[b], self._lags[b], self.layout, self._constants, np.float32(0))
 
         _each(catch_up, rows)
 
     def copy(self, rows: Sequence[int]) -> "LimitNetworks":
         """Networks of their own that go on from where `rows`, which have settled, stand."""
         return LimitNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
-
-    @property
-    def _power(self) -> tuple[int, ...]:
-        return (1,) * (self.config.power - 2)
-
-    @property
-    def _scale(self) -> np.float32:
-        return np.float32(self.config.logit_scale)
-
-    def _begin(self, b: int) -> None:
-        blocks.forward(
-            self.weights[b], self.noise[b], self.layout.sample, self.layout.weight, self.layout.start, self._sums[b],
-            self._outputs[b], self._top[b], self._mass[b], self._power, self._scale,
-        )  # fmt: skip
 
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> LimitNetworks:
@@ -181,19 +114,14 @@ def fresh_outputs(
     `members`. Rows of the same number, a member before and after it was distilled, or students that learned by other
     rules from the same start, meet the same noise.
     """
-    layout = Layout.of(samples, 2 * config.classes)
+    layout, constants = Layout.of(samples, 2 * config.classes), _constants(config, len(samples))
     outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
 
     def test(number: int) -> None:
-        shape = (config.classes, config.neurons, samples.feature.size)
-        g = rng(seed, f"noise/{role}", number).standard_normal(shape, np.float32)
+        g = rng(seed, f"noise/{role}", number).standard_normal((*weights.shape[1:3], samples.feature.size), np.float32)
         g *= np.float32(config.init_scale * config.noise)
-        unused = np.empty((2, *shape[:2], 2 * config.classes + 1), np.float32)
         for row in np.flatnonzero(np.asarray(members) == number):
-            blocks.forward(
-                weights[row], g, layout.sample, layout.weight, layout.start, np.empty(outputs[row].shape),
-                outputs[row], unused[0], unused[1], (1,) * (config.power - 2), np.float32(config.logit_scale),
-            )  # fmt: skip
+            blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
 
     _each(test, dict.fromkeys(members))
     return outputs.transpose(0, 2, 1)
@@ -209,6 +137,29 @@ def state_bytes(config: MultiViewConfig) -> int:
     fresh = nb.get_num_threads() * config.test_samples * config.neurons * max(config.students, 1) * config.patches
     samples = 12 * networks * max(config.train_samples, config.test_samples)  # outputs, drives, losses
     return 4 * config.classes * (state + fresh + samples)
+
+
+def _network(weights: np.ndarray, noise: np.ndarray, outputs: np.ndarray) -> blocks.Network:
+    """One member before its forward pass, which fills `outputs` (k, N)."""
+    classes, neurons, features = weights.shape
+    top, mass = np.empty((2, classes, neurons, features + 1), np.float32)
+    return blocks.Network(weights, noise, np.empty(outputs.shape), outputs, top, mass)
+
+
+def _constants(config: MultiViewConfig, count: int) -> blocks.Constants:
+    f = np.float32
+    return blocks.Constants(
+        q=(1,) * (config.power - 2),
+        varrho=f(config.logit_scale),
+        factor=f(config.logit_scale) / f(count),
+        nu2=f(config.noise**2),
+        trust=f(config.trust),
+        cap=f(config.trust_cap),
+        noise_trust=f(config.noise_trust),
+        sigma=f(config.init_scale),
+        share=f(LAZY_SHARE),
+        tolerance=f(LAZY_OUTPUT),
+    )
 
 
 def _each(work: Callable[[int], None], rows: Iterable[int]) -> None:

@@ -1,7 +1,7 @@
 """Many simulations beside each other: every claim against one parameter at a time, and what the theory says breaks it.
 
-A cell is the base configuration with some parameters changed. The grid of `WINDOW` maps the window in which the claims
-hold; `ABLATIONS` each take away what one step of the theory rests on.
+A cell is the base configuration with some parameters changed. `GRID` maps where the claims hold; `ABLATIONS` each take
+away what one step of the theory rests on.
 """
 
 import dataclasses
@@ -15,19 +15,20 @@ import numpy as np
 
 from divkd.shared.config import described
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.kinds import VIEWS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.experiment import World, check
+from divkd.theory.experiment import Seed, check
+from divkd.theory.students import KINDS
 
-KINDS = ("distilled", "self_distilled", "labels_only")  # of students, in a cell
-CLAIMS = ("single", "ensemble", *KINDS)
-VIEWS = ("one_view_fraction", "lottery_accuracy", "distilled_views", "learned_inside_union", "learned_outside_union")
+STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
+CLAIMS = ("single", "ensemble", *STUDENTS)
 
 Changes = Mapping[str, Any]
 
-WINDOW: dict[str, tuple[Any, ...]] = {
+GRID: dict[str, tuple[Any, ...]] = {
     "expected_others": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
     "own_patches": (1, 2, 3, 4, 5),
     "power": (2, 3, 4, 5),
@@ -54,20 +55,29 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "rho = 0": {"missing_weight": (0.0, 0.0)},
     "q = 2": {"power": 2},
     "plain ReLU": {
-        "init_scale": 5e-4 * _RELU, "logit_scale": 3.0 / _RELU, "trust_cap": 2.0 * _RELU, "noise_trust": 0.3 / _RELU,
+        "init_scale": 5e-4 * _RELU,
+        "logit_scale": 3.0 / _RELU,
+        "trust_cap": 2.0 * _RELU,
+        "noise_trust": 0.3 / _RELU,
         "students": 0,
     },
     "no single-view samples": {"single_views": 0},
     "one view stronger": {"second_view": 0.8},
     "one view per class": {"second_view": 0.0},
-}  # fmt: skip
+}
 
 
 def run_sweep(
     config: MultiViewConfig, command: str, cells: Mapping[str, Changes], run: Run, progress: Progress
 ) -> dict[str, Any]:
-    """Simulate every cell, and return the content of results.json."""
-    rows = measure(config, cells, run, progress)
+    """The content of results.json: what the base is, and one row a cell.
+
+    A row has `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None. A cell
+    whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says why. A
+    finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings. Raises
+    `InputError` where a checkpoint is damaged.
+    """
+    rows = [_row(config, name, changes, run, progress) for name, changes in cells.items()]
     return {
         "command": command,
         "preset": config.preset,
@@ -75,24 +85,12 @@ def run_sweep(
         "base": {one.name: getattr(config, one.name) for one in described(config)},
         "symbols": {one.name: one.metadata["symbol"] for one in described(config)},
         "cells": rows,
-        "seconds": sum(row["seconds"] for row in rows),  # over all sittings
+        "seconds": sum(row["seconds"] for row in rows),
     }
 
 
-def measure(
-    config: MultiViewConfig, cells: Mapping[str, Changes], run: Run, progress: Progress
-) -> list[dict[str, Any]]:
-    """One row a cell: `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None.
-
-    A cell whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says
-    why. A finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings.
-    Raises `InputError` where a checkpoint is damaged.
-    """
-    return [_row(config, name, changes, run, progress) for name, changes in cells.items()]
-
-
-def window(base: MultiViewConfig, vary: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
-    """The cells of a map: every parameter of `vary` at each of its values, one at a time."""
+def one_at_a_time(vary: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
+    """The cells of a map: every parameter of `vary` at each of its values, the others as in the base."""
     return {f"{name}={_shown(value)}": {name: value} for name, values in vary.items() for value in values}
 
 
@@ -107,23 +105,23 @@ def _row(config: MultiViewConfig, name: str, changes: Changes, run: Run, progres
     cell = dataclasses.replace(config, **changes)
     row: dict[str, Any] = {"name": name, "changes": dict(changes), "errors": {}, "views": {}, "failed": None}
     row["seconds"] = 0.0
-    found: list[dict[str, float]] = []
+    seeds: list[dict[str, float]] = []
     with progress.task(name, len(config.seeds)) as task:
         for done, seed in enumerate(config.seeds):
             saved = run.load(f"{name}-seed{seed}")
             try:
                 numbers = _seed(cell, f"{name}-seed{seed}", seed, run, progress) if saved is None else saved[0]
-                found.append({key: float(value) for key, value in numbers.items()})
-                row["seconds"] += found[-1].pop("seconds", 0.0)
+                seeds.append({key: float(value) for key, value in numbers.items()})
+                row["seconds"] += seeds[-1].pop("seconds", 0.0)
             except (InputError, RunError) as error:
                 row["failed"] = f"seed {seed}: {error}"
                 run.log(event="failed", cell=name, seed=seed, why=str(error))
                 break
             task.update(done + 1)
     if row["failed"] is None:
-        for key in found[0]:
+        for key in seeds[0]:
             part, _, of = key.partition("/")
-            values = [one[key] for one in found if not np.isnan(one[key])]
+            values = [one[key] for one in seeds if not np.isnan(one[key])]
             if values:  # no view is outside the union of two networks that know every view between them
                 row[part][of] = summarise(values)
     return row
@@ -136,11 +134,11 @@ def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progr
     with TemporaryDirectory() as folder:  # a cell's networks are not kept
         scratch = Run(Path(folder))
         scratch.checkpoints.mkdir()
-        world = World(cell, scratch, progress, seed).measure(KINDS, with_pictures=False)
-    errors = {f"errors/{claim}": world["errors"][claim] for claim in CLAIMS if claim in world["errors"]}
-    flat = {key: found["single_view"] for key, found in errors.items()}
-    flat |= {f"{key}_multi_view": found["multi_view"] for key, found in errors.items()}
-    flat |= {f"views/{of}": share for of, share in world["views"].items() if of in VIEWS}
+        result = Seed(cell, scratch, progress, seed).measure(STUDENTS, with_traces=False)
+    errors = {f"errors/{claim}": result.errors[claim] for claim in CLAIMS if claim in result.errors}
+    flat = {key: error["single_view"] for key, error in errors.items()}
+    flat |= {f"{key}_multi_view": error["multi_view"] for key, error in errors.items()}
+    flat |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS}
     flat["seconds"] = time.perf_counter() - began
     arrays = {key: np.array(value) for key, value in flat.items()}
     run.save(name, arrays, {"cell": name})

@@ -52,19 +52,19 @@ def train(
 ) -> tuple[list[Arrays], descent.Networks | None, list[int]]:
     """The arrays of every network of `group`, and the networks that were trained now with their rows (None: all saved).
 
-    A checkpoint holds `weights` (k, m, >= 2k), `train_outputs` (N, k), and what pictures need of every step: `times`
+    A checkpoint holds `weights` (k, m, >= 2k), `train_outputs` (N, k), and what figures need of every step: `times`
     (T,), `strengths` (T, k, 2), `single_losses` (T, S) of the S single-view training samples, `multi_losses` (T,) the
     mean over the multi-view ones. A network's bits do not depend on the others beside it, so that a run that was
     killed ends as it would have.
     """
-    found = {row: run.load(name) for row, name in enumerate(group.names)}
-    trained = {row: checkpoint[0] for row, checkpoint in found.items() if checkpoint is not None}
+    saved = [run.load(name) for name in group.names]
+    trained = {row: checkpoint[0] for row, checkpoint in enumerate(saved) if checkpoint is not None}
     for row, arrays in trained.items():
         if not _fits(arrays, config, samples):
             raise run.damaged(group.names[row], "its arrays are not those of this configuration")
-    missing = [row for row in found if row not in trained]
+    missing = [row for row in range(len(saved)) if row not in trained]
     if not missing:
-        return [trained[row] for row in found], None, []
+        return list(trained.values()), None, []
 
     networks = group.create(missing)
     traces = _Traces(config, samples, len(missing))
@@ -94,7 +94,7 @@ def train(
                 number += 1
                 if step.number == phase.most_steps:
                     break
-    return [trained[row] for row in found], networks, missing
+    return [trained[row] for row in range(len(saved))], networks, missing
 
 
 def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
@@ -119,7 +119,7 @@ def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
 
 
 class _Traces:
-    """What the pictures need of every step, kept for every network; phases follow each other in time."""
+    """What the figures need of every step, kept for every network; phases follow each other in time."""
 
     def __init__(self, config: MultiViewConfig, samples: Samples, networks: int) -> None:
         self.classes, self.single = config.classes, samples.views != NOISE

@@ -44,22 +44,22 @@ def test_temperature_slopes_are_those_of_the_objective(outputs, teachers):
         labels = cross_entropy(np.eye(3)[LABELS], outputs)
         return (labels + 9 * cross_entropy(wanted, outputs / 3)).sum()
 
-    found = distillation.at_temperature(teachers, LABELS, 3.0)(outputs)[1]
-    np.testing.assert_allclose(found, slopes_of(objective, outputs), atol=1e-7)
+    slopes = distillation.at_temperature(teachers, LABELS, 3.0)(outputs)[1]
+    np.testing.assert_allclose(slopes, slopes_of(objective, outputs), atol=1e-7)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_mixed_slopes_are_those_of_the_objective(outputs, teachers, share):
     wanted = share * np.eye(3)[LABELS] + (1 - share) * np.exp(log_softmax(teachers))
-    found = distillation.mixed(teachers, LABELS, share)(outputs)[1]
-    np.testing.assert_allclose(found, slopes_of(lambda F: cross_entropy(wanted, F).sum(), outputs), atol=1e-7)
+    slopes = distillation.mixed(teachers, LABELS, share)(outputs)[1]
+    np.testing.assert_allclose(slopes, slopes_of(lambda F: cross_entropy(wanted, F).sum(), outputs), atol=1e-7)
 
 
 def test_scaled_slopes_are_those_of_the_objective(outputs):
     scales = np.array([1.0, 0.2])
-    found = distillation.scaled_labels(LABELS, scales)(outputs)[1]
+    slopes = distillation.scaled_labels(LABELS, scales)(outputs)[1]
     objective = lambda F: cross_entropy(np.eye(3)[LABELS], F * scales[:, None, None]).sum()  # noqa: E731
-    np.testing.assert_allclose(found, slopes_of(objective, outputs), atol=1e-6)
+    np.testing.assert_allclose(slopes, slopes_of(objective, outputs), atol=1e-6)
 
 
 def test_the_clipped_rule_adds_only_pushes_up_and_none_at_the_clip(outputs, teachers):
@@ -83,8 +83,8 @@ def test_the_papers_clip_is_one_over_tau_squared(teachers):
 @pytest.mark.parametrize("rule", ["clipped", "at_temperature"])
 def test_a_student_that_agrees_with_its_teacher_feels_the_labels_alone(outputs, rule):
     arguments = {"clipped": (4.0, 0.25), "at_temperature": (3.0,)}[rule]
-    found = getattr(distillation, rule)(outputs, LABELS, *arguments)(outputs)[1]  # a teacher each
-    np.testing.assert_allclose(found, descent.cross_entropy(LABELS)(outputs)[1], atol=1e-12)
+    slopes = getattr(distillation, rule)(outputs, LABELS, *arguments)(outputs)[1]  # a teacher each
+    np.testing.assert_allclose(slopes, descent.cross_entropy(LABELS)(outputs)[1], atol=1e-12)
 
 
 def test_the_losses_reported_are_the_labels_cross_entropies(outputs, teachers):

@@ -4,11 +4,12 @@ import json
 import pytest
 
 from divkd.report import multiview
+from divkd.shared import kinds
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
-from divkd.theory import experiment
+from divkd.theory import claims, engines, experiment, students
 from divkd.theory.config import PRESETS
 
 
@@ -24,20 +25,21 @@ def without_seconds(results):
     return {key: value for key, value in results.items() if key != "seconds"}
 
 
-CLAIMS = {
-    "single", "ensemble", "trained_jointly", "trained_jointly_average", "distilled", "distilled_temperature",
-    "distilled_mixed", "self_distilled", "labels_only", "ensemble_of_distilled", "distilled_without_others",
-}  # fmt: skip
-VIEWS = {
-    "one_view_fraction", "lottery_accuracy", "redrawn_fraction", "distilled_views", "learned_inside_union",
-    "learned_outside_union",
-}  # fmt: skip
+CLAIMS = set(kinds.CLAIMS)
+VIEWS = {"redrawn_fraction", *kinds.VIEWS}
 STUDENTS = [
     *(f"{kind}{row}-from3" for kind in CLAIMS if kind.startswith("distilled") for row in range(2)),
     *(f"self_distilled{row}-of3" for row in range(2)),
     *(f"labels_only{row}" for row in range(2)),
     *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
 ]
+
+
+def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
+    assert claims.CLAIMS.keys() == kinds.CLAIMS.keys()
+    taken = {"single", "ensemble", "ensemble_of_distilled", "trained_jointly_average"}
+    assert students.KINDS.keys() == kinds.CLAIMS.keys() - taken
+    assert engines.ENGINES.keys() == kinds.ENGINES.keys()
 
 
 def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
@@ -160,7 +162,7 @@ UNCLAIMED = {"distilled_temperature", "distilled_mixed"}  # ordinary distillatio
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 100])
 def test_the_default_regime_shows_the_theorems(tmp_path, first):
-    """Every claim and control within what `claims.ACCEPTED` asks, on the seeds it was tuned on and on others."""
+    """Every claim and control within what `claims.CLAIMS` asks, on the seeds it was tuned on and on others."""
     config = dataclasses.replace(PRESETS["default"], seeds=tuple(range(first, first + 5)))
     _, results = simulate(config, tmp_path / "run")
     assert {name: claim["holds"] for name, claim in results["claims"].items() if name not in UNCLAIMED} == (

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from divkd.theory import dense, descent, limit
+from divkd.theory import data, dense, descent, limit
 from divkd.theory.data import NOISE, training_samples
 
 
@@ -199,7 +199,7 @@ def test_the_dense_engine_approaches_the_limit_as_d_grows():
         filled = samples.feature.ravel() != NOISE
         patches[np.flatnonzero(filled), samples.feature.ravel()[filled]] -= samples.weight.ravel()[filled]
         weights = full.weights
-        layout = limit.Layout.of(samples, 2 * config.classes)
+        layout = data.Layout.of(samples, 2 * config.classes)
         products = np.ascontiguousarray((weights @ patches.T)[..., layout.order])
         exact = limit.LimitNetworks(config, samples, weights[..., : 2 * config.classes].copy(), products)
         pair = []

@@ -14,7 +14,7 @@ from divkd.theory.training import Arrays
 TRACE_POINTS = 200
 
 
-def trace(config: MultiViewConfig, samples: Samples, arrays: Arrays) -> dict[str, Any]:
+def of_network(config: MultiViewConfig, samples: Samples, arrays: Arrays) -> dict[str, Any]:
     """Of one network that was trained on labels: strengths (T, k, 2) through `times` (T,), and how it memorises.
 
     `probability` holds the geometric mean of p_y (T,) over three kinds of training samples: multi-view, single-view
@@ -40,9 +40,9 @@ def trace(config: MultiViewConfig, samples: Samples, arrays: Arrays) -> dict[str
     }
 
 
-def of_students(found: Mapping[str, Students], members: Members) -> dict[str, Any]:
+def of_students(students: Mapping[str, Students], members: Members) -> dict[str, Any]:
     """`traces` of the first student of a kind, and `learned`: (n, k, 2) of 0 and 1 for every network of a kind."""
-    kinds = {name: found[name].arrays for name in ("distilled", "self_distilled") if name in found}
+    kinds = {name: students[name].arrays for name in ("distilled", "self_distilled") if name in students}
     return {
         "traces": {name: _thin(arrays[0], _kept(len(arrays[0]["times"]))) for name, arrays in kinds.items()},
         "learned": {
@@ -52,7 +52,7 @@ def of_students(found: Mapping[str, Students], members: Members) -> dict[str, An
     }
 
 
-def drawn(config: MultiViewConfig, samples: Samples, members: Members) -> list[dict[str, Any]]:
+def of_samples(config: MultiViewConfig, samples: Samples, members: Members) -> list[dict[str, Any]]:
     """A multi-view and a single-view training sample patch by patch, with the soft labels that teachers give them.
 
     The multi-view one is that whose second class weighs most in the ensemble's soft label: dark knowledge at its best.
@@ -89,5 +89,5 @@ def _kept(points: int) -> np.ndarray:
 
 
 def _short(values: np.ndarray) -> Any:
-    """Four digits: a picture shows no more, and results.json stays readable."""
+    """Four digits: a figure shows no more, and results.json stays readable."""
     return np.vectorize(lambda x: float(f"{x:.4g}"))(values).tolist()

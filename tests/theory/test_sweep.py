@@ -8,30 +8,29 @@ from divkd.report import sweep as report
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
-from divkd.theory import experiment
-from divkd.theory import sweep as cells
+from divkd.theory import experiment, sweep
 
 
-def measured(config, chosen, path, **flags):
+def measured(config, cells, path, **flags):
     run = open_run(path, "simulate window", dataclasses.asdict(config), extendable=("seeds",), **flags)
-    return cells.measure(config, chosen, run, Progress(quiet=True))
+    return sweep.run_sweep(config, "simulate window", cells, run, Progress(quiet=True))["cells"]
 
 
 def test_a_cell_without_changes_is_the_simulation(tiny, tmp_path):
     (row,) = measured(tiny, {"as it is": {}}, tmp_path / "cells")
     run = open_run(tmp_path / "run", "simulate multiview", dataclasses.asdict(tiny))
     results = experiment.simulate(tiny, run, Progress(quiet=True))
-    for claim in cells.CLAIMS:
+    for claim in sweep.CLAIMS:
         assert row["errors"][claim]["mean"] == results["claims"][claim]["single_view_error"]["mean"]
         assert row["errors"][f"{claim}_multi_view"]["mean"] == results["claims"][claim]["multi_view_error"]["mean"]
-    for view in cells.VIEWS:
+    for view in sweep.VIEWS:
         if view in row["views"]:
             assert row["views"][view]["mean"] == results["views"][view]
 
 
 def test_a_cell_that_cannot_be_is_a_row_that_says_why_and_the_others_go_on(tiny, tmp_path):
-    chosen = cells.window(tiny, {"patches": (6, 12), "max_steps": (3,), "power": (3,)})
-    rows = {row["name"]: row for row in measured(tiny, chosen, tmp_path / "run")}
+    cells = sweep.one_at_a_time({"patches": (6, 12), "max_steps": (3,), "power": (3,)})
+    rows = {row["name"]: row for row in measured(tiny, cells, tmp_path / "run")}
     assert "do not fit" in rows["patches=6"]["failed"]
     assert "max_steps 3" in rows["max_steps=3"]["failed"]
     assert rows["power=3"]["failed"] is None
@@ -40,20 +39,20 @@ def test_a_cell_that_cannot_be_is_a_row_that_says_why_and_the_others_go_on(tiny,
 
 def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, monkeypatch):
     config = dataclasses.replace(tiny, seeds=(0, 1))
-    chosen = cells.window(config, {"own_weight": ((1.0, 1.0), (1.0, 1.2))})
-    first = measured(dataclasses.replace(config, seeds=(0,)), chosen, tmp_path / "run")
+    cells = sweep.one_at_a_time({"own_weight": ((1.0, 1.0), (1.0, 1.2))})
+    first = measured(dataclasses.replace(config, seeds=(0,)), cells, tmp_path / "run")
     seeds = []
-    world = cells.World
+    whole = sweep.Seed
 
     def counted(config, run, progress, seed):
         seeds.append(seed)
-        return world(config, run, progress, seed)
+        return whole(config, run, progress, seed)
 
-    monkeypatch.setattr(cells, "World", counted)
-    rows = measured(config, chosen, tmp_path / "run", resume=True)
+    monkeypatch.setattr(sweep, "Seed", counted)
+    rows = measured(config, cells, tmp_path / "run", resume=True)
     assert seeds == [1, 1]
     assert [row["errors"]["single"]["n"] for row in rows] == [2, 2]
-    fresh = measured(config, chosen, tmp_path / "fresh")
+    fresh = measured(config, cells, tmp_path / "fresh")
     assert [row | {"seconds": 0} for row in fresh] == [row | {"seconds": 0} for row in rows]
     assert first[0]["name"] == "own_weight=1"
     assert list(tmp_path.glob("run/checkpoints/*")) == list(tmp_path.glob("run/checkpoints/*-seed?.safetensors"))
@@ -61,7 +60,7 @@ def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, 
 
 def test_the_ablations_do_what_the_theory_predicts(tiny, tmp_path):
     config = dataclasses.replace(tiny, seeds=(0, 1), students=1)
-    rows = {row["name"]: row for row in measured(config, cells.ABLATIONS, tmp_path / "run")}
+    rows = {row["name"]: row for row in measured(config, sweep.ABLATIONS, tmp_path / "run")}
     assert all(row["failed"] is None for row in rows.values())
 
     def share(name):
@@ -91,14 +90,13 @@ def test_the_second_view_shows_with_its_share(tiny):
     np.testing.assert_allclose(part.weight, np.where(second, 0.25, 1) * whole.weight, rtol=1e-6)
 
 
-def test_pictures_and_table_are_made_from_results_alone(tiny, tmp_path):
+def test_figures_and_table_are_made_from_results_alone(tiny, tmp_path):
     config = dataclasses.replace(tiny, seeds=(0, 1))
     vary = {"patches": (6, 12), "missing_weight": ((0.0, 0.0), (0.1, 0.15))}
-    rows = measured(config, cells.window(config, vary), tmp_path / "run")
-    results = {
-        "command": "simulate window", "preset": "tiny", "seeds": [0, 1], "cells": rows, "symbols": {"patches": "P"},
-        "base": {name: getattr(config, name) for name in vary},
-    }  # fmt: skip
+    run = open_run(tmp_path / "run", "simulate window", dataclasses.asdict(config))
+    results = sweep.run_sweep(config, "simulate window", sweep.one_at_a_time(vary), run, Progress(quiet=True))
+    assert results["symbols"]["patches"] == "P"
+    assert results["base"]["missing_weight"] == config.missing_weight
     results = json.loads(json.dumps(plain(results), allow_nan=False))
     assert [path.name for path in report.draw(results, tmp_path)] == ["window.png", "window.svg"]
     heads, lines = report.columns(results)
