@@ -60,7 +60,7 @@ def analyse(**options: Any) -> None:
     from divkd.cli.tables import print_tables
     from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.use.restore import load_run
-    from divkd.report.analysis import draw
+    from divkd.report import draw
     from divkd.report.published import beside
     from divkd.shared.files import read_json
     from divkd.shared.progress import Progress

@@ -41,7 +41,7 @@ def evaluate(**options: Any) -> None:
     check_folder(folder, options["overwrite"])
 
     from divkd.cli.tables import print_tables
-    from divkd.report.evaluation import draw
+    from divkd.report import draw
     from divkd.shared.files import write_json
     from divkd.shared.metrics.judge import judge
     from divkd.shared.metrics.predictions import load
@@ -86,9 +86,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 def clear(folder: Path) -> None:
     """Delete what an earlier evaluation wrote into `folder`, and nothing else."""
-    from divkd.report.evaluation import FIGURES
+    from divkd.report.evaluation import REPORT
 
     (folder / "results.json").unlink(missing_ok=True)
-    for name in FIGURES:
+    for figure in REPORT.figures:
         for kind in ("png", "svg"):
-            (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
+            (folder / "figures" / f"{figure.name}.{kind}").unlink(missing_ok=True)

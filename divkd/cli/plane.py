@@ -42,7 +42,7 @@ def simulate_plane(**options: Any) -> None:
 
     from divkd.cli.tables import print_tables
     from divkd.empirical.plane.plane import run_plane
-    from divkd.report.plane import draw
+    from divkd.report import draw
     from divkd.shared.progress import Progress
     from divkd.shared.run import open_run
 

@@ -146,7 +146,7 @@ def measure_cells(
     config = configure(options | {"engine": None, "dimension": None}, command)
 
     from divkd.cli.tables import print_tables
-    from divkd.report.sweep import draw
+    from divkd.report import draw
     from divkd.shared.progress import Progress
     from divkd.shared.run import open_run
     from divkd.theory.experiment import check
@@ -205,7 +205,7 @@ def simulate_multiview(**options: Any) -> None:
     config = configure(options)
 
     from divkd.cli.tables import print_tables
-    from divkd.report.multiview import draw
+    from divkd.report import draw
     from divkd.shared.progress import Progress
     from divkd.shared.run import open_run
     from divkd.theory.experiment import check, simulate

@@ -137,7 +137,7 @@ def train_cifar(**options: Any) -> None:
     from divkd.empirical.data.datasets import load
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
-    from divkd.report.ensembles import draw
+    from divkd.report import draw
     from divkd.shared.progress import Progress
     from divkd.shared.run import open_run
 
