@@ -1,6 +1,7 @@
 """The report of `divkd analyse`: what the papers ask of a finished training run."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,8 +17,7 @@ from divkd.shared.stats import show, summarise
 SPLITS = ("train", "test")
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     of = f" in {asked['run']}" if "run" in asked else ""
     return (
         f"An analysis of the training run{of}: {results['network']} on {results['dataset']}, "
@@ -26,7 +26,7 @@ def sentence(results: Results, asked: Results) -> str:
     )
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """Images of another distribution, shifted and corrupted ones, diversity, transfer, gradients, costs, published."""
     return [
         *_ood(results),
@@ -138,8 +138,7 @@ def _inference(results: Results) -> Table:
     return Table(caption, heads, lines, notes=(note,))
 
 
-def again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
-    """The command line that repeats the analysis, and a remark."""
+def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
     line = ["divkd", "analyse", asked.get("run", "RUN"), "--images", str(results["images"])]
     line += [part for name in ("ood", "shift") for one in asked.get(name, []) for part in (f"--{name}", one)]
     line += [part for name in ("corruptions", "device") if asked.get(name) for part in (f"--{name}", asked[name])]
@@ -156,49 +155,37 @@ def _some(part: str) -> Callable[[Results], bool]:
     return lambda results: any(part in row for row in results["rows"])
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure(
-            "by_members",
-            figures.member_curve,
-            "Test error and calibrated NLL of the first 1, 2, ... members, on all test images",
-        ),
-        Figure(
-            "corruptions",
-            figures.corruption_boxes,
-            "Accuracy, NLL and ECE over kinds of corruption, by severity",
-            images,
-        ),
-        Figure(
-            "diversity_by_confidence",
-            figures.confidence_diversity,
-            "Members' pairwise KL by confidence of the mean prediction",
-            images,
-            _some("diversity"),
-        ),
-        Figure(
-            "transfer",
-            figures.transfer,
-            "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher",
-            images,
-            _some("diversity"),
-        ),
-        Figure(
-            "gradients",
-            figures.gradients,
-            "Cosine of students' input gradients with those of teachers",
-            images,
-            _some("gradients"),
-        ),
-        Figure(
-            "entropy",
-            figures.entropies,
-            "Entropy of the mean prediction on test and on foreign images",
-            images,
-            lambda results: any(one["use"] == "ood" for one in results["sets"]),
-        ),
+_figure = partial(Figure, of=images)
+FIGURES = (
+    Figure(
+        "by_members",
+        figures.member_curve,
+        "Test error and calibrated NLL of the first 1, 2, ... members, on all test images",
     ),
-    again=again,
+    _figure("corruptions", figures.corruption_boxes, "Accuracy, NLL and ECE over kinds of corruption, by severity"),
+    _figure(
+        "diversity_by_confidence",
+        figures.confidence_diversity,
+        "Members' pairwise KL by confidence of the mean prediction",
+        fits=_some("diversity"),
+    ),
+    _figure(
+        "transfer",
+        figures.transfer,
+        "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher",
+        fits=_some("diversity"),
+    ),
+    _figure(
+        "gradients",
+        figures.gradients,
+        "Cosine of students' input gradients with those of teachers",
+        fits=_some("gradients"),
+    ),
+    _figure(
+        "entropy",
+        figures.entropies,
+        "Entropy of the mean prediction on test and on foreign images",
+        fits=lambda results: any(one["use"] == "ood" for one in results["sets"]),
+    ),
 )
+REPORT = Report(_sentence, _tables, FIGURES, again=_again)

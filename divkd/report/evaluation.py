@@ -1,5 +1,7 @@
 """The report of `divkd evaluate`: anyone's predictions, their quality, calibration and diversity."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from divkd.report.figures import evaluation as figures
@@ -7,15 +9,14 @@ from divkd.report.record import Figure, Report, Results, Table
 from divkd.report.words import MEASURES, number, span
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     val, ood = results["validation_samples"], results["ood_samples"]
     rest = f"{results['samples']:,} test, {val:,} validation and {ood:,} foreign samples"
     kind = figures.members(results)
     return f"The predictions in {results['file']}, judged: {kind}, {results['classes']} classes, {rest}."
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """Quality, calibrated quality and diversity, samples of another distribution, and the curve of the DEE."""
     intervals = results.get("intervals", {})
     heads = ["measure", "value"]
@@ -63,7 +64,7 @@ def remarks(results: Results) -> list[str]:
     return lines
 
 
-def comparison(labels: list[str], runs: list[Results]) -> list[Table]:
+def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     """Every measure of several files."""
     lines = [["test samples", *(f"{run['samples']:,}" for run in runs)], ["M", *(str(run["members"]) for run in runs)]]
     lines += [
@@ -75,8 +76,7 @@ def comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     return [Table("Predictions side by side", heads, lines)]
 
 
-def again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
-    """The command line that repeats the run, and a remark."""
+def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
     line = ["divkd", "evaluate", results["file"]]
     if "dee" in results and not results["dee"]["own_members"]:
         line += ["--ensemble", results["dee"]["ensemble"]]
@@ -91,39 +91,34 @@ def samples(results: Results) -> str:
     return f"{results['samples']:,} test samples, members: {results['members']}"
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure(
-            "reliability",
-            figures.reliability,
-            "Accuracy against confidence, before and after calibration where there is one",
-            samples,
-        ),
-        Figure(
-            "diversity",
-            figures.diversity,
-            "Members' pairwise KL by confidence of the mean prediction",
-            samples,
-            lambda results: "diversity_by_confidence" in results,
-        ),
-        Figure(
-            "similarity",
-            figures.similarity,
-            "Member against member: equal predictions and correlation of errors",
-            samples,
-            lambda results: "diversity_by_confidence" in results,
-        ),
-        Figure(
-            "dee",
-            figures.equivalent,
-            "Calibrated NLL of the deep ensemble by members, and where the model stands",
-            samples,
-            lambda results: "dee" in results,
-        ),
+def _some(part: str) -> Callable[[Results], bool]:
+    return lambda results: part in results
+
+
+_figure = partial(Figure, of=samples)
+FIGURES = (
+    _figure(
+        "reliability",
+        figures.reliability,
+        "Accuracy against confidence, before and after calibration where there is one",
     ),
-    comparison,
-    again,
-    vector=True,
+    _figure(
+        "diversity",
+        figures.diversity,
+        "Members' pairwise KL by confidence of the mean prediction",
+        fits=_some("diversity_by_confidence"),
+    ),
+    _figure(
+        "similarity",
+        figures.similarity,
+        "Member against member: equal predictions and correlation of errors",
+        fits=_some("diversity_by_confidence"),
+    ),
+    _figure(
+        "dee",
+        figures.equivalent,
+        "Calibrated NLL of the deep ensemble by members, and where the model stands",
+        fits=_some("dee"),
+    ),
 )
+REPORT = Report(_sentence, _tables, FIGURES, _comparison, _again, vector=True)

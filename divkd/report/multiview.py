@@ -1,6 +1,7 @@
 """The report of `divkd simulate multiview`: the theory's claims, its ensembles by members, what views are learned."""
 
 import math
+from functools import partial
 
 from divkd.report.figures import claims, samples, views
 from divkd.report.record import Figure, Report, Results, Table, counted
@@ -11,8 +12,7 @@ from divkd.shared.stats import show
 SETS = {"single_view": "single-view test", "multi_view": "multi-view test", "test": "test", "train": "train"}
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     world = results["config"]
     return (
         f"A simulation of the multi-view theory, preset {results['preset']}, engine {world['engine']}: ensembles "
@@ -20,7 +20,7 @@ def sentence(results: Results, asked: Results) -> str:
     )
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """The claims, the ensemble by its members, and what was learned of the views."""
     lines = []
     for name, claim in _listed(results):
@@ -71,7 +71,7 @@ def _known(summary: Results) -> bool:
     return summary["mean"] is not None and math.isfinite(summary["mean"])
 
 
-def comparison(labels: list[str], runs: list[Results]) -> list[Table]:
+def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     """The claims of several runs."""
     lines = []
     for name, words in CLAIMS.items():
@@ -86,46 +86,29 @@ def _claim(claim: Results) -> str:
     return f"{show(claim['single_view_error'])} ({claim['predicted']:.3f}) {'' if claim['holds'] else 'does not hold'}"
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure(
-            "view_strengths",
-            views.view_strengths,
-            "Strength of every class's two views through flow time, a line a class and view",
-            one_seed,
-        ),
-        Figure(
-            "memorisation",
-            views.memorisation,
-            "Probability of the right class on training samples through flow time",
-            one_seed,
-        ),
-        Figure(
-            "error_by_members",
-            claims.error_by_members,
-            "Error on single-view test samples by the ensemble's members, with the predictions",
-        ),
-        Figure(
-            "claims", claims.claims_bars, "Error on single-view test samples of every claim, with bound and prediction"
-        ),
-        Figure(
-            "views_learned",
-            views.views_learned,
-            "Which views of each class each network knows, before and after distillation",
-            one_seed,
-            lambda results: "learned" in results,
-        ),
-        Figure(
-            "drawn_sample",
-            samples.drawn_sample,
-            "A multi-view and a single-view sample: which feature sits in which patch",
-            one_seed,
-        ),
-        Figure(
-            "soft_labels", samples.soft_labels, "What teachers say of the multi-view sample, class by class", one_seed
-        ),
+_of_one = partial(Figure, of=one_seed)
+FIGURES = (
+    _of_one(
+        "view_strengths",
+        views.view_strengths,
+        "Strength of every class's two views through flow time, a line a class and view",
     ),
-    comparison,
+    _of_one("memorisation", views.memorisation, "Probability of the right class on training samples through flow time"),
+    Figure(
+        "error_by_members",
+        claims.error_by_members,
+        "Error on single-view test samples by the ensemble's members, with the predictions",
+    ),
+    Figure("claims", claims.claims_bars, "Error on single-view test samples of every claim, with bound and prediction"),
+    _of_one(
+        "views_learned",
+        views.views_learned,
+        "Which views of each class each network knows, before and after distillation",
+        fits=lambda results: "learned" in results,
+    ),
+    _of_one(
+        "drawn_sample", samples.drawn_sample, "A multi-view and a single-view sample: which feature sits in which patch"
+    ),
+    _of_one("soft_labels", samples.soft_labels, "What teachers say of the multi-view sample, class by class"),
 )
+REPORT = Report(_sentence, _tables, FIGURES, _comparison)

@@ -31,7 +31,7 @@ def page(runs: Sequence[Source], title: str) -> bytes:
         "version": __version__,
         "sections": [_section(place, run) for place, run in enumerate(runs, 1)],
         "comparisons": list(_comparisons(runs)),
-        "beside": _beside(runs),
+        "beside": theory_beside_practice(runs),
     }
     return world.from_string(text).render(content).encode()
 
@@ -100,28 +100,24 @@ def _compared(runs: list[Source]) -> list[Table]:
     return differing + REPORTS[runs[0].results["command"]].comparison(names, [run.results for run in runs])
 
 
-def _beside(runs: Sequence[Source]) -> Results | None:
-    """Theory beside practice, from the first simulation and the first training run, where there are both."""
-    theory, practice = (
-        next((run for run in runs if run.results["command"] == command), None)
-        for command in ("simulate multiview", "train cifar")
-    )
+def theory_beside_practice(runs: Sequence[Source]) -> Results | None:
+    """The error that is left by members, of the first simulation and of the first training run.
+
+    None where one of the two is missing, or no network errs in theory.
+    """
+    first = {run.results["command"]: run for run in reversed(runs)}
+    theory, practice = first.get("simulate multiview"), first.get("train cifar")
     if theory is None or practice is None:
         return None
     try:
-        return theory_beside_practice(theory, practice)
+        if not errs(theory):
+            return None
+        counts = f"theory: {seeds(theory.results)}; practice: {test_images(practice.results)}"
+        shown = "Test error as a share of one network's, by the ensemble's members: simulated left, real images right"
+        fig, _ = ensemble_gain([theory, practice])
+        return _image(fig, shown, f"{counts}. Drawn from {theory.name} and {practice.name}.")
     except INCOMPLETE as error:
         raise incomplete("a results.json", error) from error
-
-
-def theory_beside_practice(theory: Source, practice: Source) -> Results | None:
-    """The error that is left by members, simulated and on real images; None where no network errs in theory."""
-    if not errs(theory):
-        return None
-    shown = "Test error as a share of one network's, by the ensemble's members: simulated left, real images right"
-    counts = f"theory: {seeds(theory.results)}; practice: {test_images(practice.results)}"
-    of = f"{counts}. Drawn from {theory.name} and {practice.name}."
-    return _image(ensemble_gain([theory, practice])[0], shown, of)
 
 
 def incomplete(what: str, error: Exception) -> InputError:

@@ -15,8 +15,7 @@ MARKERS = (("o", "black"), ("s", "white"))  # of the classes: shape and filling
 LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     world = results["config"]
     return (
         f"The practice's premise in two dimensions: {world['members']} small teachers on {world['points']} points "
@@ -24,7 +23,7 @@ def sentence(results: Results, asked: Results) -> str:
     )
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """The teachers' pairwise KL by kind of point, what ODS adds to Gaussian steps, and how well the teachers fit."""
     config, rows, summary = results["config"], results["rows"], results["summary"]
     lines = []
@@ -118,16 +117,6 @@ def _title(kind: str, name: str, row: Results, apart_above: float) -> str:
     return f"{name}: {row[kind]:.2g} nats{times}\n{row['apart'][kind]} of {row['n']} above {apart_above:g} nats"
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure(
-            "plane",
-            lambda results: planes([results]),
-            "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them",
-            one_seed,
-        ),
-    ),
-    vector=True,
-)
+SHOWN = "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them"
+FIGURES = (Figure("plane", lambda results: planes([results]), SHOWN, one_seed),)
+REPORT = Report(_sentence, _tables, FIGURES, vector=True)

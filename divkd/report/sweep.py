@@ -18,8 +18,7 @@ VIEWS = {name: words.short for name, words in kinds.VIEWS.items() if name != "lo
 COLUMNS = 3  # of panels
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     what = "One parameter at a time is changed" if _is_map(results) else "Ablations"
     members = f", ensembles of {asked['members']} networks" if "members" in asked else ""
     return (
@@ -28,7 +27,7 @@ def sentence(results: Results, asked: Results) -> str:
     )
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """Every cell: errors on single-view samples and shares of views, ± 1 sd over seeds.
 
     A cell that failed has "none" there; a note says why.
@@ -113,17 +112,13 @@ def ablations(results: Results) -> Any:
     return fig
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure("window", window, "Errors on single-view samples as one parameter at a time is changed", fits=_is_map),
-        Figure(
-            "ablations",
-            ablations,
-            "Errors on single-view samples of every ablation, by claim",
-            fits=lambda results: not _is_map(results),
-        ),
+FIGURES = (
+    Figure("window", window, "Errors on single-view samples as one parameter at a time is changed", fits=_is_map),
+    Figure(
+        "ablations",
+        ablations,
+        "Errors on single-view samples of every ablation, by claim",
+        fits=lambda results: not _is_map(results),
     ),
-    vector=True,
 )
+REPORT = Report(_sentence, _tables, FIGURES, vector=True)

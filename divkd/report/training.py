@@ -15,8 +15,7 @@ OTHERS = ("pairwise_kl", "cal_ece", "cal_brier", "nll", "brier", "ece", "train_a
 COMPARED = ("acc", "cal_nll", "pairwise_kl", "cal_ece")
 
 
-def sentence(results: Results, asked: Results) -> str:
-    """What the run is."""
+def _sentence(results: Results, asked: Results) -> str:
     parts = {"train": "training", "validation": "validation", "test": "test"}
     sizes = ", ".join(f"{results['split'][part]:,} {word}" for part, word in parts.items() if part in results["split"])
     members = max(row["members"] for row in results["summary"] if row["model"] == "deep_ensemble")
@@ -26,7 +25,7 @@ def sentence(results: Results, asked: Results) -> str:
     )
 
 
-def tables(results: Results) -> list[Table]:
+def _tables(results: Results) -> list[Table]:
     """Quality and cost, paired differences, the ladder of the DEE, the teachers' diversity, published numbers."""
     rows = beside(results)
     return [
@@ -106,7 +105,7 @@ def _teachers(rows: list[Results]) -> list[Table]:
     return [Table(caption, heads, lines, notes=notes if void else ())] if rows else []
 
 
-def comparison(labels: list[str], runs: list[Results]) -> list[Table]:
+def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     """What several runs were trained on, and their networks by each of a few measures."""
     facts: dict[str, Callable[[Results], Any]] = {
         "data set": lambda run: run["dataset"],
@@ -137,29 +136,25 @@ def test_images(results: Results) -> str:
     return f"{results['split']['test']:,} test images, {seeds(results)}"
 
 
-REPORT = Report(
-    sentence,
-    tables,
-    (
-        Figure(
-            "methods",
-            figures.methods,
-            "Test error and calibrated NLL of students by method, with the deep ensembles as lines",
-            test_images,
-        ),
-        Figure(
-            "teacher_diversity",
-            figures.teacher_diversity,
-            "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
-            fits=lambda results: bool(results["teacher_diversity"]),
-        ),
-        Figure(
-            "dee",
-            figures.equivalents,
-            "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students",
-            test_images,
-            figures.has_equivalents,
-        ),
+FIGURES = (
+    Figure(
+        "methods",
+        figures.methods,
+        "Test error and calibrated NLL of students by method, with the deep ensembles as lines",
+        test_images,
     ),
-    comparison,
+    Figure(
+        "teacher_diversity",
+        figures.teacher_diversity,
+        "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
+        fits=lambda results: bool(results["teacher_diversity"]),
+    ),
+    Figure(
+        "dee",
+        figures.equivalents,
+        "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students",
+        test_images,
+        figures.has_equivalents,
+    ),
 )
+REPORT = Report(_sentence, _tables, FIGURES, _comparison)

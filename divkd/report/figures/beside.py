@@ -7,8 +7,7 @@ either kind is a further column. `divkd.report.figures.manual` says which runs g
 import math
 from typing import Any
 
-from divkd.report.figures.training import has_equivalents as practice_has_equivalents
-from divkd.report.figures.training import student_equivalents, teachers
+from divkd.report.figures import training
 from divkd.report.sources import Source
 from divkd.report.style import COLOURS, MARKERS, figure, marks, mean_and_sd
 from divkd.report.words import spread
@@ -145,7 +144,7 @@ def theory_shares(theory: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Test error of the teachers and of every student as a share of one teacher's: {name: {mean, std, n}}."""
     shares = practice_shares(practice)
-    size = teachers(practice)
+    size = training.teachers(practice)
     named = {"one network": ("deep_ensemble", "none", 1), f"deep ensemble of {size}": ("deep_ensemble", "none", size)}
     for model, method, members in shares:
         if model in STUDENTS:
@@ -180,7 +179,7 @@ def has_equivalents(source: Source) -> bool:
     """Whether a run distilled anything and measured a ladder."""
     if source.simulated:
         return "distilled" in source.results["claims"]
-    return practice_has_equivalents(source.results)
+    return training.has_equivalents(source.results)
 
 
 def errs(source: Source) -> bool:
@@ -205,4 +204,4 @@ def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[flo
 
 def practice_equivalents(practice: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:
     """{student: [(members, censored) a seed]}, and the ladder's length."""
-    return student_equivalents(practice, short=" network"), len(practice["ladders"][0]["curve"])
+    return training.student_equivalents(practice, short=" network"), len(practice["ladders"][0]["curve"])
