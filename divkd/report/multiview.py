@@ -23,52 +23,39 @@ def _sentence(results: Results, asked: Results) -> str:
 def _tables(results: Results) -> list[Table]:
     """The claims, the ensemble by its members, and what was learned of the views."""
     lines = []
-    for name, claim in _listed(results):
+    for name in (name for name in CLAIMS if name in results["claims"]):
+        claim = results["claims"][name]
         title = CLAIMS[name].title + (f" of {claim['members']}" if name == "ensemble" else "")
         single, *errors = (show(claim[f"{kind}_error"]) for kind in SETS)
         bound = "" if claim["bound"] is None else " to ".join(f"{edge:g}" for edge in claim["bound"])
         holds = "yes" if claim["holds"] else "no"
         lines.append([title, holds, single, f"{claim['predicted']:.3f}", bound, *errors, claim["accepted"]])
     first, *others = (f"{words} error" for words in SETS.values())
-    views_known = results["views"]["spread"]
+    heads = ["claim", "holds", first, "predicted here", "theorem's bound", *others, "accepted where"]
+    caption = "Measured error rates, the finite-size prediction and the theorem's bound for single-view samples"
+    note = "The bound is of the limit of many classes; the prediction is for the sizes that were simulated."
+    what = spread(results)
     return [
-        Table(
-            f"Measured error rates, the finite-size prediction and the theorem's bound for single-view samples "
-            f"({spread(results)})",
-            ["claim", "holds", first, "predicted here", "theorem's bound", *others, "accepted where"],
-            lines,
-            notes=("The bound is of the limit of many classes; the prediction is for the sizes that were simulated.",),
-            words=1,
-            page_only=("accepted where",),
-        ),
-        Table(
-            f"Single-view test error of ensembles by members ({spread(results)})",
-            ["members", "measured", "predicted here", "predicted, given the views learned", "asymptotic"],
-            [
-                [str(row["members"]), show({"mean": row["single_view_error"], "std": row["std"]}, 4)]
-                + [f"{row[key]:.4f}" for key in ("predicted", "predicted_from_views", "asymptotic")]
-                for row in results["claims"]["ensemble"]["by_members"]
-            ],
-        ),
-        Table(
-            f"What networks know of the views ({spread(results)})",
-            ["share", "value"],
-            [
-                [words.title, show(views_known[key])]
-                for key, words in VIEWS.items()
-                if key in views_known and _known(views_known[key])
-            ],
-        ),
+        Table(f"{caption} ({what})", heads, lines, notes=(note,), words=1, page_only=(heads[-1],)),
+        _by_members(f"Single-view test error of ensembles by members ({what})", results),
+        Table(f"What networks know of the views ({what})", ["share", "value"], _shares(results["views"]["spread"])),
     ]
 
 
-def _listed(results: Results) -> list[tuple[str, Results]]:
-    """The claims in the order of every table."""
-    return [(name, results["claims"][name]) for name in CLAIMS if name in results["claims"]]
+def _by_members(caption: str, results: Results) -> Table:
+    heads = ["members", "measured", "predicted here", "predicted, given the views learned", "asymptotic"]
+    lines = [
+        [str(row["members"]), show({"mean": row["single_view_error"], "std": row["std"]}, 4)]
+        + [f"{row[key]:.4f}" for key in ("predicted", "predicted_from_views", "asymptotic")]
+        for row in results["claims"]["ensemble"]["by_members"]
+    ]
+    return Table(caption, heads, lines)
 
 
-def _known(summary: Results) -> bool:
-    return summary["mean"] is not None and math.isfinite(summary["mean"])
+def _shares(views: Results) -> list[list[str]]:
+    """The shares that were measured: null, or NaN, where no network could be."""
+    known = {key: one for key, one in views.items() if one["mean"] is not None and math.isfinite(one["mean"])}
+    return [[words.title, show(known[key])] for key, words in VIEWS.items() if key in known]
 
 
 def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:

@@ -53,14 +53,9 @@ def _quality(results: Results) -> Table:
         notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
     heads = [*NETWORK, *labels(*FIRST), *(["DEE", "DEE censored"] if measured else []), *labels(*OTHERS)]
     sizes = f"{split['train']:,} training and {split['test']:,} test images"
-    return Table(
-        f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})",
-        [*heads, "parameters", "seconds", "seeds"],
-        lines,
-        3,
-        tuple(notes),
-        page_only=(*labels("brier", "ece", "cal_brier", "temperature"), "DEE censored", "seeds"),
-    )
+    caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
+    page_only = (*labels("brier", "ece", "cal_brier", "temperature"), "DEE censored", "seeds")
+    return Table(caption, [*heads, "parameters", "seconds", "seeds"], lines, 3, tuple(notes), page_only=page_only)
 
 
 def _shown(row: Results, key: str) -> str:
@@ -94,10 +89,8 @@ def _teachers(rows: list[Results]) -> list[Table]:
     lines = []
     for row in rows:
         clean = row["clean"] or float("nan")  # equal teachers never disagree
-        ratios = [f"{row[kind] / clean:.3g}×" for kind in PERTURBATIONS]
-        lines.append(
-            [str(row["seed"]), f"{row['images']:.0f}", f"{row['clean']:.3g}", *ratios, f"{row['train_acc']:.1%}"]
-        )
+        kl = [f"{row['clean']:.3g}", *(f"{row[kind] / clean:.3g}×" for kind in PERTURBATIONS)]
+        lines.append([str(row["seed"]), f"{row['images']:.0f}", *kl, f"{row['train_acc']:.1%}"])
     heads = ["seed", "training images", f"{INPUTS['clean']}, nats", *PERTURBATIONS.values(), "teachers fit"]
     void = ", ".join(str(row["seed"]) for row in rows if row["void"])
     notes = (f"VOID as a test of the paper's premise: teachers of seed {void} do not fit their images.",)

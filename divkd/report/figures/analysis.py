@@ -73,9 +73,7 @@ def diversity_lines(ax: Any, analysis: dict[str, Any], kind: Kind, split: str) -
         records = over_seeds(analysis, kind, "diversity", split, name)
         total = summarise(record["pairwise_kl"] for record in records)["mean"]
         ax.plot(*binned(records), markersize=4, linewidth=1.2, label=f"{name}: {total:.3g}", **look(index))
-    ax.set_yscale("log")
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("confidence of the mean prediction")
+    ax.set(yscale="log", xlim=(0, 1), xlabel="confidence of the mean prediction")
     ax.legend(frameon=False, fontsize=7, title="mean, nats", title_fontsize=7)
 
 
@@ -105,8 +103,7 @@ def transfer(analysis: dict[str, Any]) -> Any:
                                 **look(index))  # fmt: skip
         ax.set_yscale("log")
         ax.set_xticks(range(len(STEPS)), list(STEPS))
-        ax.set_xlabel("ODS step of a teacher that is")
-        ax.set_ylabel("pairwise KL of two members, nats")
+        ax.set(xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
         ax.set_title(f"{split} images", fontsize=9)
     _legend(fig, axes[0], caption(analysis))
     return fig
@@ -150,8 +147,7 @@ def member_curve(analysis: dict[str, Any]) -> Any:
             xs = np.arange(1, len(means) + 1) + beside(index, len(shown), 0.05)
             ax.errorbar(xs, means, yerr=deviations, markersize=4, linewidth=1.2, capsize=2,
                         label=named(kind, "deep ensemble"), **look(index))  # fmt: skip
-        ax.set_xlabel("members that are asked, the first so many")
-        ax.set_ylabel(label)
+        ax.set(xlabel="members that are asked, the first so many", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     _legend(fig, axes[0], f"{caption(analysis)}; {analysis['split']['test']} test images")
     return fig

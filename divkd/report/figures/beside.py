@@ -35,8 +35,7 @@ def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
     for ax, source in zip(axes, sources, strict=True):
         (_gain_theory if source.simulated else _gain_practice)(ax, source)
         ax.axhline(1, color="0.35", linewidth=0.8, linestyle=":")
-        ax.set_xlabel("members of the ensemble")
-        ax.set_ylabel(ERROR)
+        ax.set(xlabel="members of the ensemble", ylabel=ERROR)
         ax.legend(frameon=False, fontsize=8)
         ax.set_ylim(bottom=0)
     return fig, (
@@ -121,8 +120,7 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
         ensemble = next(point for name, point in shares.items() if "ensemble" in name)
         ax.axvline(ensemble["mean"], color=COLOURS[1], linewidth=0.8, linestyle=":")
         ax.set_yticks([-place for place in range(len(shares))], list(shares))
-        ax.set_ylim(0.6 - tallest, 0.6)
-        ax.set_xlabel(ERROR)
+        ax.set(ylim=(0.6 - tallest, 0.6), xlabel=ERROR)
         ax.set_xlim(left=0 if source.simulated else None)
         title = f"Theory: single-view samples; {spread(source.results)}"
         ax.set_title(title if source.simulated else practice_title(source), fontsize=9)
@@ -163,8 +161,7 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
     for ax, source in zip(axes, sources, strict=True):
         worth, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
         marks(ax, worth, top, 0.3, color=COLOURS[2], markersize=7)
-        ax.set_ylim(0.5 - len(worth), 0.5)
-        ax.set_xlabel(f"worth so many members (> : at least {top})")
+        ax.set(ylim=(0.5 - len(worth), 0.5), xlabel=f"worth so many members (> : at least {top})")
         what = "Theory, by single-view error; one mark, of the mean over seeds" if source.simulated else (
             f"Practice, by calibrated NLL: {source.results['dataset']},\n{source.results['network']}; one mark a seed"
         )  # fmt: skip

@@ -66,8 +66,7 @@ def equivalent(results: dict[str, Any]) -> Any:
         ax.plot([value], [results["cal_nll"]], "D", color=COLOURS[2], zorder=4, clip_on=False,
                 label=f"worth {sign}{value:.2f} members")  # fmt: skip
     ax.set_xticks([row["members"] for row in rows][:: max(1, len(rows) // 10)])
-    ax.set_xlim(0.6, len(rows) + 0.4)
-    ax.set(xlabel="members of the deep ensemble", ylabel=MEASURE["cal_nll"].axis)
+    ax.set(xlim=(0.6, len(rows) + 0.4), xlabel="members of the deep ensemble", ylabel=MEASURE["cal_nll"].axis)
     sampled = [row["n"] for row in rows if row["n"] < row["of"]]
     counts = f"at most {max(sampled)} subsets a size" if sampled else "all subsets of each size"
     ax.set_title(f"{caption(results)}\n{counts}", fontsize=9)

@@ -10,7 +10,7 @@ from divkd.report.sources import Source
 from divkd.report.style import figure
 from divkd.report.words import spread
 
-STUDENTS = ("ods", "confods", "kd", "gaussian", "none")  # whose student stands for all, the first that is there
+PREFERRED = ("ods", "confods", "kd", "gaussian", "none")  # whose student stands for all, the first that is there
 
 
 def confidence(sources: list[Source]) -> tuple[Any, str]:
@@ -78,9 +78,9 @@ def _agreement(ax: Any, matrix: np.ndarray, title: str) -> None:
 
 
 def student(analysis: dict[str, Any]) -> tuple[str, str]:
-    """The BatchEnsemble that stands for all, by the first of `STUDENTS` that was trained."""
+    """The BatchEnsemble that stands for all, by the first of `PREFERRED` that was trained."""
     trained = {row["method"] for row in analysis["rows"] if row["model"] == "batch_ensemble"}
-    return "batch_ensemble", next(method for method in STUDENTS if method in trained)
+    return "batch_ensemble", next(method for method in PREFERRED if method in trained)
 
 
 def fits(source: Source) -> bool:

@@ -34,9 +34,7 @@ def methods(results: dict[str, Any]) -> Any:
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.04 * (high - low), high)  # a line at the edge would lie on the axis
         ax.set_xticks(range(len(names)), names)
-        ax.set_xlim(-0.5, len(names) - 0.5)
-        ax.set_xlabel("distillation method")
-        ax.set_ylabel(label)
+        ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="distillation method", ylabel=label)
     legend_below(fig, axes[:1])
     images = f"{results['split']['train']} training and {results['split']['test']} test images"
     fig.suptitle(f"{results['dataset']}, {results['network']}, {images}, {spread(results)}", fontsize=10)
@@ -71,8 +69,7 @@ def teacher_diversity(results: dict[str, Any]) -> Any:
     low, high = ax.get_ylim()
     ax.set_ylim(low / 3, high * 3)  # a difference of a few per cent must not fill the figure
     ax.set_xticks(range(len(INPUTS)), list(INPUTS))
-    ax.set_xlabel("training images, moved by")
-    ax.set_ylabel("teachers' pairwise KL, nats")
+    ax.set(xlabel="training images, moved by", ylabel="teachers' pairwise KL, nats")
     ax.legend(frameon=False, fontsize=8)
     train_acc = min(row["train_acc"]["mean"] for row in results["summary"] if row["model"] == "deep_ensemble")
     ax.set_title(f"{results['dataset']}, teachers' train accuracy {train_acc:.3f}", fontsize=10)
@@ -103,8 +100,7 @@ def equivalents(results: dict[str, Any]) -> Any:
         left.errorbar([row["members"] for row in ladder["curve"]], means, yerr=deviations, markersize=4, capsize=2,
                       linewidth=1.2, label=f"seed {ladder['seed']}", **look(index))  # fmt: skip
     left.set_xticks(range(1, top + 1))
-    left.set_xlabel("members of the deep ensemble")
-    left.set_ylabel(f"{MEASURE['cal_nll'].axis} (± sd over subsets)")
+    left.set(xlabel="members of the deep ensemble", ylabel=f"{MEASURE['cal_nll'].axis} (± sd over subsets)")
     left.legend(frameon=False, fontsize=8)
     marks(right, student_equivalents(results), top, 0.2, color=COLOURS[1], markersize=6)
     right.set_xlabel(f"deep ensemble equivalent (> : at least {top})")
