@@ -32,14 +32,11 @@ def _tables(results: Results) -> list[Table]:
     tables = [Table(caption, heads, lines, notes=tuple(remarks(results)))]
     if "ood" in results:
         spans = intervals.get("ood", {})
-        lines = [
-            [score.replace("_", " ")]
-            + [
-                f"{number(row[key])} {span(spans.get(score, {}).get(key))}".rstrip()
-                for key in ("auroc", "aupr", "fpr95")
-            ]
-            for score, row in results["ood"].items()
-        ]
+        lines = []
+        for score, row in results["ood"].items():
+            ends = spans.get(score, {})
+            values = [f"{number(row[key])} {span(ends.get(key))}".rstrip() for key in ("auroc", "aupr", "fpr95")]
+            lines.append([score.replace("_", " "), *values])
         title = f"{results['ood_samples']:,} samples of another distribution, which are the positive class"
         tables.append(Table(title, ["score", "AUROC", "AUPR", "FPR at 95 % TPR"], lines))
     return tables

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from divkd.report.style import COLOURS, figure, legend_below, mean_and_sd, stacked
 from divkd.report.words import MEASURE
 
@@ -105,30 +107,26 @@ def similarity(results: dict[str, Any]) -> Any:
 
 def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> None:
     """A symmetric matrix as shades between its lowest and highest pair; the diagonal says nothing and is hatched."""
-    size = len(values)
-    pairs = [
-        [math.nan if i == j or not _finite(value) else value for j, value in enumerate(row)]
-        for i, row in enumerate(values)
-    ]
-    known = [value for row in pairs for value in row if value is not None and not math.isnan(value)]
-    low, high = min(known, default=0.0), max(known, default=0.0)
+    pairs = np.array(values, dtype=float)  # null becomes NaN
+    np.fill_diagonal(pairs, np.nan)
+    pairs[~np.isfinite(pairs)] = np.nan
+    known = pairs[np.isfinite(pairs)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     if high - low < 0.02:  # a difference of nothing must not fill the scale
         low, high = (low + high) / 2 - 0.01, (low + high) / 2 + 0.01
     image = ax.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
     ax.patch.set(facecolor="white", edgecolor="0.6", hatch="////", linewidth=0)  # no shade of the scale, in grey too
     ax.grid(False)
-    cells = ((i, j, value) for i, row in enumerate(pairs) for j, value in enumerate(row) if value is not None)
-    for i, j, value in cells if size <= MAX_NUMBERS else ():
-        if math.isnan(value):
-            continue
-        colour = "white" if value < (low + high) / 2 else "black"
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
+    size = len(pairs)
+    for i, j in np.argwhere(np.isfinite(pairs)) if size <= MAX_NUMBERS else ():
+        colour = "white" if pairs[i, j] < (low + high) / 2 else "black"
+        ax.text(j, i, f"{pairs[i, j]:.2f}", ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
     ticks = range(0, size, max(1, size // 10))
     ax.set_xticks(ticks, [tick + 1 for tick in ticks])
     ax.set_yticks(ticks, [tick + 1 for tick in ticks])
     ax.set(xlabel="member", ylabel="member")
     ax.set_title(title, fontsize=9)
-    if known:
+    if known.size:
         fig.colorbar(image, ax=ax, shrink=0.85)
 
 
