@@ -115,9 +115,9 @@ def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
         name = "deep ensemble equivalent" if key == "dee" else MEASURE[key].label
         rows = []
         for one in unique(one for rows_of in by_network for one in rows_of):
-            found = [rows_of.get(one) for rows_of in by_network]
+            mine = [rows_of.get(one) for rows_of in by_network]
             cells = ["" if row is None else equivalent(row.get(key)) if key == "dee" else _shown(row, key)
-                     for row in found]  # fmt: skip
+                     for row in mine]  # fmt: skip
             rows += [[*one, *cells]] if any(cells) else []
         if rows:
             tables.append(Table(f"{name[0].upper()}{name[1:]}, mean ± sd over seeds", heads, rows, 3))

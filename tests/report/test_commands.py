@@ -1,6 +1,6 @@
 """A record a command: every committed run has its sentence, tables and figures, and figures are listed once."""
 
-import copy
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -67,12 +67,14 @@ def test_a_new_figure_needs_its_place_in_a_record_alone(monkeypatch, tmp_path):
         ax.plot(results["seeds"])
         return fig
 
-    report = copy.copy(REPORTS["simulate plane"])
-    object.__setattr__(report, "figures", (*report.figures, Figure("new", drawn, "Something new")))
-    monkeypatch.setitem(commands.REPORTS, "simulate plane", report)
+    report = REPORTS["simulate plane"]
+    more = dataclasses.replace(report, figures=(*report.figures, Figure("new", drawn, "Something new")))
+    monkeypatch.setitem(commands.REPORTS, "simulate plane", more)
     results = read_json(RESULTS / "plane" / "results.json")
     assert {path.name for path in draw(results, tmp_path)} == {"plane.png", "plane.svg", "new.png", "new.svg"}
-    assert b"Something new; n = 3 seeds. Drawn from plane/results.json." in page([Source("plane", results)], "title")
+    content = page([Source("plane", results)], "title")  # and without a config.json
+    assert b"Something new; n = 3 seeds. Drawn from plane/results.json." in content
+    assert b"divkd simulate plane --seeds 0,1,2 --out" in content
 
 
 @pytest.mark.parametrize("command", REPORTS)

@@ -18,8 +18,8 @@ TEACHERS = ("deep_ensemble", "none")
 
 def kinds(analysis: dict[str, Any], singles: bool | None = None) -> list[Kind]:
     """(model, method) of every network analysed, in order; of the single ones that by KD, or by `singles` all, none."""
-    found = dict.fromkeys((row["model"], row["method"]) for row in analysis["rows"])
-    return [kind for kind in found if kind[0] != "single" or (kind[1] == "kd" if singles is None else singles)]
+    every = dict.fromkeys((row["model"], row["method"]) for row in analysis["rows"])
+    return [kind for kind in every if kind[0] != "single" or (kind[1] == "kd" if singles is None else singles)]
 
 
 def over_seeds(analysis: dict[str, Any], kind: Kind, *path: str) -> list[Any]:

@@ -41,8 +41,8 @@ def _foreseen(ax: Any, trace: dict[str, Any], start: np.ndarray, first: np.ndarr
     """The lottery: which view was foreseen to win, and when."""
     predicted = np.array(trace["predicted_winner"])
     look = {"color": COLOURS[0], "markersize": 5}
-    for i, view in enumerate(predicted):
-        ax.plot(start, first[:, i, view], "o", clip_on=False, zorder=3, **look)
+    for i in np.argsort(won != predicted, kind="stable"):  # who was right lies below
+        ax.plot(start, first[:, i, predicted[i]], "o", clip_on=False, zorder=3, **look)
     hits = int((won == predicted).sum())
     ax.plot([], [], "o", label=f"foreseen to win\n(right in {hits} of {len(won)})", **look)
     due = np.array(trace["predicted_times"])
