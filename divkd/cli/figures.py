@@ -21,8 +21,9 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
     divkd figures runs/theory runs/digits --out figures
     divkd figures runs/theory runs/digits runs/cifar10 runs/cifar10-analysis --out figures
     """
-    from divkd.report.beside import Source
-    from divkd.report.figures import COMMANDS, draw_all
+    from divkd.report.figures.manual import COMMANDS, draw_all
+    from divkd.report.page import INCOMPLETE, incomplete
+    from divkd.report.sources import Source
 
     sources = []
     for run in runs:
@@ -34,8 +35,8 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
         sources.append(Source(run.resolve().name, results))
     try:
         paths, missing = draw_all(sources, out)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"a results.json is incomplete ({error!r}); make the run again with --overwrite") from error
+    except INCOMPLETE as error:
+        raise incomplete("a results.json", error) from error
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a folder you can write to") from error
     for path in paths:

@@ -10,8 +10,9 @@ from divkd.shared.errors import InputError
 
 @click.command(short_help="Write one HTML page about finished runs, to read and to send.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True,
-              metavar="FILE.html")  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, metavar="FILE.html"
+)
 @click.option("--title", metavar="TEXT", help="Heading of the page. [default: the names of the runs]")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool) -> None:
@@ -25,15 +26,17 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     """
     check_file(out, overwrite, ".html", ".htm")
 
-    from divkd.report.page import page, read_runs
+    from divkd.report.commands import REPORTS
+    from divkd.report.page import page
+    from divkd.report.sources import read_sources
     from divkd.shared.files import write_bytes
 
-    found = read_runs(runs)
-    names = [run.name for run in found]
+    sources = read_sources(runs, REPORTS)
+    names = [source.name for source in sources]
     shown = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more runs"
-    content = page(found, title or f"divkd: {shown}")
+    content = page(sources, title or f"divkd: {shown}")
     try:
         write_bytes(out, content)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a file you can write to") from error
-    click.echo(f"{out}: {len(found)} {'run' if len(found) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")
+    click.echo(f"{out}: {len(names)} {'run' if len(names) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")

@@ -1,16 +1,11 @@
-"""Figures made from results.json files alone, of either world or of both."""
+"""Tables, figures and pages made from results.json files alone, of either world or of both."""
 
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_MODULES = {
-    "simulate multiview": "multiview", "simulate window": "sweep", "simulate ablations": "sweep",
-    "simulate plane": "plane", "train cifar": "ensembles", "analyse": "analysis", "evaluate": "evaluation",
-}  # fmt: skip
 
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write every figure that `results`, the content of a results.json, has the numbers for into `folder`."""
+    from divkd.report import commands
 
-def draw(results: Mapping[str, Any], folder: Path) -> None:
-    """Draw the figures of a run into `folder`."""
-    import_module(f"divkd.report.{_MODULES[results['command']]}").draw(results, folder)
+    return commands.draw(results, folder)

@@ -1,236 +1,191 @@
-"""Figures of an analysis, from the content of its results.json."""
+"""The report of `divkd analyse`: what the papers ask of a finished training run."""
 
-from functools import reduce
-from operator import getitem
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import numpy as np
+from divkd.report.figures import analysis as figures
+from divkd.report.figures.analysis import Kind, over_seeds
+from divkd.report.published import published_tables
+from divkd.report.record import Figure, Report, Results, Table, unique
+from divkd.report.words import NETWORK, corruptions, labels, listed_seeds, network, seeds, spread
+from divkd.shared.kinds import INPUTS, MODELS, STEPS
+from divkd.shared.stats import show, summarise
 
-from divkd.report.ensembles import MODEL_NAMES
-from divkd.report.style import COLOURS, MARKERS, figure, save
-from divkd.shared.stats import summarise
-
-INPUTS = ("clean", "gaussian", "ods", "confods")
-STEPS = ("clean", "own", "sibling", "external")
-METRICS = (("acc", "accuracy"), ("nll", "NLL, nats"), ("ece", "ECE"))
+SPLITS = ("train", "test")
 
 
-def draw(analysis: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw every figure that the analysis has the numbers for into `folder`, and return the paths."""
-    drawn = [
-        member_curve(analysis, folder / "by_members.png"),
-        corruption_boxes(analysis, folder / "corruptions.png"),
+def _sentence(results: Results, asked: Results) -> str:
+    of = f" in {asked['run']}" if "run" in asked else ""
+    return (
+        f"An analysis of the training run{of}: {results['network']} on {results['dataset']}, "
+        f"{results['members']} members, preset {results['preset']}, {listed_seeds(results['seeds'])}; "
+        f"at most {results['images']:,} images of each set."
+    )
+
+
+def _tables(results: Results) -> list[Table]:
+    """Images of another distribution, shifted and corrupted ones, diversity, transfer, gradients, costs, published."""
+    return [
+        *_ood(results),
+        _shifted(results),
+        _corrupted(results),
+        *_by_split(results, "diversity", tuple(INPUTS), "pairwise_kl",
+                   "Members' pairwise KL, nats, on images that are clean or moved"),
+        *_by_split(results, "transfer", tuple(STEPS), None,
+                   "Pairwise KL, nats, of two members, clean, and after a step of an own, sibling or external teacher"),
+        *_by_split(results, "gradients", ("own", "other", "teachers"), None,
+                   "Cosine of a student's input gradient with its own teacher's, with another's, and of two teachers'"),
+        _passes(results),
+        _inference(results),
+        *published_tables(results["published"]),
+    ]  # fmt: skip
+
+
+def _kinds(results: Results, part: str) -> dict[Kind, list[str]]:
+    """(model, method) of the networks that have a `part`, with the cells that name them."""
+    return {(row["model"], row["method"]): network(row) for row in results["rows"] if part in row}
+
+
+def _cell(values: list[Any]) -> str:
+    """Mean and spread over seeds; empty where a value is missing."""
+    return show(summarise(values)) if None not in values else ""
+
+
+def _caption(results: Results, what: str) -> str:
+    return f"{what}; at most {results['images']:,} images of each ({spread(results)})"
+
+
+def _ood(results: Results) -> list[Table]:
+    names = [one["name"] for one in results["sets"] if one["use"] == "ood"]
+    scores = unique(score for row in results["rows"] for name in names for score in row["ood"][name]["scores"])
+    heads = {(name, score): f"{name}: {score.replace('_', ' ')}" for name in names for score in scores}
+    lines = []
+    for kind, line in _kinds(results, "ood").items():
+        by_set = {name: over_seeds(results, kind, "ood", name, "scores") for name in names}
+        cells = [_cell([one.get(score, {}).get("auroc") for one in by_set[name]]) for name, score in heads]
+        lines.append(line + cells)
+    title = _caption(results, "AUROC of telling foreign images from test images, by score")
+    page_only = tuple(head for (_, score), head in heads.items() if score != "entropy")
+    return [Table(title, [*NETWORK, *heads.values()], lines, 3, page_only=page_only)] if names else []
+
+
+def _shifted(results: Results) -> Table:
+    sets = ["test", *(one["name"] for one in results["sets"] if one["use"] == "shift")]
+    metrics = ("acc", "nll", "cal_nll", "cal_ece")
+    heads = [*NETWORK, *(f"{name}: {words}" for name in sets for words in labels(*metrics))]
+    lines = [
+        line + [_cell(over_seeds(results, kind, "shift", name, metric)) for name in sets for metric in metrics]
+        for kind, line in _kinds(results, "shift").items()
     ]
-    if any("diversity" in row for row in analysis["rows"]):
-        drawn.append(confidence_diversity(analysis, folder / "diversity_by_confidence.png"))
-        drawn.append(transfer(analysis, folder / "transfer.png"))
-    if any("gradients" in row for row in analysis["rows"]):
-        drawn.append(gradients(analysis, folder / "gradients.png"))
-    if any(one["use"] == "ood" for one in analysis["sets"]):
-        drawn.append(entropies(analysis, folder / "entropy.png"))
-    return drawn
+    title = "Test images" + (" and images of the same classes from elsewhere" if len(sets) > 1 else "")
+    page_only = tuple(f"{name}: {words}" for name in sets for words in labels("nll", "cal_ece"))
+    return Table(_caption(results, title), heads, lines, 3, page_only=page_only)
 
 
-def kinds(analysis: dict[str, Any]) -> list[tuple[str, str]]:
-    """(model, method) of every network analysed, in order."""
-    return list(dict.fromkeys((row["model"], row["method"]) for row in analysis["rows"]))
+def _corrupted(results: Results) -> Table:
+    made = results["corruptions"]
+    metrics = ("acc", "nll", "ece", "cal_nll", "cal_ece")
+    severities = range(len(results["rows"][0]["corruptions"]["acc"][made["kinds"][0]]))
+    heads = [*NETWORK, *(f"mean {words}" for words in labels(*metrics))]
+    heads += [f"accuracy, severity {severity + 1}" for severity in severities]
+    lines = []
+    for kind, line in _kinds(results, "corruptions").items():
+        cells = []
+        for metric in metrics:
+            tables = over_seeds(results, kind, "corruptions", metric)
+            cells.append(_cell([mean(value for row in table.values() for value in row) for table in tables]))
+        tables = over_seeds(results, kind, "corruptions", "acc")
+        cells += [_cell([mean(row[severity] for row in table.values()) for table in tables]) for severity in severities]
+        lines.append(line + cells)
+    title = f"Means over {len(made['kinds'])} kinds of corruption ({corruptions(made)}), {made['n']:,} images each"
+    page_only = tuple(f"mean {words}" for words in labels("nll", "ece"))
+    notes = (f"Kinds: {', '.join(made['kinds'])}.",)
+    return Table(f"{title} ({spread(results)})", heads, lines, 3, notes, page_only=page_only)
 
 
-def over_seeds(analysis: dict[str, Any], kind: tuple[str, str], *path: str) -> list[Any]:
-    """What lies under `path` in the rows of `kind`, one a seed."""
-    return [reduce(getitem, path, row) for row in analysis["rows"] if (row["model"], row["method"]) == kind]
+def _by_split(results: Results, part: str, columns: tuple[str, ...], leaf: str | None, title: str) -> list[Table]:
+    heads = [*NETWORK, *(f"{split} images: {column}" for split in SPLITS for column in columns)]
+    lines = []
+    for kind, line in _kinds(results, part).items():
+        paths = [(part, split, column, *([leaf] if leaf else [])) for split in SPLITS for column in columns]
+        lines.append(line + [_cell(over_seeds(results, kind, *path)) for path in paths])
+    return [Table(_caption(results, title), heads, lines, 3)] if lines else []
 
 
-def named(kind: tuple[str, str]) -> str:
-    """A network's name in a figure."""
-    model, method = kind
-    return "teachers" if model == "deep_ensemble" else f"{MODEL_NAMES[model]}, {method}"
+def _passes(results: Results) -> Table:
+    lines = [[MODELS[row["model"]], row["method"], f"{row['passes']:g}", f"{row['peak_bytes'] / 1e6:.1f}"]
+             for row in results["training_cost"]]  # fmt: skip
+    caption = "Forward passes of one network for a training image and step (a backward pass: 2, to the input alone: 1)"
+    batch = results["training_cost"][0]["batch"]
+    return Table(caption, ["model", "method", "passes", f"peak MB of {batch} images"], lines, 2)
 
 
-def caption(analysis: dict[str, Any]) -> str:
-    """Data set, network, how many images and seeds."""
-    seeds = len(analysis["seeds"])
-    n = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
-    return f"{analysis['dataset']}, {analysis['network']}, {analysis['split']['train']} training images; {n}"
+def _inference(results: Results) -> Table:
+    lines = []
+    for row in results["inference"]:
+        ratios = [f"{row[f'{key}_ratio']:.2f}" for key in ("weight_bytes", "macs", "peak_activation_bytes")]
+        times = [row[f"{key}_ratio"] for key in ("latency_s", "images_per_s")]
+        spans = [f"{one['median']:.2f} ({one['quartiles'][0]:.2f} to {one['quartiles'][1]:.2f})" for one in times]
+        name = MODELS.get(row["name"], row["name"])
+        lines.append([name, str(row["members"]), *ratios, *spans, str(times[0]["n"])])
+    heads = ["network", "M", "weights", "arithmetic", "activations", "latency, 1 image", "images a second", "n"]
+    first = results["inference"][0]
+    caption = f"An answer, as a ratio to the single network's; times: median (quartiles) on {first['device']}"
+    note = f"Batches of {first['batch']}, threads: {first['threads']}."
+    return Table(caption, heads, lines, notes=(note,))
 
 
-def confidence_diversity(analysis: dict[str, Any], path: Path) -> Path:
-    """Pairwise KL by confidence of the mean prediction, and how many images have it (Nam et al. 2021, figure 3).
-
-    A column each for the teachers and the BatchEnsembles (of more than three, those by none, kd and ods), training
-    images above, test images below; a line a kind of input. Bins that hold under 1 % of the images are left out.
-    """
-    shown = [kind for kind in kinds(analysis) if kind == ("deep_ensemble", "none") or kind[0] == "batch_ensemble"]
-    shown = [kind for kind in shown if kind[1] in ("none", "kd", "ods")] if len(shown) > 4 else shown
-    fig, axes = figure(2.7 * len(shown) + 1.2, 5.6, columns=len(shown), rows=2)
-    for place, (split, kind) in enumerate((split, kind) for split in ("train", "test") for kind in shown):
-        ax = axes[place]
-        diversity_lines(ax, analysis, kind, split)
-        ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
-        if place % len(shown) == 0:
-            ax.set_ylabel("members' pairwise KL, nats")
-    low = min(ax.get_ylim()[0] for ax in axes)
-    high = max(ax.get_ylim()[1] for ax in axes)
-    for ax in axes:
-        ax.set_ylim(max(low, 1e-6), high)
-    fig.suptitle(f"{caption(analysis)}; first {analysis['images']} images of each", fontsize=10)
-    return save(fig, path)
+def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
+    line = ["divkd", "analyse", asked.get("run", "RUN"), "--images", str(results["images"])]
+    line += [part for name in ("ood", "shift") for one in asked.get(name, []) for part in (f"--{name}", one)]
+    line += [part for name in ("corruptions", "device") if asked.get(name) for part in (f"--{name}", asked[name])]
+    return line, "" if asked else "RUN is the training run; without config.json its folder and the sets are not known."
 
 
-def diversity_lines(ax: Any, analysis: dict[str, Any], kind: tuple[str, str], split: str) -> None:
-    """A line for each kind of input: pairwise KL in the bins of confidence, with its mean in the legend."""
-    for index, name in enumerate(INPUTS):
-        records = over_seeds(analysis, kind, "diversity", split, name)
-        total = summarise(record["pairwise_kl"] for record in records)["mean"]
-        ax.plot(*binned(records), color=COLOURS[index], marker=MARKERS[index], markersize=4, linewidth=1.2,
-                label=f"{name}: {total:.3g}")  # fmt: skip
-    ax.set_yscale("log")
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("confidence of the mean prediction")
-    ax.legend(frameon=False, fontsize=7, title="mean, nats", title_fontsize=7)
+def images(results: Results) -> str:
+    """What a figure of the images of each set is of."""
+    return f"at most {results['images']:,} images of each set, {seeds(results)}"
 
 
-def binned(records: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Centres of the bins that hold at least 1 % of all images over seeds, and their mean pairwise KL there."""
-    xs, ys = [], []
-    for rows in zip(*(record["bins"] for record in records), strict=True):
-        count = sum(row["n"] for row in rows)
-        if count >= 0.01 * sum(row["n"] for record in records for row in record["bins"]):
-            xs.append((rows[0]["low"] + rows[0]["high"]) / 2)
-            ys.append(sum(row["n"] * row["pairwise_kl"] for row in rows if row["n"]) / count)
-    return xs, ys
+def _some(part: str) -> Callable[[Results], bool]:
+    """Whether a network was asked for that part."""
+    return lambda results: any(part in row for row in results["rows"])
 
 
-def transfer(analysis: dict[str, Any], path: Path) -> Path:
-    """Pairwise KL of two members, clean and under an ODS step of an own, a sibling, an external teacher (figure 6)."""
-    shown = [kind for kind in kinds(analysis) if kind[0] != "single"]
-    fig, axes = figure(9.0, 3.8, columns=2)
-    for ax, split in zip(axes, ("train", "test"), strict=True):
-        for index, kind in enumerate(shown):
-            for place, step in enumerate(STEPS):
-                values = [v for v in over_seeds(analysis, kind, "transfer", split, step)
-                          if v is not None]  # fmt: skip
-                if not values:
-                    continue
-                point = summarise(values)
-                ax.errorbar(place + 0.11 * (index - (len(shown) - 1) / 2), point["mean"], yerr=point["std"] or 0,
-                            fmt=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)], markersize=5,
-                            capsize=2, label=named(kind) if not place else None)  # fmt: skip
-        ax.set_yscale("log")
-        ax.set_xticks(range(len(STEPS)), STEPS)
-        ax.set_xlabel("ODS step of a teacher that is")
-        ax.set_ylabel("pairwise KL of two members, nats")
-        ax.set_title(f"{split} images", fontsize=9)
-    _legend(fig, axes[0], caption(analysis))
-    return save(fig, path)
-
-
-def gradients(analysis: dict[str, Any], path: Path) -> Path:
-    """Cosine of a student's gradient with its own teacher's, with another's, and of two teachers'."""
-    shown = [kind for kind in kinds(analysis) if kind[0] != "deep_ensemble"]
-    fig, axes = figure(9.0, 4.0, columns=2)
-    for ax, split in zip(axes, ("train", "test"), strict=True):
-        for index, (part, label) in enumerate((("own", "own teacher"), ("other", "another member's teacher"))):
-            for place, kind in enumerate(shown):
-                values = over_seeds(analysis, kind, "gradients", split, part)
-                if values[0] is None:
-                    continue
-                point = summarise(values)
-                ax.errorbar(point["mean"], -place + 0.12 * (1 - 2 * index), xerr=point["std"] or 0,
-                            fmt=MARKERS[index + 1], color=COLOURS[index + 1], markersize=5, capsize=2,
-                            label=label if label not in ax.get_legend_handles_labels()[1] else None)  # fmt: skip
-        between = [v for kind in shown for v in over_seeds(analysis, kind, "gradients", split, "teachers")
-                   if v is not None]  # fmt: skip
-        if between:
-            ax.axvline(float(np.mean(between)), color="0.35", linestyle=":", linewidth=1.2, label="two teachers")
-        ax.set_yticks([-place for place in range(len(shown))], [named(kind) for kind in shown] if ax is axes[0] else [])
-        ax.set_xlabel("cosine of input gradients")
-        ax.set_title(f"{split} images", fontsize=9)
-    _legend(fig, axes[0], caption(analysis))
-    return save(fig, path)
-
-
-def member_curve(analysis: dict[str, Any], path: Path) -> Path:
-    """Error and calibrated NLL of the first 1, 2, ... members, of the deep ensemble and of each student."""
-    shown = [kind for kind in kinds(analysis) if kind[0] != "single"]
-    fig, axes = figure(9.0, 3.8, columns=2)
-    for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", "calibrated NLL, nats"), strict=True):
-        for index, kind in enumerate(shown):
-            curves = over_seeds(analysis, kind, "by_members")
-            points = [summarise(1 - row[key] if key == "acc" else row[key] for row in rows)
-                      for rows in zip(*curves, strict=True)]  # fmt: skip
-            xs = np.arange(1, len(points) + 1) + 0.05 * (index - (len(shown) - 1) / 2)
-            ax.errorbar(xs, [point["mean"] for point in points], yerr=[point["std"] or 0 for point in points],
-                        color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=4,
-                        linewidth=1.2, capsize=2, label=named(kind).replace("teachers", "deep ensemble"))  # fmt: skip
-        ax.set_xlabel("members that are asked, the first so many")
-        ax.set_ylabel(label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    _legend(fig, axes[0], f"{caption(analysis)}; {analysis['split']['test']} test images")
-    return save(fig, path)
-
-
-def corruption_boxes(analysis: dict[str, Any], path: Path) -> Path:
-    """Accuracy, NLL and ECE over kinds of corruption by severity: a box a network, of the kinds' means over seeds."""
-    shown = [kind for kind in kinds(analysis) if kind[0] != "single" or kind[1] == "kd"]
-    names = analysis["corruptions"]["kinds"]
-    fig, axes = figure(9.0, 7.6, rows=3)
-    width = 0.8 / len(shown)
-    for ax, (metric, label) in zip(axes, METRICS, strict=True):
-        for index, kind in enumerate(shown):
-            tables = over_seeds(analysis, kind, "corruptions", metric)
-            values = np.mean([[table[name] for name in names] for table in tables], axis=0)  # (kinds, severities)
-            at = np.arange(1, values.shape[1] + 1) + width * (index - (len(shown) - 1) / 2)
-            colour = COLOURS[index % len(COLOURS)]
-            line = {"color": colour}
-            ax.boxplot(values, positions=at, widths=0.85 * width, manage_ticks=False, patch_artist=True,
-                       boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour}, whiskerprops=line,
-                       medianprops={"color": "black"}, capprops=line,
-                       flierprops={"marker": ".", "markersize": 3, "markeredgecolor": colour})  # fmt: skip
-            ax.plot(
-                [], [], color=colour, linewidth=6, alpha=0.6, label=named(kind).replace("teachers", "deep ensemble")
-            )
-        ax.set_ylabel(label)
-        ax.set_xticks(range(1, values.shape[1] + 1))
-    axes[-1].set_xlabel("severity")
-    made = analysis["corruptions"]
-    which = "our own generator, not CIFAR-10-C" if made["source"].startswith("own") else made["source"]
-    _legend(fig, axes[0], f"{caption(analysis)}\n{len(names)} kinds ({which}), {made['n']} test images each; "
-            "box: quartiles over kinds")  # fmt: skip
-    return save(fig, path)
-
-
-def entropies(analysis: dict[str, Any], path: Path) -> Path:
-    """Entropy of the mean prediction on test images and on foreign ones, by network, with the AUROC of entropy."""
-    sets = [one["name"] for one in analysis["sets"] if one["use"] == "ood"]
-    shown = [kind for kind in kinds(analysis) if kind[0] != "single" or kind[1] == "kd"]
-    columns = 3
-    rows = -(-len(shown) // columns)
-    fig, axes = figure(9.0, 2.3 * rows + 0.7, columns=columns, rows=rows)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    for ax, kind in zip(axes, shown, strict=False):
-        for index, name in enumerate(("test", *sets)):
-            shares = np.mean(over_seeds(analysis, kind, "ood", name, "entropy"), axis=0)
-            edges = np.linspace(0, 1, len(shares) + 1)
-            label = name
-            if name != "test":
-                auroc = np.mean(over_seeds(analysis, kind, "ood", name, "scores", "entropy", "auroc"))
-                label = f"{name}: {auroc:.3f}"
-            ax.stairs(shares, edges, color=COLOURS[index % len(COLOURS)], linewidth=1.4, label=label,
-                      linestyle=("-", "--", "-.", ":")[index % 4])  # fmt: skip
-        ax.set_title(named(kind).replace("teachers", "deep ensemble"), fontsize=9)
-        ax.set_ylim(0, 1.7 * ax.get_ylim()[1])  # room for the legend
-        ax.legend(frameon=False, fontsize=7, title="AUROC of entropy", title_fontsize=7, loc="upper right")
-        ax.set_xlabel("entropy / log K")
-    for ax in axes[::columns]:
-        ax.set_ylabel("share of images")
-    fig.suptitle(f"{caption(analysis)}; {analysis['images']} images of each set at most", fontsize=10)
-    return save(fig, path)
-
-
-def _legend(fig: Any, ax: Any, title: str) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=8)
-    fig.suptitle(title, fontsize=10)
+_figure = partial(Figure, of=images)
+FIGURES = (
+    Figure(
+        "by_members",
+        figures.member_curve,
+        "Test error and calibrated NLL of the first 1, 2, ... members, on all test images",
+    ),
+    _figure("corruptions", figures.corruption_boxes, "Accuracy, NLL and ECE over kinds of corruption, by severity"),
+    _figure(
+        "diversity_by_confidence",
+        figures.confidence_diversity,
+        "Members' pairwise KL by confidence of the mean prediction",
+        fits=_some("diversity"),
+    ),
+    _figure(
+        "transfer",
+        figures.transfer,
+        "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher",
+        fits=_some("diversity"),
+    ),
+    _figure(
+        "gradients",
+        figures.gradients,
+        "Cosine of students' input gradients with those of teachers",
+        fits=_some("gradients"),
+    ),
+    _figure(
+        "entropy",
+        figures.entropies,
+        "Entropy of the mean prediction on test and on foreign images",
+        fits=lambda results: any(one["use"] == "ood" for one in results["sets"]),
+    ),
+)
+REPORT = Report(_sentence, _tables, FIGURES, again=_again)

@@ -1,112 +1,101 @@
-"""The pictures of a multi-view simulation, from its results.json alone."""
+"""The report of `divkd simulate multiview`: the theory's claims, its ensembles by members, what views are learned."""
 
-from pathlib import Path
-from typing import Any
+import math
+from functools import partial
 
-import numpy as np
+from divkd.report.figures import claims, samples, views
+from divkd.report.record import Figure, Report, Results, Table, counted
+from divkd.report.words import listed_seeds, one_seed, spread
+from divkd.shared.kinds import CLAIMS, VIEWS
+from divkd.shared.stats import show
 
-from divkd.report.drawn import drawn_sample, soft_labels
-from divkd.report.style import COLOURS, figure, save
-from divkd.report.views import memorisation, view_strengths, views_learned
-
-
-def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write every picture that `results`, the content of results.json, has the numbers for into `folder`."""
-    paths = [
-        view_strengths(results, folder),
-        memorisation(results, folder),
-        error_by_members(results, folder),
-        claims_bars(results, folder),
-    ]
-    if "learned" in results:
-        paths.append(views_learned(results, folder))
-    return [*paths, drawn_sample(results, folder), soft_labels(results, folder)]
+SETS = {"single_view": "single-view test", "multi_view": "multi-view test", "test": "test", "train": "train"}
 
 
-NAMES = {
-    "single": "single",
-    "ensemble": "ensemble",
-    "trained_jointly": "trained jointly (sum)",
-    "trained_jointly_average": "trained jointly (average)",
-    "distilled": "distilled",
-    "ensemble_of_distilled": "ensemble of distilled",
-    "distilled_without_others": "distilled without\nother classes' features",
-    "distilled_temperature": "distilled at\ntemperature T",
-    "distilled_mixed": "distilled by\nt CE + (1 - t) H",
-    "self_distilled": "self-distilled",
-    "labels_only": "labels only,\nsame flow time",
-}
-
-
-def claims_bars(results: dict[str, Any], folder: Path) -> Path:
-    """Single-view test error of every claim, beside the theorem's bound and the finite-size prediction."""
-    claims = {name: results["claims"][name] for name in NAMES if name in results["claims"]}
-    fig, (ax,) = figure(width=7.2, height=1.2 + 0.42 * len(claims))
-    rows = np.arange(len(claims))[::-1]
-    errors = [claim["single_view_error"] for claim in claims.values()]
-    means = np.array([error["mean"] for error in errors])
-    spread = np.array([error["std"] or 0.0 for error in errors])
-    n = errors[0]["n"]
-    label = "simulated" + (f", ± 1 sd over {n} seeds" if n > 1 else ", one seed")
-    ax.barh(rows, means, color=COLOURS[6], height=0.62, label=label)
-    if n > 1:
-        ax.errorbar(means, rows, xerr=spread, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
-    drawn = False
-    for row, claim in zip(rows, claims.values(), strict=True):
-        if claim["bound"] is not None:
-            low, high = claim["bound"]
-            # an interval of 0 to 0.001 would be no wider than its own edge
-            ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
-                    linewidth=1.4, label=None if drawn else "theorem's bound, or that of a single network")  # fmt: skip
-            drawn = True
-    predicted = [claim["predicted"] for claim in claims.values()]
-    ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
-    for row, mean, claim in zip(rows, means, claims.values(), strict=True):
-        ax.text(
-            0.545, row, f"{mean:.3f}" + ("" if claim["holds"] else "  does not hold"), va="center", fontsize="small"
-        )
-    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7))
-    ax.set_xticks(np.arange(0, 0.51, 0.1))
-    ax.set_yticks(rows, [NAMES[name] for name in claims], fontsize="small")
-    fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    return save(fig, folder / "claims.png")
-
-
-def error_by_members(results: dict[str, Any], folder: Path) -> Path:
-    """Single-view test error of ensembles by their number of members, beside the finite-size and asymptotic theory."""
-    rows = results["claims"]["ensemble"]["by_members"]
-    members = np.array([row["members"] for row in rows])
-    measured = np.array([row["single_view_error"] for row in rows])
-    spread = np.array([row["std"] or 0.0 for row in rows])
-    predicted = np.array([row["predicted"] for row in rows])
-    asymptotic = np.array([row["asymptotic"] for row in rows])
-    floor = 0.5 * np.concatenate([asymptotic, predicted[predicted > 0], measured[measured > 0]]).min()
-    fig, (ax,) = figure(width=6.4, height=4.2)
-    ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
-    ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
-    given = np.array([row["predicted_from_views"] for row in rows])
-    ax.plot(
-        members,
-        np.maximum(given, floor),
-        "^-.",
-        color=COLOURS[3],
-        markersize=4,
-        label="the same, given the views learned",
+def _sentence(results: Results, asked: Results) -> str:
+    world = results["config"]
+    return (
+        f"A simulation of the multi-view theory, preset {results['preset']}, engine {world['engine']}: ensembles "
+        f"of {world['members']} networks, {world['classes']} classes; {listed_seeds(results['seeds'])}."
     )
-    # an error of 0 has no place on a logarithmic axis: it is shown at the lower edge, hollow
-    shown = np.maximum(measured, floor)
-    n = rows[0]["n"]
-    label = "simulated" + (f", ± 1 sd over {n} seeds" if n > 1 else ", one seed")
-    ax.plot(members, shown, color=COLOURS[2], marker="o", label=label)
-    if n > 1:
-        whiskers = [np.minimum(spread, shown - floor), spread]
-        ax.errorbar(members, shown, yerr=whiskers, color=COLOURS[2], capsize=3, linestyle="none")
-    zero = measured <= 0
-    if zero.any():
-        ax.plot(members[zero], shown[zero], "o", markerfacecolor="white", color=COLOURS[2], linestyle="none", zorder=4,
-                clip_on=False, label="0 errors")  # fmt: skip
-    ax.set(yscale="log", xlabel="members of the ensemble $K$", ylabel="error on single-view test samples")
-    ax.set_xticks(members)
-    ax.set_ylim(floor, 1.0)
-    ax.legend(loc="lower left", fontsize="small")
-    return save(fig, folder / "error_by_members.png")
+
+
+def _tables(results: Results) -> list[Table]:
+    """The claims, the ensemble by its members, and what was learned of the views."""
+    lines = []
+    for name in (name for name in CLAIMS if name in results["claims"]):
+        claim = results["claims"][name]
+        title = CLAIMS[name].title + (f" of {claim['members']}" if name == "ensemble" else "")
+        single, *errors = (show(claim[f"{kind}_error"]) for kind in SETS)
+        bound = "" if claim["bound"] is None else " to ".join(f"{edge:g}" for edge in claim["bound"])
+        holds = "yes" if claim["holds"] else "no"
+        lines.append([title, holds, single, f"{claim['predicted']:.3f}", bound, *errors, claim["accepted"]])
+    first, *others = (f"{words} error" for words in SETS.values())
+    heads = ["claim", "holds", first, "predicted here", "theorem's bound", *others, "accepted where"]
+    caption = "Measured error rates, the finite-size prediction and the theorem's bound for single-view samples"
+    note = "The bound is of the limit of many classes; the prediction is for the sizes that were simulated."
+    what = spread(results)
+    return [
+        Table(f"{caption} ({what})", heads, lines, notes=(note,), words=1, page_only=(heads[-1],)),
+        _by_members(f"Single-view test error of ensembles by members ({what})", results),
+        Table(f"What networks know of the views ({what})", ["share", "value"], _shares(results["views"]["spread"])),
+    ]
+
+
+def _by_members(caption: str, results: Results) -> Table:
+    heads = ["members", "measured", "predicted here", "predicted, given the views learned", "asymptotic"]
+    lines = [
+        [str(row["members"]), show({"mean": row["single_view_error"], "std": row["std"]}, 4)]
+        + [f"{row[key]:.4f}" for key in ("predicted", "predicted_from_views", "asymptotic")]
+        for row in results["claims"]["ensemble"]["by_members"]
+    ]
+    return Table(caption, heads, lines)
+
+
+def _shares(views: Results) -> list[list[str]]:
+    """The shares that were measured: null, or NaN, where no network could be."""
+    known = {key: one for key, one in views.items() if one["mean"] is not None and math.isfinite(one["mean"])}
+    return [[words.title, show(known[key])] for key, words in VIEWS.items() if key in known]
+
+
+def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
+    """The claims of several runs."""
+    lines = []
+    for name, words in CLAIMS.items():
+        of_runs = [run["claims"].get(name) for run in runs]
+        if any(of_runs):
+            lines.append([words.title, *("" if claim is None else _claim(claim) for claim in of_runs)])
+    caption = "Error on single-view test samples, mean ± sd over seeds; in brackets what was predicted"
+    return [Table(caption, ["claim", *counted(labels, runs)], lines)]
+
+
+def _claim(claim: Results) -> str:
+    return f"{show(claim['single_view_error'])} ({claim['predicted']:.3f}) {'' if claim['holds'] else 'does not hold'}"
+
+
+_of_one = partial(Figure, of=one_seed)
+FIGURES = (
+    _of_one(
+        "view_strengths",
+        views.view_strengths,
+        "Strength of every class's two views through flow time, a line a class and view",
+    ),
+    _of_one("memorisation", views.memorisation, "Probability of the right class on training samples through flow time"),
+    Figure(
+        "error_by_members",
+        claims.error_by_members,
+        "Error on single-view test samples by the ensemble's members, with the predictions",
+    ),
+    Figure("claims", claims.claims_bars, "Error on single-view test samples of every claim, with bound and prediction"),
+    _of_one(
+        "views_learned",
+        views.views_learned,
+        "Which views of each class each network knows, before and after distillation",
+        fits=lambda results: "learned" in results,
+    ),
+    _of_one(
+        "drawn_sample", samples.drawn_sample, "A multi-view and a single-view sample: which feature sits in which patch"
+    ),
+    _of_one("soft_labels", samples.soft_labels, "What teachers say of the multi-view sample, class by class"),
+)
+REPORT = Report(_sentence, _tables, FIGURES, _comparison)

@@ -1,23 +1,51 @@
-"""Teachers in two dimensions and the points that steps move, from the results.json of `simulate plane` alone."""
+"""The report of `divkd simulate plane`: teachers in two dimensions and the points that steps move."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, save_both
+from divkd.report.record import Figure, Report, Results, Table
+from divkd.report.style import COLOURS, figure
+from divkd.report.words import difference, listed_seeds, one_seed, spread
+from divkd.shared.kinds import INPUTS
+from divkd.shared.stats import show
 
-NAMES = {"clean": "Training points", "gaussian": "Gaussian", "ods": "ODS"}
+NAMES = {"clean": "Training points", **{kind: INPUTS[kind] for kind in ("gaussian", "ods")}}
 MARKERS = (("o", "black"), ("s", "white"))  # of the classes: shape and filling
 LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 
 
-def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw plane.png and plane.svg into `folder`: the first seed's teachers, its points, and where steps take them."""
-    return save_both(pictures([results]), folder / "plane")
+def _sentence(results: Results, asked: Results) -> str:
+    world = results["config"]
+    return (
+        f"The practice's premise in two dimensions: {world['members']} small teachers on {world['points']} points "
+        f"of two moons, and those points moved by steps of {world['step_size']}; {listed_seeds(results['seeds'])}."
+    )
 
 
-def pictures(runs: list[dict[str, Any]]) -> Any:
+def _tables(results: Results) -> list[Table]:
+    """The teachers' pairwise KL by kind of point, what ODS adds to Gaussian steps, and how well the teachers fit."""
+    config, rows, summary = results["config"], results["rows"], results["summary"]
+    lines = []
+    for kind, kl in summary.items():
+        bases = [summary[base]["mean"] for base in ("clean", "gaussian")]
+        ratios = [f"{kl['mean'] / base:.2f}" if base else "" for base in bases]
+        apart = f"{sum(row['apart'][kind] for row in rows)} of {config['points'] * len(rows)}"
+        lines.append([kind, show(kl, 4), *ratios, apart])
+    heads = ["points", "pairwise KL", "times clean", "times Gaussian", f"above {results['apart_above']:g} nats"]
+    void = [row["seed"] for row in rows if row["void"]]
+    more = results["ods_minus_gaussian"]
+    interval = "one seed" if more["low"] is None else "with a 95 % interval over seeds"
+    notes = (
+        f"ODS minus Gaussian, {interval}: {difference(more)} nats.",
+        f"Lowest training accuracy of a teacher: {min(min(row['train_acc']) for row in rows):.3f}"
+        + (f"; VOID for seeds {void}, whose teachers do not fit." if void else "."),
+    )
+    size = f"{config['members']} teachers, {config['points']} points"
+    return [Table(f"Teachers' pairwise KL on two moons, nats ({size}, {spread(results)})", heads, lines, notes=notes)]
+
+
+def planes(runs: list[Results]) -> Any:
     """The figure, a row a run: training points, then the points that Gaussian and ODS steps made of them."""
     fig, axes = figure(8.6, 0.4 + 4.1 * len(runs), columns=3, rows=len(runs))
     for row, results in enumerate(runs):
@@ -31,7 +59,7 @@ def pictures(runs: list[dict[str, Any]]) -> Any:
     return fig
 
 
-def _row(fig: Any, axes: list[Any], results: dict[str, Any]) -> list[Any]:
+def _row(fig: Any, axes: list[Any], results: Results) -> list[Any]:
     """The three panels of one run; returns the legend's handles."""
     shown, row = results["picture"], results["rows"][0]
     points, labels = np.array(shown["points"]), np.array(shown["labels"])
@@ -44,10 +72,11 @@ def _row(fig: Any, axes: list[Any], results: dict[str, Any]) -> list[Any]:
             handles += ax.plot(*points[labels == label].T, marker, color=fill, markeredgecolor="black", markersize=3.2,
                                markeredgewidth=0.6, linestyle="", label=f"class {label}", zorder=4)  # fmt: skip
         if kind != "clean":
-            moved = np.array(shown["moved"][kind])
-            ax.plot(*np.stack([points, moved], -1).transpose(1, 2, 0), color="0.25", linewidth=0.5, zorder=3)
-            handles += ax.plot(*moved.T, "o", color=COLOURS[5], markeredgecolor="black", markersize=3.6, clip_on=False,
-                               markeredgewidth=0.4, linestyle="", label="moved point", zorder=5)  # fmt: skip
+            perturbed = np.array(shown["moved"][kind])
+            ax.plot(*np.stack([points, perturbed], -1).transpose(1, 2, 0), color="0.25", linewidth=0.5, zorder=3)
+            handles += ax.plot(*perturbed.T, "o", color=COLOURS[5], markeredgecolor="black", markersize=3.6,
+                               markeredgewidth=0.4, linestyle="", clip_on=False, label="moved point",
+                               zorder=5)  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="$x_1$")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -61,7 +90,7 @@ def _row(fig: Any, axes: list[Any], results: dict[str, Any]) -> list[Any]:
     return handles
 
 
-def _boundaries(ax: Any, grid: dict[str, Any]) -> list[Any]:
+def _boundaries(ax: Any, grid: Results) -> list[Any]:
     """A line of its own colour where each teacher's decision changes; returns the legend's handles."""
     from matplotlib.lines import Line2D
 
@@ -83,6 +112,11 @@ def _greys() -> Any:
     return LinearSegmentedColormap.from_list("greys", ["1.0", "0.5"])
 
 
-def _title(kind: str, name: str, row: dict[str, Any], apart_above: float) -> str:
+def _title(kind: str, name: str, row: Results, apart_above: float) -> str:
     times = f" ({row[kind] / row['clean']:.3g} x clean)" if kind != "clean" and row["clean"] else ""
     return f"{name}: {row[kind]:.2g} nats{times}\n{row['apart'][kind]} of {row['n']} above {apart_above:g} nats"
+
+
+SHOWN = "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them"
+FIGURES = (Figure("plane", lambda results: planes([results]), SHOWN, one_seed),)
+REPORT = Report(_sentence, _tables, FIGURES, vector=True)

@@ -4,8 +4,10 @@ import csv
 from importlib.resources import files
 from typing import Any
 
-# Our names of the paper's rows: its "batch_ensemble" is one trained on labels alone.
-METHODS = {"batch_ensemble": "none", "kd": "kd", "gaussian": "gaussian", "ods": "ods", "confods": "confods"}
+from divkd.report.record import Results, Table
+from divkd.report.words import NETWORK, labels, network
+from divkd.shared.stats import show
+
 COLUMNS = ("acc", "cal_nll", "cal_brier", "cal_ece", "dee")
 
 
@@ -24,7 +26,8 @@ def published() -> list[dict[str, Any]]:
                 "dataset": line["dataset"],
                 "network": line["network"],
                 "model": "deep_ensemble" if ensemble else "batch_ensemble",
-                "method": "none" if ensemble else METHODS[line["method"]],
+                # the paper's "batch_ensemble" is one trained on labels alone
+                "method": "none" if line["method"].endswith("ensemble") else line["method"],
                 "members": int(line["members"]),
             }
             for column in COLUMNS:
@@ -43,14 +46,27 @@ def beside(results: dict[str, Any]) -> list[dict[str, Any]]:
     within each, not of numbers. Empty for a data set that the paper has not.
     """
     own = {(row["model"], row["method"], row["members"]): row for row in results["summary"]}
-    found = []
+    made_with = {"network": results["network"], "train_images": results["split"]["train"]}
+    rows = []
     for row in published():
-        if row["dataset"] != results["dataset"]:
-            continue
-        mine = own.get((row["model"], row["method"], row["members"]))
-        measured = None
-        if mine is not None:
-            measured = {"network": results["network"], "train_images": results["split"]["train"]}
-            measured |= {column: mine.get(column) for column in COLUMNS}
-        found.append({**row, "measured": measured})
-    return found
+        if row["dataset"] == results["dataset"]:
+            mine = own.get((row["model"], row["method"], row["members"]))
+            measured = mine and {**made_with, **{column: mine.get(column) for column in COLUMNS}}
+            rows.append({**row, "measured": measured})
+    return rows
+
+
+def published_tables(rows: list[Results]) -> list[Table]:
+    """Published numbers (Nam et al. 2021) beside measured ones, two lines a network; nothing where there are none."""
+    lines = []
+    for row in rows:
+        own = row["measured"] or {}
+        for whose, numbers, net in (("published", row, row["network"]), ("measured here", own, own.get("network", ""))):
+            values = [numbers.get(key) for key in COLUMNS]
+            images = f"{own['train_images']:,}" if numbers is own and own else ""
+            cells = ["" if one is None or one["mean"] is None else show(one) for one in values]
+            lines.append([*network(row), whose, net, images, *cells])
+    heads = [*NETWORK, "whose", "network", "training images", *labels(*COLUMNS)]
+    note = "Another network or fewer images make this a comparison of methods within each, not of numbers."
+    caption = "Published (Nam et al. 2021, arXiv:2110.14149) beside measured, mean ± sd"
+    return [Table(caption, heads, lines, 4, (note,), page_only=tuple(heads))] if rows else []

@@ -1,11 +1,9 @@
-"""One look for every figure: colour-blind-safe colours, markers that survive grey, PNG written whole."""
+"""One look for every figure: colour-blind-safe colours, markers that survive grey; a figure as bytes."""
 
 import io
 import warnings
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from divkd.shared.files import write_bytes
 
 # Okabe and Ito (2008), darkest first, so that neighbours differ in grey as well.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -34,20 +32,17 @@ def stacked(width: float, height: float, columns: int, heights: tuple[int, ...])
     return fig, [list(row) for row in rows]
 
 
-def save_both(fig: Any, path: Path) -> list[Path]:
-    """Write `fig` as `path`.png and `path`.svg, each whole or not at all; the same figure gives the same bytes."""
+def png(fig: Any) -> bytes:
+    """`fig` as PNG at 150 dots an inch; the same figure gives the same bytes."""
+    return _bytes(fig, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def svg(fig: Any) -> bytes:
+    """`fig` as SVG; the same figure gives the same bytes."""
     import matplotlib
 
-    vector = path.with_name(f"{path.name}.svg")
     with matplotlib.rc_context({"svg.hashsalt": "divkd"}):
-        write_bytes(vector, _bytes(fig, format="svg", metadata={"Date": None}))
-    return [save(fig, path.with_name(f"{path.name}.png")), vector]
-
-
-def save(fig: Any, path: Path) -> Path:
-    """Write `fig` as PNG at 150 dots an inch, whole or not at all."""
-    write_bytes(path, _bytes(fig, format="png", dpi=DPI, metadata={"Software": None}))
-    return path
+        return _bytes(fig, format="svg", metadata={"Date": None})
 
 
 def _bytes(fig: Any, **options: Any) -> bytes:
@@ -57,3 +52,31 @@ def _bytes(fig: Any, **options: Any) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         fig.savefig(buffer, **options)
     return buffer.getvalue()
+
+
+def mean_and_sd(summaries: Iterable[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """The means, and the lengths of their error bars: none where there is no spread."""
+    rows = list(summaries)
+    return [row["mean"] for row in rows], [row["std"] or 0.0 for row in rows]
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker by place; they come again where there are more places than colours."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def legend_below(fig: Any, axes: list[Any], columns: int | None = None, size: float | str = 8) -> None:
+    """One legend under the figure for everything that is named in `axes`, each name once."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns or len(handles),
+               frameon=False, fontsize=size)  # fmt: skip
+
+
+def marks(ax: Any, worth: Mapping[str, list[tuple[float, bool]]], top: int, room: float, **look: Any) -> None:
+    """A line a network, a mark a deep ensemble equivalent (members, censored) on a ladder up to `top` members."""
+    for place, values in enumerate(worth.values()):
+        for value, censored in values:
+            ax.plot(value, -place, marker=">" if censored else "o", alpha=0.7, **look)
+    ax.set_yticks([-place for place in range(len(worth))], list(worth))
+    ax.set_xlim(1 - room, top + room)
+    ax.set_xticks(range(1, top + 1))

@@ -1,67 +1,110 @@
-"""Names, numbers and remarks that the terminal's tables and the page share."""
+"""Names, numbers and remarks that tables, figures and pages share."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+from divkd.shared.kinds import MODELS
 from divkd.shared.stats import show
 
-CLAIMS = {
-    "single": "1 single network",
-    "ensemble": "2 ensemble",
-    "trained_jointly": "  trained jointly, outputs summed",
-    "trained_jointly_average": "  trained jointly, true average",
-    "distilled": "3 distilled, clipped rule",
-    "ensemble_of_distilled": "  ensemble of distilled",
-    "distilled_without_others": "  without other classes' features",
-    "distilled_temperature": "  distilled at temperature T",
-    "distilled_mixed": "  distilled by t CE + (1 - t) H",
-    "self_distilled": "4 self-distilled",
-    "labels_only": "  same flow time, labels only",
-}
-SHARES = {
-    "one_view_fraction": "share of classes with one view learned",
-    "lottery_accuracy": "share of winners that the lottery names",
-    "distilled_views": "share of views that students of the ensemble know",
-    "learned_inside_union": "share that the self-distilled know of the union of both networks' views",
-    "learned_outside_union": "share that they know of the views outside it",
-}
-EVALUATED = (
-    ("acc", "accuracy"),
-    ("nll", "NLL, nats"),
-    ("brier", "Brier, 0 to 2"),
-    ("ece", "ECE, 15 bins"),
-    ("cal_nll", "calibrated NLL, nats"),
-    ("cal_brier", "calibrated Brier"),
-    ("cal_ece", "calibrated ECE"),
-    ("nll_member", "members' mean NLL, nats"),
-    ("ensemble_gain", "ensemble gain, nats"),
-    ("pairwise_kl", "pairwise KL, nats"),
-    ("disagreement", "disagreement of pairs"),
-    ("error_correlation", "correlation of errors"),
-    ("mutual_information", "mutual information, nats"),
+
+class Measure(NamedTuple):
+    """A measured number, under its key in results.json: what it is called, in what, and how exactly it is shown."""
+
+    key: str
+    label: str
+    unit: str = ""
+    scale: str = ""  # what else a reader must know of the number
+    digits: int = 3
+    of_members: bool = False  # a single model has none
+
+    @property
+    def axis(self) -> str:
+        """As it is called on an axis."""
+        return ", ".join(filter(None, (self.label, self.unit)))
+
+    @property
+    def title(self) -> str:
+        """As it is called where it stands alone."""
+        return ", ".join(filter(None, (self.label, self.unit, self.scale)))
+
+
+# Of predictions, in the order of an evaluation's table, which shows those that its results hold.
+MEASURES = (
+    Measure("acc", "accuracy"),
+    Measure("nll", "NLL", "nats"),
+    Measure("brier", "Brier", scale="0 to 2"),
+    Measure("ece", "ECE", scale="15 bins", digits=4),
+    Measure("cal_nll", "calibrated NLL", "nats"),
+    Measure("cal_brier", "calibrated Brier"),
+    Measure("cal_ece", "calibrated ECE", digits=4),
+    Measure("nll_member", "members' mean NLL", "nats", of_members=True),
+    Measure("ensemble_gain", "ensemble gain", "nats", of_members=True),
+    Measure("pairwise_kl", "pairwise KL", "nats", of_members=True),
+    Measure("disagreement", "disagreement of pairs", of_members=True),
+    Measure("error_correlation", "correlation of errors", of_members=True),
+    Measure("mutual_information", "mutual information", "nats", of_members=True),
 )
-DIVERSE = {"nll_member", "ensemble_gain", "pairwise_kl", "disagreement", "error_correlation", "mutual_information"}
+# Of a trained network beside its predictions.
+TRAINED = (
+    Measure("train_acc", "train accuracy"),
+    Measure("temperature", "temperature", digits=2),
+    Measure("dee", "DEE", digits=2),
+)
+MEASURE = {one.key: one for one in (*MEASURES, *TRAINED)}
 
 
-def claim_of(name: str, claim: dict[str, Any]) -> str:
-    """A claim's name in a table, with the ensemble's size."""
-    return f"{CLAIMS[name]} of {claim['members']}" if name == "ensemble" else CLAIMS[name]
+def labels(*keys: str) -> list[str]:
+    """What the measures of those keys are called."""
+    return [MEASURE[key].label for key in keys]
 
 
-def bound_of(claim: dict[str, Any]) -> str:
-    """The theorem's bound; empty where it has none."""
-    return "" if claim["bound"] is None else " to ".join(f"{edge:g}" for edge in claim["bound"])
+NETWORK = ["model", "method", "M"]  # the headings over `network`
+
+
+def network(row: dict[str, Any]) -> list[str]:
+    """Model, method and members of a row, as words."""
+    return [MODELS[row["model"]], row["method"], str(row["members"])]
+
+
+def one_seed(results: dict[str, Any]) -> str:
+    """What a figure of the first seed alone is of."""
+    return f"seed {results['seeds'][0]} alone"
+
+
+def seeds(results: dict[str, Any]) -> str:
+    """What a figure of all seeds is of."""
+    return f"n = {len(results['seeds'])} seeds" if len(results["seeds"]) > 1 else one_seed(results)
+
+
+def listed_seeds(seeds: list[int]) -> str:
+    """Seeds as words, e.g. ``seeds 0 to 4 (n = 5)``."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]} (n = 1)"
+    run = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    shown = f"{seeds[0]} to {seeds[-1]}" if run and len(seeds) > 2 else ", ".join(str(seed) for seed in seeds)
+    return f"seeds {shown} (n = {len(seeds)})"
+
+
+def spread(results: dict[str, Any], what: str = "mean ± sd over") -> str:
+    """What a point and its error bar are."""
+    count = len(results["seeds"])
+    return f"{what} {count} seeds" if count > 1 else "one seed"
+
+
+def corruptions(made: dict[str, Any]) -> str:
+    """Who made an analysis' corrupted images."""
+    return "our own generator, not CIFAR-10-C" if made["source"].startswith("own") else str(made["source"])
 
 
 def equivalent(dee: dict[str, Any] | None) -> str:
     """A deep ensemble equivalent over seeds, a lower bound where one of them was censored."""
-    return "" if dee is None else f"{'>= ' if dee['censored'] else ''}{show(dee, 2)}"
+    return "" if dee is None else f"{'>= ' if dee['censored'] else ''}{show(dee, MEASURE['dee'].digits)}"
 
 
-def difference(found: dict[str, Any]) -> str:
+def difference(paired: dict[str, Any]) -> str:
     """A paired difference, with its interval where there is one."""
-    ends = "" if found["low"] is None else f" ({found['low']:+.3f} to {found['high']:+.3f})"
-    return f"{found['mean']:+.3f}{ends}"
+    ends = "" if paired["low"] is None else f" ({paired['low']:+.3f} to {paired['high']:+.3f})"
+    return f"{paired['mean']:+.3f}{ends}"
 
 
 def number(value: float | None) -> str:
@@ -76,22 +119,3 @@ def number(value: float | None) -> str:
 def span(interval: tuple[float | None, float | None] | None) -> str:
     """An interval; empty where there is none."""
     return "" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]"
-
-
-def remarks(results: dict[str, Any]) -> list[str]:
-    """What a reader of an evaluation's numbers must know."""
-    lines = []
-    if "temperature" in results:
-        fitted = f"temperature {results['temperature']:.3f}, fitted on {results['validation_samples']:,} val_* samples"
-        bound = "; the fit ended at its bound, so the calibrated values describe the bound"
-        lines.append(fitted + (bound if results["temperature_at_bound"] else ""))
-    else:
-        lines.append("no calibrated values and no DEE: the file has no val_* arrays, and the test set never chooses")
-    if "dee" in results:
-        dee = results["dee"]
-        curve = "  ".join(f"{row['members']}: {number(row['mean'])}" for row in dee["curve"])
-        lines.append(f"calibrated NLL of a deep ensemble by members  {curve}")
-        if not dee["own_members"]:
-            sign = ">= " if dee["censored"] else ""
-            lines.append(f"deep ensemble equivalent {sign}{dee['value']:.2f}, on the members of {dee['ensemble']}")
-    return lines

@@ -12,7 +12,7 @@ from divkd.cli.main import run
 from divkd.empirical.analysis import analysis
 from divkd.empirical.data.datasets import load
 from divkd.empirical.training import config as training
-from divkd.report.analysis import draw
+from divkd.report import draw
 from divkd.shared.files import read_json
 
 COMMAND = "analyse run --images 20 --ood turned.npz --shift mirror.npz --device cpu"

@@ -9,7 +9,7 @@ from refusals import refused
 from report_pages import COMMITTED, Page, changed, read, report
 
 from divkd.cli.main import run
-from divkd.report import page, pictures
+from divkd.report import page
 from divkd.shared.stats import show
 
 RUNS = sorted(path.parent for path in COMMITTED.glob("*/results.json"))
@@ -23,7 +23,7 @@ def elsewhere(monkeypatch, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Without figures, which take the time."""
-    monkeypatch.setattr(page, "pictures", lambda results, source: [])
+    monkeypatch.setattr(page, "figures", lambda run: [])
     monkeypatch.setattr(page, "theory_beside_practice", lambda *_: None)
 
 
@@ -277,7 +277,3 @@ def test_a_page_is_replaced_whole_and_only_when_asked(undrawn, monkeypatch, caps
     assert "No space left" in capsys.readouterr().err
     assert Path("old.html").read_bytes() == first
     assert not list(Path().glob(".*.part"))
-
-
-def test_every_figure_that_is_drawn_has_words():
-    assert set(pictures.DRAW) == set(pictures.SHOWN) == set(page.BUILDERS)

@@ -6,15 +6,15 @@ import pytest
 from browser import Browser, find
 from report_pages import COMMITTED, changed, report
 
-from divkd.report import page, pictures
+from divkd.report import page
 
 
 @pytest.mark.skipif(find() is None, reason="no chromium, chromium-browser, google-chrome or chrome on this machine")
 def test_a_browser_shows_it_at_any_width_without_a_complaint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "theory_beside_practice", lambda *_: None)
-    drawn = pictures.pictures
-    monkeypatch.setattr(page, "pictures", lambda results, source: drawn(results, source) if "cells" in results else [])
+    drawn = page.figures
+    monkeypatch.setattr(page, "figures", lambda run: drawn(run) if "cells" in run.results else [])
     changed(COMMITTED / "multiview-toy", Path("a-name-that-is-far-too-long-to-fit-" + 3 * "on-a-telephone-"), dict)
     names = ("cifar10-cpu", "multiview-default", "multiview-ablations")
     report(*(COMMITTED / name for name in names), next(Path().glob("a-name*")))

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from divkd.cli import tables
-from divkd.report.page import BUILDERS
-from divkd.report.tables import Table
+from divkd.report.commands import REPORTS
+from divkd.report.record import Table
 from divkd.shared.files import read_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -25,12 +25,17 @@ def shown(monkeypatch, capsys):
     return show
 
 
+def built(run):
+    results = read_json(run / "results.json")
+    return REPORTS[results["command"]].tables(results)
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_wide_terminal_shows_every_word_of_every_column_but_the_pages_own(run, shown):
     out = shown(run, 400)
     assert "No room" not in out
     words = set(out.split())
-    for table in BUILDERS[read_json(run / "results.json")["command"]](read_json(run / "results.json")):
+    for table in built(run):
         kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
         for line in (table.heads, *table.lines):
             assert {word for place in kept for word in line[place].split()} <= words
@@ -42,7 +47,7 @@ def test_a_narrow_one_breaks_no_word_and_names_the_columns_that_it_leaves_out(ru
     out = shown(run, width)
     assert "…" not in out
     noted = 0
-    for table in BUILDERS[read_json(run / "results.json")["command"]](read_json(run / "results.json")):
+    for table in built(run):
         kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
         if kept:
             part = out[out.index(table.caption) :].split("\n\n")[0]

@@ -15,7 +15,7 @@ from divkd.empirical.data.corrupt import STRENGTHS
 from divkd.empirical.data.datasets import load
 from divkd.empirical.training.distillation import predict
 from divkd.empirical.use.restore import load_model, load_run
-from divkd.report.analysis import draw
+from divkd.report import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json
 from divkd.shared.run import open_run

@@ -11,7 +11,7 @@ import torch
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.empirical.plane.plane import GRID, KINDS, kl_of, moons, move, run_plane, train_teacher
-from divkd.report.plane import draw
+from divkd.report import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from divkd.report import multiview
+from divkd.report import draw
 from divkd.shared import kinds
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
@@ -60,7 +60,7 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
     assert {path.stem for path in run.checkpoints.iterdir()} == {
         f"seed{seed}-{name}" for seed in (0, 1) for name in (*(f"member{member}" for member in range(3)), *STUDENTS)
     }
-    for path in multiview.draw(results, run.figures):
+    for path in draw(results, run.figures):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 

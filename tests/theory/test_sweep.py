@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from divkd.report import sweep as report
+from divkd import report
+from divkd.report.sweep import REPORT
 from divkd.shared.files import plain
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
@@ -99,9 +100,10 @@ def test_figures_and_table_are_made_from_results_alone(tiny, tmp_path):
     assert results["base"]["missing_weight"] == config.missing_weight
     results = json.loads(json.dumps(plain(results), allow_nan=False))
     assert [path.name for path in report.draw(results, tmp_path)] == ["window.png", "window.svg"]
-    heads, lines = report.columns(results)
+    (table,) = REPORT.tables(results)
+    heads, lines = table.heads, table.lines
     assert {len(line) for line in lines} == {len(heads)}
     assert [line[0] for line in lines] == ["patches=6", "patches=12", "missing_weight=0", "missing_weight=0.1:0.15"]
-    assert len(report.failures(results)) == 1
+    assert len(table.notes) == 1
     results["command"] = "simulate ablations"
     assert [path.name for path in report.draw(results, tmp_path)] == ["ablations.png", "ablations.svg"]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divkd.report import beside, knowledge, plane
-from divkd.report.beside import Source
-from divkd.report.style import save
+from divkd.report import plane
+from divkd.report.figures import beside, knowledge
+from divkd.report.sources import Source
+from divkd.report.style import png
 from divkd.shared.files import write_bytes
 from divkd.shared.stats import show
 
@@ -15,7 +16,7 @@ THEORY, PLANE, PRACTICE, ANALYSIS = "simulate multiview", "simulate plane", "tra
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ManualFigure:
     """One figure of the manual."""
 
     name: str
@@ -27,22 +28,22 @@ class Drawing:
 def motivation(sources: list[Source]) -> tuple[Any, str]:
     """Why perturb: teachers agree on their training points, and ODS steps lead to where they do not."""
     summary = sources[0].results["summary"]
-    found = ", ".join(f"{kind} {show(summary[kind])}" for kind in ("clean", "gaussian", "ods"))
-    return plane.pictures([source.results for source in sources]), (
+    kl = ", ".join(f"{kind} {show(summary[kind])}" for kind in plane.NAMES)
+    return plane.planes([source.results for source in sources]), (
         "Nam et al.'s motivation in two dimensions: teachers (lines: where their decisions change) agree on their "
-        f"training points; shading and numbers are their pairwise KL. Over the seeds of the first run, nats: {found}."
+        f"training points; shading and numbers are their pairwise KL. Over the seeds of the first run, nats: {kl}."
     )
 
 
-DRAWINGS = (
-    Drawing("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain, beside.errs),
-    Drawing("recovered", (THEORY, PRACTICE), beside.recovered, beside.errs),
-    Drawing("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
-    Drawing("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
-    Drawing("plane", (PLANE,), motivation),
-    Drawing("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),
+FIGURES = (
+    ManualFigure("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain, beside.errs),
+    ManualFigure("recovered", (THEORY, PRACTICE), beside.recovered, beside.errs),
+    ManualFigure("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
+    ManualFigure("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
+    ManualFigure("plane", (PLANE,), motivation),
+    ManualFigure("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),
 )
-COMMANDS = tuple(dict.fromkeys(command for drawing in DRAWINGS for command in drawing.commands))
+COMMANDS = tuple(dict.fromkeys(command for figure in FIGURES for command in figure.commands))
 
 
 def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]]:
@@ -54,20 +55,21 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
     """
     paths, missing, captions = [], [], ["# Theory beside practice\n"]
     before = (folder / "captions.md").read_text(encoding="utf-8") if (folder / "captions.md").is_file() else ""
-    for drawing in DRAWINGS:
-        columns = [s for c in drawing.commands for s in sources if s.results["command"] == c and drawing.fits(s)]
-        absent = [c for c in drawing.commands if all(s.results["command"] != c for s in columns)]
+    for figure in FIGURES:
+        columns = [s for c in figure.commands for s in sources if s.results["command"] == c and figure.fits(s)]
+        absent = [c for c in figure.commands if all(s.results["command"] != c for s in columns)]
         if absent:
             what = "lacks a column" if columns else "is left out"
             needed = " and ".join(f"'{command}'" for command in absent)
-            missing.append(f"{drawing.name}.png {what}: no run of {needed} that has it was given")
+            missing.append(f"{figure.name}.png {what}: no run of {needed} that has it was given")
         if not columns:
-            if f"]({drawing.name}.png)" in before:
-                (folder / f"{drawing.name}.png").unlink(missing_ok=True)
+            if f"]({figure.name}.png)" in before:
+                (folder / f"{figure.name}.png").unlink(missing_ok=True)
             continue
-        fig, caption = drawing.draw(columns)
-        paths.append(save(fig, folder / f"{drawing.name}.png"))
-        captions.append(f"![{drawing.name}]({drawing.name}.png)\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
+        fig, caption = figure.draw(columns)
+        paths.append(folder / f"{figure.name}.png")
+        write_bytes(paths[-1], png(fig))
+        captions.append(f"![{figure.name}]({figure.name}.png)\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
     if paths:
         write_bytes(folder / "captions.md", "\n".join(captions).encode())
     return paths, missing

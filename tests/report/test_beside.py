@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from divkd.report import beside
-from divkd.report.beside import Source
-from divkd.report.figures import DRAWINGS, draw_all
+from divkd.report.figures import beside
+from divkd.report.figures.manual import FIGURES, draw_all
+from divkd.report.sources import Source
 from divkd.shared.files import read_json
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -75,7 +75,7 @@ def test_a_column_a_run_and_what_is_missing_is_named(tmp_path):
     }  # fmt: skip
     assert draw_all([], tmp_path / "none")[0] == []
     assert not (tmp_path / "none").exists()
-    assert len({drawing.name for drawing in DRAWINGS}) == len(DRAWINGS)
+    assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 
 
 def test_a_world_without_errors_has_no_shares():

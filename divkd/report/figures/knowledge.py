@@ -1,15 +1,16 @@
-"""What members know and where they differ: theory beside practice, as in `divkd.report.beside`."""
+"""What members know and where they differ: theory beside practice, as in `divkd.report.figures.beside`."""
 
 from typing import Any
 
 import numpy as np
 
-from divkd.report.analysis import diversity_lines, named, over_seeds
-from divkd.report.beside import Source
-from divkd.report.ensembles import spread
+from divkd.report.figures.analysis import TEACHERS, diversity_lines, named, over_seeds
+from divkd.report.figures.views import known_views
+from divkd.report.sources import Source
 from divkd.report.style import figure
+from divkd.report.words import spread
 
-STUDENTS = ("ods", "confods", "kd", "gaussian", "none")  # whose student stands for all, the first that is there
+PREFERRED = ("ods", "confods", "kd", "gaussian", "none")  # whose student stands for all, the first that is there
 
 
 def confidence(sources: list[Source]) -> tuple[Any, str]:
@@ -20,7 +21,7 @@ def confidence(sources: list[Source]) -> tuple[Any, str]:
     fig, axes = figure(max(8.6, 4.6 * len(sources)), 5.6, columns=len(sources), rows=2)
     for column, source in enumerate(sources):
         results = source.results
-        for row, kind in enumerate((("deep_ensemble", "none"), student(results))):
+        for row, kind in enumerate((TEACHERS, student(results))):
             ax = axes[row * len(sources) + column]
             diversity_lines(ax, results, kind, "train")
             ax.set_ylabel("pairwise KL, nats")
@@ -45,12 +46,10 @@ def members(sources: list[Source]) -> tuple[Any, str]:
                 _views(ax, np.array(source.results["learned"][name]), name)
             continue
         results = source.results
-        for ax, kind in zip(pair, (("deep_ensemble", "none"), student(results)), strict=True):
+        for ax, kind in zip(pair, (TEACHERS, student(results)), strict=True):
             size = results["members"]
             matrix = np.mean(over_seeds(results, kind, "agreement"), axis=0)[:size, :size]
-            seeds = len(results["seeds"])
-            n = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
-            _agreement(ax, matrix, f"{results['dataset']}: {named(kind)}\n{n}")
+            _agreement(ax, matrix, f"{results['dataset']}: {named(kind)}\n{spread(results, 'mean of')}")
     return fig, (
         "What each member knows, before distillation above and after it below. Theory: the views of each class that a "
         "network knows (seed of the first run). Practice: how often two members predict the same class of a test image."
@@ -59,14 +58,8 @@ def members(sources: list[Source]) -> tuple[Any, str]:
 
 def _views(ax: Any, learned: np.ndarray, name: str) -> None:
     """Networks x classes: the number of views that are known, 0 to 2."""
-    code = learned[:, :, 0] + 2 * learned[:, :, 1]
-    ax.imshow(learned.sum(2), cmap="Blues", vmin=0, vmax=3, aspect="auto", interpolation="nearest")
-    for n, i in np.ndindex(code.shape):
-        ax.text(i, n, ("–", "1", "2", "12")[code[n, i]], ha="center", va="center", fontsize=8)
-    ax.grid(False)
-    ax.set_xticks(np.arange(0, code.shape[1], max(1, code.shape[1] // 10)))
-    ax.set_yticks(np.arange(len(code)))
-    ax.set(xlabel="class", ylabel="network")
+    known_views(ax, learned, learned.sum(2), {"cmap": "Blues", "vmin": 0, "vmax": 3}, 8)
+    ax.set(ylabel="network")
     title = "members" if name == "members" else "distilled from the ensemble"
     ax.set_title(f"Theory: views known, {title}\n{learned.mean():.0%} of the views, one seed", fontsize=9)
 
@@ -85,9 +78,9 @@ def _agreement(ax: Any, matrix: np.ndarray, title: str) -> None:
 
 
 def student(analysis: dict[str, Any]) -> tuple[str, str]:
-    """The BatchEnsemble that stands for all, by the first of `STUDENTS` that was trained."""
+    """The BatchEnsemble that stands for all, by the first of `PREFERRED` that was trained."""
     trained = {row["method"] for row in analysis["rows"] if row["model"] == "batch_ensemble"}
-    return "batch_ensemble", next(method for method in STUDENTS if method in trained)
+    return "batch_ensemble", next(method for method in PREFERRED if method in trained)
 
 
 def fits(source: Source) -> bool:

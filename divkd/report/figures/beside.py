@@ -1,42 +1,26 @@
 """Figures that set theory beside practice: a column a run, simulated ones first, the same words on the axes.
 
 Every function takes the runs that it can draw, at least one, and returns the figure and its caption; a further run of
-either kind is a further column. `divkd.report.figures` says which runs go where.
+either kind is a further column. `divkd.report.figures.manual` says which runs go where.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-from divkd.report.ensembles import MODEL_NAMES, spread
-from divkd.report.style import COLOURS, MARKERS, figure
+from divkd.report.figures import training
+from divkd.report.sources import Source
+from divkd.report.style import COLOURS, MARKERS, figure, marks, mean_and_sd
+from divkd.report.words import spread
+from divkd.shared import kinds
+from divkd.shared.kinds import METHODS, MODELS, STUDENTS
 from divkd.shared.metrics.dee import equivalent
 from divkd.shared.stats import summarise
 
 WIDTH, HEIGHT = 4.3, 3.9  # inches, of a column
-CLAIMS = {
-    "single": "one network",
-    "ensemble": "ensemble",
-    "distilled": "distilled",
-    "self_distilled": "self-distilled",
-    "labels_only": "labels only, as long",
-}
+CLAIMS = {name: kinds.CLAIMS[name].short for name in ("single", "ensemble", "distilled", "self_distilled")}
+CLAIMS |= {"labels_only": "labels only, as long"}  # a line of room
 ERROR = "test error, as a share of one network's"
-
-
-class Source(NamedTuple):
-    """A finished run: the name of its folder, and its results.json."""
-
-    name: str
-    results: dict[str, Any]
-
-    @property
-    def simulated(self) -> bool:
-        """Whether it is theory."""
-        return str(self.results["command"]).startswith("simulate")
-
-    def __str__(self) -> str:
-        seeds = ", ".join(map(str, self.results["seeds"]))
-        return f"{self.name} ({spread(self.results)}: {seeds})"
+NO_ERROR = "one simulated network makes no error"
 
 
 def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
@@ -51,8 +35,7 @@ def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
     for ax, source in zip(axes, sources, strict=True):
         (_gain_theory if source.simulated else _gain_practice)(ax, source)
         ax.axhline(1, color="0.35", linewidth=0.8, linestyle=":")
-        ax.set_xlabel("members of the ensemble")
-        ax.set_ylabel(ERROR)
+        ax.set(xlabel="members of the ensemble", ylabel=ERROR)
         ax.legend(frameon=False, fontsize=8)
         ax.set_ylim(bottom=0)
     return fig, (
@@ -63,12 +46,12 @@ def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
 
 def _gain_theory(ax: Any, source: Source) -> None:
     rows = source.results["claims"]["ensemble"]["by_members"]
+    if not errs(source):
+        raise ValueError(NO_ERROR)
     base, predicted_base = rows[0]["single_view_error"], rows[0]["predicted"]
-    if not base or not predicted_base:
-        raise ValueError("one simulated network makes no error")
     members = [row["members"] for row in rows]
     shares = [row["single_view_error"] / base for row in rows]
-    deviations = [(row.get("std") or 0) / base for row in rows]
+    deviations = [(row["std"] or 0) / base for row in rows]
     ax.errorbar(members, shares, yerr=deviations, color=COLOURS[1], marker="o", capsize=3, label="measured")
     predicted = [row["predicted"] / predicted_base for row in rows]
     ax.plot(members, predicted, color=COLOURS[0], linestyle="--", linewidth=1, label="predicted, finite size")
@@ -80,14 +63,13 @@ def _gain_theory(ax: Any, source: Source) -> None:
 def _gain_practice(ax: Any, source: Source) -> None:
     shares = practice_shares(source.results)
     sizes = sorted(size for model, _, size in shares if model == "deep_ensemble")
-    ladder = [summarise(shares["deep_ensemble", "none", size]) for size in sizes]
-    ax.errorbar(sizes, [point["mean"] for point in ladder], yerr=[point["std"] or 0 for point in ladder],
-                color=COLOURS[1], marker="o", capsize=3, label="deep ensemble")  # fmt: skip
-    for index, model in enumerate(("batch_ensemble", "single")):
+    means, deviations = mean_and_sd(summarise(shares["deep_ensemble", "none", size]) for size in sizes)
+    ax.errorbar(sizes, means, yerr=deviations, color=COLOURS[1], marker="o", capsize=3, label=MODELS["deep_ensemble"])
+    for index, model in enumerate(STUDENTS):
         students = {key: summarise(value) for key, value in shares.items() if key[0] == model}
         for offset, (key, point) in enumerate(students.items()):
             place = key[2] + 0.13 * (offset - (len(students) - 1) / 2)
-            label = None if offset else f"{MODEL_NAMES[model]}, each method"
+            label = None if offset else f"{MODELS[model]}, each method"
             ax.errorbar(place, point["mean"], yerr=point["std"] or 0, fmt=MARKERS[index + 1], markersize=5,
                         color=COLOURS[index + 2], capsize=2, label=label)  # fmt: skip
     ax.set_title(practice_title(source), fontsize=9)
@@ -97,22 +79,22 @@ def _gain_practice(ax: Any, source: Source) -> None:
 def practice_title(source: Source) -> str:
     """Data set, network, size, and what one network makes of it."""
     results = source.results
-    error = summarise(
-        1 - row["acc"] for row in results["rows"] if row["model"] == "deep_ensemble" and row["members"] == 1
-    )
+    error = summarise(_first_errors(results).values())
     return (
         f"Practice: {results['dataset']}, {results['network']}, {results['split']['train']} training images\n"
         f"one network errs on {error['mean']:.1%}; {spread(results)}"
     )
 
 
+def _first_errors(practice: dict[str, Any]) -> dict[int, float]:
+    """Test error of every seed's first teacher."""
+    rows = practice["rows"]
+    return {row["seed"]: 1 - row["acc"] for row in rows if row["model"] == "deep_ensemble" and row["members"] == 1}
+
+
 def practice_shares(practice: dict[str, Any]) -> dict[tuple[str, str, int], list[float]]:
     """Test error over the error of the same seed's first teacher, one number a seed, by (model, method, members)."""
-    first = {
-        row["seed"]: 1 - row["acc"]
-        for row in practice["rows"]
-        if row["model"] == "deep_ensemble" and row["members"] == 1
-    }
+    first = _first_errors(practice)
     shares: dict[tuple[str, str, int], list[float]] = {}
     for row in practice["rows"]:
         error = 1 - row["acc"]
@@ -138,8 +120,7 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
         ensemble = next(point for name, point in shares.items() if "ensemble" in name)
         ax.axvline(ensemble["mean"], color=COLOURS[1], linewidth=0.8, linestyle=":")
         ax.set_yticks([-place for place in range(len(shares))], list(shares))
-        ax.set_ylim(0.6 - tallest, 0.6)
-        ax.set_xlabel(ERROR)
+        ax.set(ylim=(0.6 - tallest, 0.6), xlabel=ERROR)
         ax.set_xlim(left=0 if source.simulated else None)
         title = f"Theory: single-view samples; {spread(source.results)}"
         ax.set_title(title if source.simulated else practice_title(source), fontsize=9)
@@ -151,26 +132,23 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
 
 def theory_shares(theory: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Single-view error of every claim as a share of a single network's mean: {name: {mean, std}}."""
-    found = {CLAIMS[name]: theory["claims"][name]["single_view_error"] for name in CLAIMS if name in theory["claims"]}
-    base = found[CLAIMS["single"]]["mean"]
+    errors = {name: theory["claims"][name]["single_view_error"] for name in CLAIMS if name in theory["claims"]}
+    base = errors["single"]["mean"]
     if not base:
-        raise ValueError("one simulated network makes no error")
-    return {name: {"mean": one["mean"] / base, "std": (one["std"] or 0) / base} for name, one in found.items()}
+        raise ValueError(NO_ERROR)
+    return {CLAIMS[name]: {"mean": one["mean"] / base, "std": (one["std"] or 0) / base} for name, one in errors.items()}
 
 
 def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Test error of the teachers and of every student as a share of one teacher's: {name: {mean, std, n}}."""
     shares = practice_shares(practice)
-    # runs of earlier versions do not say how many networks taught
-    sizes = [size for model, _, size in shares if model == "batch_ensemble"]
-    teachers = practice.get("members") or max(sizes or [size for _, _, size in shares])
-    found = {"one network": summarise(shares["deep_ensemble", "none", 1])}
-    found[f"deep ensemble of {teachers}"] = summarise(shares["deep_ensemble", "none", teachers])
-    for (model, method, _), values in shares.items():
-        if model in ("batch_ensemble", "single"):
-            learned = "labels" if method == "none" else method
-            found[f"{MODEL_NAMES[model].removesuffix(' network')}, {learned}"] = summarise(values)
-    return found
+    size = training.teachers(practice)
+    named = {"one network": ("deep_ensemble", "none", 1), f"deep ensemble of {size}": ("deep_ensemble", "none", size)}
+    for model, method, members in shares:
+        if model in STUDENTS:
+            learned = METHODS["none"] if method == "none" else method
+            named[f"{MODELS[model].removesuffix(' network')}, {learned}"] = model, method, members
+    return {name: summarise(shares[key]) for name, key in named.items()}
 
 
 def equivalents(sources: list[Source]) -> tuple[Any, str]:
@@ -181,15 +159,9 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
     """
     fig, axes = figure(WIDTH * len(sources) + 0.6, HEIGHT, columns=len(sources))
     for ax, source in zip(axes, sources, strict=True):
-        found, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
-        for place, values in enumerate(found.values()):
-            for value, censored in values:
-                ax.plot(value, -place, marker=">" if censored else "o", color=COLOURS[2], markersize=7, alpha=0.7)
-        ax.set_yticks([-place for place in range(len(found))], list(found))
-        ax.set_ylim(0.5 - len(found), 0.5)
-        ax.set_xlim(0.7, top + 0.3)
-        ax.set_xticks(range(1, top + 1))
-        ax.set_xlabel(f"worth so many members (> : at least {top})")
+        worth, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
+        marks(ax, worth, top, 0.3, color=COLOURS[2], markersize=7)
+        ax.set(ylim=(0.5 - len(worth), 0.5), xlabel=f"worth so many members (> : at least {top})")
         what = "Theory, by single-view error; one mark, of the mean over seeds" if source.simulated else (
             f"Practice, by calibrated NLL: {source.results['dataset']},\n{source.results['network']}; one mark a seed"
         )  # fmt: skip
@@ -202,10 +174,9 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
 
 def has_equivalents(source: Source) -> bool:
     """Whether a run distilled anything and measured a ladder."""
-    results = source.results
     if source.simulated:
-        return "distilled" in results["claims"]
-    return any("dee" in row for row in results["rows"]) and len(results["ladders"][0]["curve"]) > 1
+        return "distilled" in source.results["claims"]
+    return training.has_equivalents(source.results)
 
 
 def errs(source: Source) -> bool:
@@ -220,19 +191,14 @@ def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[flo
     """{claim: [(members, censored)]} on the ladder of single-view errors, and the ladder's length."""
     rows = theory["claims"]["ensemble"]["by_members"]
     curve = [{"members": row["members"], "mean": row["single_view_error"]} for row in rows]
-    found = {}
+    worth = {}
     for claim in ("distilled", "self_distilled", "labels_only"):
         if claim in theory["claims"]:
             one = equivalent(curve, theory["claims"][claim]["single_view_error"]["mean"])
-            found[CLAIMS[claim]] = [(one.value, one.censored)]
-    return found, len(curve)
+            worth[CLAIMS[claim]] = [(one.value, one.censored)]
+    return worth, len(curve)
 
 
 def practice_equivalents(practice: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:
     """{student: [(members, censored) a seed]}, and the ladder's length."""
-    found: dict[str, list[tuple[float, bool]]] = {}
-    for row in practice["rows"]:
-        if "dee" in row and row["model"] != "merged":
-            name = f"{MODEL_NAMES[row['model']].removesuffix(' network')}, {row['method']}"
-            found.setdefault(name, []).append((row["dee"]["value"], row["dee"]["censored"]))
-    return found, len(practice["ladders"][0]["curve"])
+    return training.student_equivalents(practice, short=" network"), len(practice["ladders"][0]["curve"])

@@ -1,16 +1,15 @@
-"""Which views networks learn, when, and how they memorise the rest: pictures from a simulation's results.json alone."""
+"""Which views networks learn, when, and how they memorise the rest, from a simulation's results.json alone."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, save
+from divkd.report.style import COLOURS, figure
 
-KINDS = {"labels": "labels", "distilled": "distilled from the ensemble", "self_distilled": "self-distilled"}
+TAUGHT = {"labels": "labels", "distilled": "distilled from the ensemble", "self_distilled": "self-distilled"}
 
 
-def view_strengths(results: dict[str, Any], folder: Path) -> Path:
+def view_strengths(results: dict[str, Any]) -> Any:
     """Strength of every class's two views through flow time: on labels, distilled, self-distilled, side by side."""
     traces = {"labels": results["trace"], **results.get("traces", {})}
     fig, axes = figure(width=2.4 + 3.6 * len(traces), height=4.2, columns=len(traces))
@@ -18,53 +17,39 @@ def view_strengths(results: dict[str, Any], folder: Path) -> Path:
     top = 3 * max(np.max(trace["strengths"]) for trace in traces.values())
     for ax, (kind, trace) in zip(axes, traces.items(), strict=True):
         times, strengths = np.array(trace["times"]), np.array(trace["strengths"])  # (T,), (T, k, 2) in units of varrho
+        stronger = strengths[-1].argmax(1)
+        names = ("winning", "losing") if kind == "labels" else ("stronger", "weaker")
+        lines = np.maximum(strengths, floor)
+        for view, name, colour, style in zip((stronger, 1 - stronger), names, COLOURS[1:], ("-", "--"), strict=False):
+            for i, one in enumerate(view):
+                ax.plot(times, lines[:, i, one], color=colour, linestyle=style, linewidth=1.2, alpha=0.8,
+                        label=None if i else f"{name} view")  # fmt: skip
         if kind == "labels":
-            _race(ax, trace, times, strengths, floor)
-        else:
-            _two_views(ax, times, strengths, floor)
+            _foreseen(ax, trace, times[:1], lines[:1], stronger)
         ax.set(yscale="log", xlabel=r"flow time $t$", ylim=(floor * 0.8, top), xlim=(0, None))
-        ax.set_title(KINDS[kind], fontsize="medium")
+        ax.set_title(TAUGHT[kind], fontsize="medium")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         # views arrive late on labels, and before the middle as a rule where there is a teacher
         if kind != "self_distilled":  # its lines are those of the panel beside it, and would lie under the legend
             ax.legend(loc="upper left" if kind == "labels" else "center right", fontsize="small")
     axes[0].set_ylabel(r"view strength $\Lambda_{i,\ell}\,/\,\varrho$")
-    trace = results["trace"]
-    fig.suptitle(f"One line per class and view: seed {trace['seed']}, one network each", fontsize="medium")
-    return save(fig, folder / "view_strengths.png")
+    fig.suptitle(f"One line per class and view: seed {results['trace']['seed']}, one network each", fontsize="medium")
+    return fig
 
 
-def _race(ax: Any, trace: dict[str, Any], times: np.ndarray, strengths: np.ndarray, floor: float) -> None:
-    """The lottery: who won, who was foreseen to win, and when."""
+def _foreseen(ax: Any, trace: dict[str, Any], start: np.ndarray, first: np.ndarray, won: np.ndarray) -> None:
+    """The lottery: which view was foreseen to win, and when."""
     predicted = np.array(trace["predicted_winner"])
-    won = strengths[-1].argmax(1)
-    for label, colour, style in (("winning view", COLOURS[1], "-"), ("losing view", COLOURS[2], "--")):
-        for i in range(strengths.shape[1]):
-            view = won[i] if label == "winning view" else 1 - won[i]
-            line = np.maximum(strengths[:, i, view], floor)
-            ax.plot(times, line, color=colour, linestyle=style, linewidth=1.2, alpha=0.8, label=None if i else label)
-            if predicted[i] == view:
-                ax.plot(times[:1], line[:1], "o", color=COLOURS[0], markersize=5, clip_on=False, zorder=3)
+    look = {"color": COLOURS[0], "markersize": 5}
+    for i in np.argsort(won != predicted, kind="stable"):  # who was right lies below
+        ax.plot(start, first[:, i, predicted[i]], "o", clip_on=False, zorder=3, **look)
     hits = int((won == predicted).sum())
-    ax.plot([], [], "o", color=COLOURS[0], markersize=5, label=f"foreseen to win\n(right in {hits} of {len(won)})")
-    foreseen = np.array(trace.get("predicted_times", []))
-    if len(foreseen):
-        ax.plot(foreseen, np.ones(len(foreseen)), "|", color=COLOURS[0], markersize=12, zorder=3,
-                label="foreseen time")  # fmt: skip
+    ax.plot([], [], "o", label=f"foreseen to win\n(right in {hits} of {len(won)})", **look)
+    due = np.array(trace["predicted_times"])
+    ax.plot(due, np.ones(len(due)), "|", color=COLOURS[0], markersize=12, zorder=3, label="foreseen time")
 
 
-def _two_views(ax: Any, times: np.ndarray, strengths: np.ndarray, floor: float) -> None:
-    """The view that is stronger in the end, and the other, with how many classes end with both."""
-    order = strengths[-1].argsort(1)
-    classes = np.arange(strengths.shape[1])
-    for rank, label, colour, style in ((1, "stronger view", COLOURS[1], "-"), (0, "weaker view", COLOURS[2], "--")):
-        lines = np.maximum(strengths[:, classes, order[:, rank]], floor)
-        for i in classes:
-            ax.plot(times, lines[:, i], color=colour, linestyle=style, linewidth=1.2, alpha=0.8,
-                    label=None if i else label)  # fmt: skip
-
-
-def views_learned(results: dict[str, Any], folder: Path) -> Path:
+def views_learned(results: dict[str, Any]) -> Any:
     """Heat map: network x class, the first view known, the second, both or none, before and after distillation."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
@@ -75,13 +60,8 @@ def views_learned(results: dict[str, Any], folder: Path) -> Path:
     colours = ["white", COLOURS[6], COLOURS[5], COLOURS[3]]
     for ax, (name, learned) in zip(axes, groups.items(), strict=True):
         known = np.array(learned)  # (n, k, 2)
-        code = known[:, :, 0] + 2 * known[:, :, 1]
-        ax.imshow(code, cmap=ListedColormap(colours), vmin=0, vmax=3, aspect="auto", interpolation="nearest")
-        for n, i in np.ndindex(code.shape):
-            ax.text(i, n, ("–", "1", "2", "12")[code[n, i]], ha="center", va="center", fontsize="small")
-        ax.grid(False)
-        ax.set(xlabel="class", xticks=np.arange(0, known.shape[1], max(1, known.shape[1] // 10)))
-        ax.set_yticks(np.arange(len(known)))
+        shade = {"cmap": ListedColormap(colours), "vmin": 0, "vmax": 3}
+        known_views(ax, known, known[:, :, 0] + 2 * known[:, :, 1], shade, "small")
         ax.set_title(f"{titles[name]}: {known.mean():.0%} of the views", fontsize="medium")
     axes[0].set_ylabel("network")
     handles = [
@@ -89,10 +69,20 @@ def views_learned(results: dict[str, Any], folder: Path) -> Path:
         for colour, label in zip(colours[1:], ("first view", "second view", "both"), strict=True)
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    return save(fig, folder / "views_learned.png")
+    return fig
 
 
-def memorisation(results: dict[str, Any], folder: Path) -> Path:
+def known_views(ax: Any, known: np.ndarray, values: np.ndarray, shade: dict[str, Any], size: float | str) -> None:
+    """Networks x classes, shaded by `values`: in each cell the numbers of the views (n, k, 2) that are known."""
+    ax.imshow(values, aspect="auto", interpolation="nearest", **shade)
+    for n, i in np.ndindex(values.shape):
+        ax.text(i, n, ("–", "1", "2", "12")[known[n, i] @ (1, 2)], ha="center", va="center", fontsize=size)
+    ax.grid(False)
+    ax.set(xlabel="class", xticks=np.arange(0, known.shape[1], max(1, known.shape[1] // 10)))
+    ax.set_yticks(np.arange(len(known)))
+
+
+def memorisation(results: dict[str, Any]) -> Any:
     """p_y through flow time on training samples of three kinds: what is learned by views, and what by their noise."""
     trace = results["trace"]
     labels = {
@@ -110,4 +100,4 @@ def memorisation(results: dict[str, Any], folder: Path) -> Path:
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
     ax.legend(loc="center left", fontsize="small")
-    return save(fig, folder / "memorisation.png")
+    return fig

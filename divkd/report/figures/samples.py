@@ -1,61 +1,56 @@
 """A drawn sample and its soft labels, from a simulation's results.json alone."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, save
+from divkd.report.style import COLOURS, figure, legend_below
 
 
-def drawn_sample(results: dict[str, Any], folder: Path) -> Path:
+def drawn_sample(results: dict[str, Any]) -> Any:
     """The P patches of a multi-view and of a single-view sample: which feature sits in which, with what coefficient."""
     samples = results["samples"]
     fig, axes = figure(width=9.6, height=4.6, columns=1, rows=len(samples))
-    names = {"own": ("own view", COLOURS[1]), "missing": ("own view that is missing", COLOURS[2])}
-    names["other"] = ("another class's feature", COLOURS[5])
     for ax, sample in zip(axes, samples, strict=True):
         feature, weight = np.array(sample["feature"]), np.array(sample["weight"])
         own = (feature >= 0) & (feature // 2 == sample["label"])
         missing = own & (sample["view"] >= 0) & (feature % 2 != sample["view"])
-        for key, rows in (("own", own & ~missing), ("missing", missing), ("other", (feature >= 0) & ~own)):
-            ax.bar(np.flatnonzero(rows), weight[rows], color=names[key][1], label=names[key][0])
+        for rows, label, colour in (
+            (own & ~missing, "own view", COLOURS[1]),
+            (missing, "own view that is missing", COLOURS[2]),
+            ((feature >= 0) & ~own, "another class's feature", COLOURS[5]),
+        ):
+            ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
         for p in np.flatnonzero(feature >= 0):
-            ax.text(
-                p, weight[p] + 0.01, f"{feature[p] // 2},{feature[p] % 2 + 1}", ha="center", va="bottom", fontsize=7
-            )
+            name = f"{feature[p] // 2},{feature[p] % 2 + 1}"
+            ax.text(p, weight[p] + 0.01, name, ha="center", va="bottom", fontsize=7)
         ax.set(xticks=np.arange(len(feature)), xlim=(-0.7, len(feature) - 0.3), ylabel="coefficient $z_p$")
         ax.tick_params(axis="x", labelsize=7)
         ax.set_ylim(0, 1.25 * weight.max())
         shown = "both views" if sample["view"] < 0 else f"view {sample['view'] + 1} only"
         ax.set_title(f"{sample['kind']} sample of class {sample['label']}: {shown}", fontsize="medium")
     axes[-1].set_xlabel("patch $p$ (above a bar: class, view; patches without a bar hold noise alone)")
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    return save(fig, folder / "drawn_sample.png")
+    legend_below(fig, axes, 3, "small")
+    return fig
 
 
-def soft_labels(results: dict[str, Any], folder: Path) -> Path:
+def soft_labels(results: dict[str, Any]) -> Any:
     """What teachers say of the multi-view sample, class by class: the ensemble names the other classes that show."""
     sample = results["samples"][0]
     feature = np.array(sample["feature"])
-    shown = np.unique(feature[feature >= 0] // 2)
     fig, axes = figure(width=9.6, height=3.6, columns=len(sample["soft_labels"]))
     for ax, (title, values) in zip(axes, sample["soft_labels"].items(), strict=True):
         classes = np.arange(len(values))
+        shown = np.isin(classes, feature[feature >= 0] // 2)
+        own = classes == sample["label"]
         for rows, colour, label in (
-            (classes == sample["label"], COLOURS[1], "the sample's class"),
-            (
-                np.isin(classes, shown) & (classes != sample["label"]),
-                COLOURS[5],
-                "a class with a feature in the sample",
-            ),
-            (~np.isin(classes, shown), "0.7", "no feature in the sample"),
+            (own, COLOURS[1], "the sample's class"),
+            (shown & ~own, COLOURS[5], "a class with a feature in the sample"),
+            (~shown, "0.7", "no feature in the sample"),
         ):
             ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
         ax.set(xlabel="class", ylim=(0, 1.02))
         ax.set_title(title, fontsize="medium")
     axes[0].set_ylabel("soft label")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    return save(fig, folder / "soft_labels.png")
+    legend_below(fig, axes[:1], 3, "small")
+    return fig

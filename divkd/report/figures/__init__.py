@@ -1,0 +1,1 @@
+"""Figures of the commands and of the manual: each function takes the numbers and returns a figure."""

@@ -1,0 +1,73 @@
+"""Errors of the theory's claims and of its ensembles by members, from a simulation's results.json alone."""
+
+from typing import Any
+
+import numpy as np
+
+from divkd.report.style import COLOURS, figure, mean_and_sd
+from divkd.report.words import spread
+from divkd.shared.kinds import CLAIMS
+
+
+def claims_bars(results: dict[str, Any]) -> Any:
+    """Single-view test error of every claim, beside the theorem's bound and the finite-size prediction."""
+    claims = {name: results["claims"][name] for name in CLAIMS if name in results["claims"]}
+    fig, (ax,) = figure(width=7.2, height=1.2 + 0.42 * len(claims))
+    rows = np.arange(len(claims))[::-1]
+    means, deviations = mean_and_sd(claim["single_view_error"] for claim in claims.values())
+    ax.barh(rows, means, color=COLOURS[6], height=0.62, label=_simulated(results))
+    if len(results["seeds"]) > 1:
+        ax.errorbar(means, rows, xerr=deviations, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
+    label: str | None = "theorem's bound, or that of a single network"
+    for row, claim in zip(rows, claims.values(), strict=True):
+        if claim["bound"] is not None:
+            low, high = claim["bound"]
+            # an interval of 0 to 0.001 would be no wider than its own edge
+            ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
+                    linewidth=1.4, label=label)  # fmt: skip
+            label = None
+    predicted = [claim["predicted"] for claim in claims.values()]
+    ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
+    for row, mean, claim in zip(rows, means, claims.values(), strict=True):
+        verdict = "" if claim["holds"] else "  does not hold"
+        ax.text(0.545, row, f"{mean:.3f}{verdict}", va="center", fontsize="small")
+    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7))
+    ax.set_xticks(np.arange(0, 0.51, 0.1))
+    ax.set_yticks(rows, [CLAIMS[name].short for name in claims], fontsize="small")
+    fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    return fig
+
+
+def error_by_members(results: dict[str, Any]) -> Any:
+    """Single-view test error of ensembles by their number of members, beside the finite-size and asymptotic theory."""
+    rows = results["claims"]["ensemble"]["by_members"]
+    members, measured, predicted, given, asymptotic = (
+        np.array([row[key] for row in rows])
+        for key in ("members", "single_view_error", "predicted", "predicted_from_views", "asymptotic")
+    )
+    deviations = np.array([row["std"] or 0.0 for row in rows])
+    floor = 0.5 * np.concatenate([asymptotic, predicted[predicted > 0], measured[measured > 0]]).min()
+    fig, (ax,) = figure(width=6.4, height=4.2)
+    ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
+    ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
+    seen = np.maximum(given, floor)
+    ax.plot(members, seen, "^-.", color=COLOURS[3], markersize=4, label="the same, given the views learned")
+    # an error of 0 has no place on a logarithmic axis: it is shown at the lower edge, hollow
+    shown = np.maximum(measured, floor)
+    ax.plot(members, shown, color=COLOURS[2], marker="o", label=_simulated(results))
+    if len(results["seeds"]) > 1:
+        whiskers = [np.minimum(deviations, shown - floor), deviations]
+        ax.errorbar(members, shown, yerr=whiskers, color=COLOURS[2], capsize=3, linestyle="none")
+    zero = measured <= 0
+    if zero.any():
+        ax.plot(members[zero], shown[zero], "o", markerfacecolor="white", color=COLOURS[2], linestyle="none", zorder=4,
+                clip_on=False, label="0 errors")  # fmt: skip
+    ax.set(yscale="log", xlabel="members of the ensemble $K$", ylabel="error on single-view test samples")
+    ax.set_xticks(members)
+    ax.set_ylim(floor, 1.0)
+    ax.legend(loc="lower left", fontsize="small")
+    return fig
+
+
+def _simulated(results: dict[str, Any]) -> str:
+    return f"simulated, {spread(results, '± 1 sd over')}"

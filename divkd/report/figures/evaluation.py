@@ -1,0 +1,146 @@
+"""Figures of an evaluation, from the content of its results.json."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from divkd.report.style import COLOURS, figure, legend_below, mean_and_sd, stacked
+from divkd.report.words import MEASURE
+
+MAX_NUMBERS = 10  # members beyond which the cells of a matrix have no room for their numbers
+
+
+def reliability(results: dict[str, Any]) -> Any:
+    """Accuracy against confidence with the share of samples in each bin below, before and after calibration."""
+    versions = [("as given", results["reliability"], results["ece"])]
+    if "cal_reliability" in results:
+        bound = ", bound" if results["temperature_at_bound"] else ""
+        title = f"calibrated, T = {results['temperature']:.2f}{bound}"
+        versions.append((title, results["cal_reliability"], results["cal_ece"]))
+    fig, (above, below) = stacked(4.0 * len(versions) + 0.4, 4.6, len(versions), (3, 1))
+    for ax, shares, (title, bins, ece) in zip(above, below, versions, strict=True):
+        rows = [row for row in bins if row["n"]]
+        centres, width = _shares(ax, shares, rows, "confidence")
+        ax.bar(centres, [row["accuracy"] for row in rows], width, color=COLOURS[6], edgecolor=COLOURS[1], linewidth=0.8,
+               label="accuracy in the bin")  # fmt: skip
+        confidences = [row["confidence"] for row in rows]
+        ax.plot(confidences, confidences, "o", color=COLOURS[0], markersize=4, label="mean confidence", zorder=4,
+                clip_on=False)  # fmt: skip
+        ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="perfect calibration", zorder=3)
+        ax.set(ylim=(0, 1.03), ylabel="accuracy")
+        ax.set_title(f"{title}: ECE {ece:.4f}", fontsize=10)
+    legend_below(fig, above[:1], 3 if len(versions) > 1 else 2)
+    fig.suptitle(caption(results), fontsize=9)
+    return fig
+
+
+def diversity(results: dict[str, Any]) -> Any:
+    """Members' pairwise KL by the confidence of their mean, with the share of samples in each bin below."""
+    fig, ((ax,), (shares,)) = stacked(5.4, 4.6, 1, (3, 1))
+    rows = [row for row in results["diversity_by_confidence"] if row["n"]]
+    centres, _ = _shares(ax, shares, rows, "confidence of the mean prediction")
+    finite = [(x, row["pairwise_kl"]) for x, row in zip(centres, rows, strict=True) if _finite(row["pairwise_kl"])]
+    if finite:
+        ax.plot(*zip(*finite, strict=True), color=COLOURS[1], marker="o", label="in the bin", clip_on=False)
+    if _finite(results["pairwise_kl"]):
+        ax.axhline(results["pairwise_kl"], color=COLOURS[2], linestyle="--", linewidth=1.2, label="over all samples")
+    ax.set_ylim(0, 1.1 * max((y for _, y in finite), default=0) or 1)
+    ax.set_ylabel("pairwise KL of members, nats")
+    ax.set_title(caption(results), fontsize=9)
+    _legend(ax, len(rows) - len(finite), len(rows), "in", "bin")
+    return fig
+
+
+def equivalent(results: dict[str, Any]) -> Any:
+    """Calibrated NLL of the deep ensemble by size, and where the model stands on it."""
+    fig, (ax,) = figure(5.6, 3.9)
+    dee = results["dee"]
+    rows = dee["curve"]
+    curve = [row for row in rows if _finite(row["mean"])]
+    if curve:
+        means, deviations = mean_and_sd(curve)
+        ax.errorbar([row["members"] for row in curve], means, yerr=deviations, color=COLOURS[1], marker="o", capsize=3,
+                    label="deep ensemble, mean ± sd over subsets")  # fmt: skip
+    if _finite(results["cal_nll"]) and not dee["own_members"]:
+        value, sign = dee["value"], "≥ " if dee["censored"] else ""
+        ax.axhline(results["cal_nll"], color=COLOURS[2], linestyle="--", linewidth=1.2, label="the model")
+        ax.plot([value], [results["cal_nll"]], "D", color=COLOURS[2], zorder=4, clip_on=False,
+                label=f"worth {sign}{value:.2f} members")  # fmt: skip
+    ax.set_xticks([row["members"] for row in rows][:: max(1, len(rows) // 10)])
+    ax.set(xlim=(0.6, len(rows) + 0.4), xlabel="members of the deep ensemble", ylabel=MEASURE["cal_nll"].axis)
+    sampled = [row["n"] for row in rows if row["n"] < row["of"]]
+    counts = f"at most {max(sampled)} subsets a size" if sampled else "all subsets of each size"
+    ax.set_title(f"{caption(results)}\n{counts}", fontsize=9)
+    _legend(ax, len(rows) - len(curve), len(rows), "at", "size")
+    return fig
+
+
+def _shares(ax: Any, below: Any, rows: list[dict[str, Any]], confidence: str) -> tuple[list[float], float]:
+    """Share of samples in each bin `below` the axes of the same bins; their centres, and the width of a bar."""
+    centres, width = [(row["low"] + row["high"]) / 2 for row in rows], (rows[0]["high"] - rows[0]["low"]) * 0.92
+    ax.set_xlim(0, 1)
+    ax.tick_params(labelbottom=False)
+    below.bar(centres, [row["share"] for row in rows], width, color="0.6")
+    below.set(xlim=(0, 1), xlabel=confidence, ylabel="share of\nsamples")
+    below.set_ylim(bottom=0)
+    return centres, width
+
+
+def _legend(ax: Any, missing: int, places: int, at: str, place: str) -> None:
+    """The legend, titled by how many of the places hold no finite number; where nothing is drawn, that in words."""
+    if ax.get_legend_handles_labels()[0]:
+        note = f"infinite {at} {missing} of {places} {place}s" if missing else None
+        ax.legend(frameon=False, fontsize=8, title=note, title_fontsize=8)
+    else:
+        ax.text(0.5, 0.5, f"infinite {at} every {place}", transform=ax.transAxes, ha="center")
+
+
+def similarity(results: dict[str, Any]) -> Any:
+    """Member against member: the share of samples with the same predicted class, and the correlation of errors."""
+    fig, (left, right) = figure(8.4, 4.2, columns=2)
+    _matrix(fig, left, results["similarity"]["agreement"], "same predicted class, share of samples")
+    _matrix(fig, right, results["similarity"]["error_correlation"], "correlation of errors")
+    fig.suptitle(f"{caption(results)}; hatched: no value", fontsize=9)
+    return fig
+
+
+def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> None:
+    """A symmetric matrix as shades between its lowest and highest pair; the diagonal says nothing and is hatched."""
+    pairs = np.array(values, dtype=float)  # null becomes NaN
+    np.fill_diagonal(pairs, np.nan)
+    pairs[~np.isfinite(pairs)] = np.nan
+    known = pairs[np.isfinite(pairs)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    if high - low < 0.02:  # a difference of nothing must not fill the scale
+        low, high = (low + high) / 2 - 0.01, (low + high) / 2 + 0.01
+    image = ax.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
+    ax.patch.set(facecolor="white", edgecolor="0.6", hatch="////", linewidth=0)  # no shade of the scale, in grey too
+    ax.grid(False)
+    size = len(pairs)
+    for i, j in np.argwhere(np.isfinite(pairs)) if size <= MAX_NUMBERS else ():
+        colour = "white" if pairs[i, j] < (low + high) / 2 else "black"
+        ax.text(j, i, f"{pairs[i, j]:.2f}", ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
+    ticks = range(0, size, max(1, size // 10))
+    ax.set_xticks(ticks, [tick + 1 for tick in ticks])
+    ax.set_yticks(ticks, [tick + 1 for tick in ticks])
+    ax.set(xlabel="member", ylabel="member")
+    ax.set_title(title, fontsize=9)
+    if known.size:
+        fig.colorbar(image, ax=ax, shrink=0.85)
+
+
+def caption(results: dict[str, Any]) -> str:
+    """What stands behind a figure."""
+    file = results["file"] if len(results["file"]) <= 32 else f"{results['file'][:31]}…"
+    return f"{file}: {members(results)}, {results['samples']:,} test samples, {results['classes']} classes"
+
+
+def members(results: dict[str, Any]) -> str:
+    """How many members were evaluated."""
+    return "one model" if results["members"] == 1 else f"{results['members']} members"
+
+
+def _finite(value: float | None) -> bool:
+    """False for null, as results.json writes infinities and NaN, and for these themselves."""
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,94 @@
+"""Finished runs: what their folders hold, what they were made with and how they were configured, as words."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from divkd.report.record import Results
+from divkd.report.words import spread
+from divkd.shared.errors import InputError
+from divkd.shared.files import read_json
+
+
+class Source(NamedTuple):
+    """A finished run: what it is called by, its results.json, its config.json ({}: none), and where it lies."""
+
+    name: str
+    results: Results
+    config: Results = {}  # noqa: RUF012 (a NamedTuple's default, which nobody changes)
+    path: Path = Path()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is theory."""
+        return str(self.results["command"]).startswith("simulate")
+
+    @property
+    def asked(self) -> Results:
+        """The configuration that was asked for, or empty."""
+        asked: Results = self.config.get("config", {})
+        return asked
+
+    def __str__(self) -> str:
+        seeds = ", ".join(map(str, self.results["seeds"]))
+        return f"{self.name} ({spread(self.results)}: {seeds})"
+
+
+def read_sources(paths: Sequence[Path], commands: Collection[str]) -> list[Source]:
+    """The runs of `commands` in the folders `paths`. Raises `InputError` where one is none, damaged or given twice."""
+    twice = [path for place, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:place]]]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice; name each run once")
+    names = [path.resolve().name for path in paths]
+    return [
+        Source(name if names.count(name) == 1 else str(path), *_read(path, commands), path)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _read(path: Path, commands: Collection[str]) -> tuple[Results, Results]:
+    try:
+        found = (path / "results.json").is_file()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a folder that holds results.json") from error
+    if not found:
+        raise InputError(f"{path} is no finished run of divkd; give a folder that holds results.json")
+    results = read_json(path / "results.json")
+    command = results.get("command") if isinstance(results, dict) else None
+    if not isinstance(command, str) or command not in commands:
+        known = ", ".join(commands)
+        raise InputError(f"{path}/results.json is of the command {command!r}; a report is made of runs of {known}")
+    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
+    if not isinstance(config, dict) or (config and not isinstance(config.get("config"), dict)):
+        raise InputError(f"{path}/config.json is no configuration of a run; restore it, or take it out of the folder")
+    if config and config.get("command") != command:
+        raise InputError(
+            f"{path}/config.json is of {config.get('command')!r} and results.json of {command!r}; restore the folder"
+        )
+    return results, config
+
+
+def made_with(results: Results, config: Results) -> list[tuple[str, str]]:
+    """Hardware, versions and revision; what nobody wrote down is said to be unknown."""
+    known = {**results, **config}
+    threads = known.get("omp_num_threads")
+    pairs = [
+        ("hardware", known.get("device")),
+        ("cores", known.get("cores")),
+        ("OMP_NUM_THREADS", threads if threads is not None else "not set"),
+        ("git revision", known.get("git_revision")),
+        ("seconds", None if results.get("seconds") is None else f"{results['seconds']:,.1f} in all, wall-clock"),
+    ]
+    versions = known.get("versions") or {}
+    pairs += [(package, version) for package, version in versions.items()]
+    if not versions:
+        pairs[2:3] = [("versions", None)]
+    return [(name, "not recorded" if value is None else str(value)) for name, value in pairs]
+
+
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """The fields of a configuration, nested names joined by dots, values as JSON but text as it is."""
+    if isinstance(value, Mapping) and value:
+        return [pair for key, part in value.items() for pair in flat(part, f"{name}.{key}" if name else str(key))]
+    return [(name, value if isinstance(value, str) else json.dumps(value))]

@@ -1,0 +1,153 @@
+"""The report of `divkd train`: deep ensembles and what is distilled from them, quality and cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+from divkd.report.figures import training as figures
+from divkd.report.published import beside, published_tables
+from divkd.report.record import Figure, Report, Results, Table, counted, unique
+from divkd.report.words import MEASURE, NETWORK, difference, equivalent, labels, listed_seeds, network, seeds, spread
+from divkd.shared.kinds import INPUTS, MODELS, PERTURBATIONS
+from divkd.shared.stats import show
+
+FIRST = ("acc", "cal_nll")  # the columns that no terminal is too narrow for
+OTHERS = ("pairwise_kl", "cal_ece", "cal_brier", "nll", "brier", "ece", "train_acc", "temperature")
+COMPARED = ("acc", "cal_nll", "pairwise_kl", "cal_ece")
+
+
+def _sentence(results: Results, asked: Results) -> str:
+    parts = {"train": "training", "validation": "validation", "test": "test"}
+    sizes = ", ".join(f"{results['split'][part]:,} {word}" for part, word in parts.items() if part in results["split"])
+    members = max(row["members"] for row in results["summary"] if row["model"] == "deep_ensemble")
+    return (
+        f"Deep ensembles of up to {members} networks ({results['network']}) on {results['dataset']} and what is "
+        f"distilled from them, preset {results['preset']}; {sizes} images; {listed_seeds(results['seeds'])}."
+    )
+
+
+def _tables(results: Results) -> list[Table]:
+    """Quality and cost, paired differences, the ladder of the DEE, the teachers' diversity, published numbers."""
+    rows = beside(results)
+    return [
+        _quality(results),
+        *_differences(results["differences"]),
+        *_ladders(results["ladders"]),
+        *_teachers(results["teacher_diversity"]),
+        *(published_tables(rows) if any(row["measured"] for row in rows) else []),
+    ]
+
+
+def _quality(results: Results) -> Table:
+    split = results["split"]
+    measured = any("dee" in row for row in results["summary"])
+    lines = []
+    for row in results["summary"]:
+        first, others = ([_shown(row, key) for key in keys] for keys in (FIRST, OTHERS))
+        if measured:
+            dee = row.get("dee")
+            first += [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
+        cost = [f"{row['params']['mean']:,.0f}", show(row["seconds"], 1), str(row["acc"]["n"])]
+        lines.append([*network(row), *first, *others, *cost])
+    notes = ["NLL and KL in nats; seconds are wall-clock times."]
+    if measured:
+        notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
+    heads = [*NETWORK, *labels(*FIRST), *(["DEE", "DEE censored"] if measured else []), *labels(*OTHERS)]
+    sizes = f"{split['train']:,} training and {split['test']:,} test images"
+    caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
+    page_only = (*labels("brier", "ece", "cal_brier", "temperature"), "DEE censored", "seeds")
+    return Table(caption, [*heads, "parameters", "seconds", "seeds"], lines, 3, tuple(notes), page_only=page_only)
+
+
+def _shown(row: Results, key: str) -> str:
+    return show(row[key], MEASURE[key].digits)
+
+
+def _differences(rows: list[Results]) -> list[Table]:
+    keys = [key for key in (*FIRST, *OTHERS) if all(key in row for row in rows)]
+    lines = [
+        [MODELS[row["model"]], row["method"], f"{MODELS[row['against_model']]}, {row['against_method']}"]
+        + [difference(row[key]) for key in keys]
+        + [str(row[keys[0]]["n"])]
+        for row in rows
+    ]
+    heads = ["model", "method", "minus", *labels(*keys), "seeds"]
+    caption = "Paired differences over seeds, mean and 95 % interval (none where n is 1)"
+    return [Table(caption, heads, lines, 3, page_only=(*labels("nll", "cal_brier"), "seeds"))] if rows else []
+
+
+def _ladders(ladders: list[Results]) -> list[Table]:
+    heads = ["members", *(f"seed {ladder['seed']}" for ladder in ladders)]
+    lines = [
+        [str(rows[0]["members"]), *(f"{show(row)} (n = {row['n']})" for row in rows)]
+        for rows in zip(*(ladder["curve"] for ladder in ladders), strict=True)
+    ]
+    caption = "The ladder of the DEE: calibrated NLL of deep ensembles, mean ± sd over subsets"
+    return [Table(caption, heads, lines)] if ladders else []
+
+
+def _teachers(rows: list[Results]) -> list[Table]:
+    lines = []
+    for row in rows:
+        clean = row["clean"] or float("nan")  # equal teachers never disagree
+        kl = [f"{row['clean']:.3g}", *(f"{row[kind] / clean:.3g}×" for kind in PERTURBATIONS)]
+        lines.append([str(row["seed"]), f"{row['images']:.0f}", *kl, f"{row['train_acc']:.1%}"])
+    heads = ["seed", "training images", f"{INPUTS['clean']}, nats", *PERTURBATIONS.values(), "teachers fit"]
+    void = ", ".join(str(row["seed"]) for row in rows if row["void"])
+    notes = (f"VOID as a test of the paper's premise: teachers of seed {void} do not fit their images.",)
+    caption = "Teachers' pairwise KL on training images, and how much a step of each kind changes it"
+    return [Table(caption, heads, lines, notes=notes if void else ())] if rows else []
+
+
+def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
+    """What several runs were trained on, and their networks by each of a few measures."""
+    facts: dict[str, Callable[[Results], Any]] = {
+        "data set": lambda run: run["dataset"],
+        "network": lambda run: run["network"],
+        "training images": lambda run: f"{run['split']['train']:,}",
+        "test images": lambda run: f"{run['split']['test']:,}",
+        "seeds": lambda run: len(run["seeds"]),
+    }
+    lines = [[name, *(str(of(run)) for run in runs)] for name, of in facts.items()]
+    tables = [Table("What was trained on what", ["", *labels], lines)]
+    by_network = [{tuple(network(row)): row for row in run["summary"]} for run in runs]
+    heads = [*NETWORK, *counted(labels, runs)]
+    for key in (*COMPARED, "dee"):
+        name = "deep ensemble equivalent" if key == "dee" else MEASURE[key].label
+        rows = []
+        for one in unique(one for rows_of in by_network for one in rows_of):
+            mine = [rows_of.get(one) for rows_of in by_network]
+            cells = ["" if row is None else equivalent(row.get(key)) if key == "dee" else _shown(row, key)
+                     for row in mine]  # fmt: skip
+            rows += [[*one, *cells]] if any(cells) else []
+        if rows:
+            tables.append(Table(f"{name[0].upper()}{name[1:]}, mean ± sd over seeds", heads, rows, 3))
+    return tables
+
+
+def test_images(results: Results) -> str:
+    """What a figure of test images is of."""
+    return f"{results['split']['test']:,} test images, {seeds(results)}"
+
+
+FIGURES = (
+    Figure(
+        "methods",
+        figures.methods,
+        "Test error and calibrated NLL of students by method, with the deep ensembles as lines",
+        test_images,
+    ),
+    Figure(
+        "teacher_diversity",
+        figures.teacher_diversity,
+        "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
+        fits=lambda results: bool(results["teacher_diversity"]),
+    ),
+    Figure(
+        "dee",
+        figures.equivalents,
+        "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students",
+        test_images,
+        figures.has_equivalents,
+    ),
+)
+REPORT = Report(_sentence, _tables, FIGURES, _comparison)
