@@ -122,7 +122,8 @@ def suited(config: TrainConfig) -> TrainConfig:
     """
     import dataclasses
 
-    crop, flip = DATASETS.get(config.dataset, (0, False))
+    data = DATASETS.get(config.dataset)
+    crop, flip = (data.crop, data.flip) if data else (0, False)
     limit = config.train_images if config.dataset in DATASETS else None
     return dataclasses.replace(config, crop=crop if config.crop else 0, flip=config.flip and flip, train_images=limit)
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.data import datasets
-from divkd.empirical.data.corrupt import Corruptions
+from divkd.empirical.data.corrupt import SEVERITIES, Corruptions
 from divkd.empirical.data.images import channels_first
 from divkd.empirical.data.splits import Split
 from divkd.empirical.training.config import DATASETS
 from divkd.empirical.training.distillation import predict
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import Temperature
-from divkd.shared.metrics.corruptions import SEVERITIES
 from divkd.shared.metrics.diversity import entropy
 from divkd.shared.metrics.evaluation import calibrated, quality
 from divkd.shared.metrics.ood import ood_scores, separation

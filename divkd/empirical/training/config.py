@@ -8,19 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from divkd.empirical.data.names import DATASETS as DATASETS
 from divkd.empirical.networks.names import parse
 from divkd.shared.errors import InputError, unknown
 
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
 STUDENTS = ("batch-ensemble", "single")
-# The random crop's zero padding and whether a mirrored image keeps its class: what a preset may use, not what it must.
-DATASETS = {
-    "digits": (1, False),
-    "cifar10": (4, True),
-    "cifar100": (4, True),
-    "svhn": (4, False),
-    "tinyimagenet": (8, True),
-}
 MODELS = ("batch_ensemble", "deep_ensemble", "single", "merged")  # what a run holds, as its results name them
 PRECISIONS = ("float32", "bfloat16")
 FITTED = 0.99  # training accuracy from which teachers fit their images: the regime that the paper is about
@@ -196,7 +189,7 @@ def _published(
 ) -> TrainConfig:  # fmt: skip
     """A protocol of Nam et al. 2021: epochs, images a batch, rate; 5 epochs of warm-up, decay from half to 90 %."""
     _, dataset, network = name.split("-")
-    crop, flip = DATASETS[dataset]
+    data = DATASETS[dataset]
 
     def schedule(epochs: int, batch: int, lr: float) -> Schedule:
         return Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), choose_last)
@@ -204,7 +197,7 @@ def _published(
     return TrainConfig(
         preset=name, dataset=dataset, network=network, members=4, methods=METHODS, students=STUDENTS, seeds=(0,),
         teacher=schedule(*teacher), student=schedule(*student), temperature=temperature, kd_weight=0.9,
-        step_size=1 / 255, train_images=None, crop=crop, flip=flip, ladder=8,
+        step_size=1 / 255, train_images=None, crop=data.crop, flip=data.flip, ladder=8,
     )  # fmt: skip
 
 
