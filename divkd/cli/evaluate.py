@@ -43,7 +43,7 @@ def evaluate(**options: Any) -> None:
     from divkd.cli.tables import print_tables
     from divkd.report.evaluation import draw
     from divkd.shared.files import write_json
-    from divkd.shared.metrics.judge import judge
+    from divkd.shared.metrics.evaluation import evaluate_predictions
     from divkd.shared.metrics.predictions import load
     from divkd.shared.run import environment
 
@@ -51,7 +51,9 @@ def evaluate(**options: Any) -> None:
     try:
         predictions = load(path)
         reference = load(options["ensemble"]) if options["ensemble"] else None
-        found = judge(predictions, reference=reference, resamples=options["bootstrap"], seed=options["seed"])
+        found = evaluate_predictions(
+            predictions, reference=reference, resamples=options["bootstrap"], seed=options["seed"]
+        )
     except MemoryError as error:
         raise RunError("out of memory; evaluate fewer samples or members at a time") from error
     results = {"command": "evaluate", "file": path.name, **found}

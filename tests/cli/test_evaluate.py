@@ -138,12 +138,12 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, li
 
 
 def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
-    from divkd.shared.metrics import judge
+    from divkd.shared.metrics import evaluation
 
     def failing(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(judge, "judge", failing)
+    monkeypatch.setattr(evaluation, "evaluate_predictions", failing)
     assert run("evaluate whole.npz --out out".split()) == 1
     err = capsys.readouterr().err
     assert "out of memory" in err
