@@ -18,6 +18,8 @@ from divkd.empirical.use.distill import distil
 from divkd.report.sweep import markdown
 from divkd.shared.stats import show
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 DOCS = Path(__file__).parents[1] / "docs"
 USE = DOCS / "use.md"
 HOWTO = DOCS / "evaluate.md"

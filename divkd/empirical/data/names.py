@@ -45,7 +45,7 @@ DATASETS = {
             "tinyimagenet",
             8,
             True,
-            "tiny-imagenet-200/ or tiny-imagenet-200.zip",
+            "tiny-imagenet-200.zip or tiny-imagenet-200/",
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
             fetched=False,
         ),
