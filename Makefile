@@ -1,8 +1,9 @@
-# The two commands of the README, and what CI runs beside them. PYTHON and VENV can be given: make VENV=/some/where test
+# The two commands of the README, and what CI runs beside them. PYTHON, VENV and JOBS can be given: make VENV=/some/where test
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs/demo
 SITE ?= site
+JOBS ?= auto
 BIN := $(VENV)/bin
 
 .PHONY: install figures demo test slow gpu lint types bench site
@@ -24,8 +25,9 @@ demo: install
 figures: install
 	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu-long docs/results/cifar10-cpu-analysis --out docs/figures
 
+# A process a core, of one compute thread each (tests/conftest.py); a file's tests share what they train, in one.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
 
 slow: install
 	$(BIN)/python -m pytest -m slow

@@ -19,18 +19,18 @@ import time
 import torch
 
 from divkd.shared.metrics.dee import equivalent_curve
-from divkd.shared.metrics.judge import judge
-from divkd.shared.metrics.predictions import Predictions, Split
+from divkd.shared.metrics.evaluation import evaluate_predictions
+from divkd.shared.metrics.predictions import PredictedSplit, Predictions
 
 CASES = {
-    "all but DEE, (8, 10,000, 100)": ((8, 10_000, 100), "judge", "under 1 s"),
+    "all but DEE, (8, 10,000, 100)": ((8, 10_000, 100), "evaluate", "under 1 s"),
     "DEE, (8, 10,000, 100) and as many val": ((8, 10_000, 100), "dee", "under 30 s"),
     "1,000 bootstrap draws, (8, 10,000, 100)": ((8, 10_000, 100), "bootstrap", "no limit stated"),
-    "all but DEE, (4, 1,000,000, 10)": ((4, 1_000_000, 10), "judge", "under 5 s and 2 GB"),
+    "all but DEE, (4, 1,000,000, 10)": ((4, 1_000_000, 10), "evaluate", "under 5 s and 2 GB"),
 }
 
 
-def split(shape: tuple[int, int, int], seed: int) -> Split:
+def split(shape: tuple[int, int, int], seed: int) -> PredictedSplit:
     """Float32 log-probabilities of members that see noisy versions of what the labels are drawn from."""
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randn(shape[1:], generator=generator) * 2
@@ -38,7 +38,7 @@ def split(shape: tuple[int, int, int], seed: int) -> Split:
     log_probs = torch.empty(shape)
     for member in log_probs:  # one at a time: the peak is to be the evaluation's
         member.copy_(torch.log_softmax(2 * (truth + torch.randn(shape[1:], generator=generator)), -1))
-    return Split(log_probs, labels, None)
+    return PredictedSplit(log_probs, labels, None)
 
 
 def measure(name: str, rounds: int, threads: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure(name: str, rounds: int, threads: int) -> dict[str, float]:
         if val is not None and val.labels is not None and test.labels is not None:
             equivalent_curve(val.log_probs, val.labels, test.log_probs, test.labels)
         else:
-            judge(Predictions(test, None, None), resamples=1000 if work == "bootstrap" else 0)
+            evaluate_predictions(Predictions(test, None, None), resamples=1000 if work == "bootstrap" else 0)
         wall.append(time.perf_counter() - began)
         cpu.append(time.process_time() - used)
     unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, KiB (nearly) elsewhere

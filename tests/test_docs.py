@@ -18,6 +18,8 @@ from divkd.empirical.training import config as training
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 DOCS = ROOT / "docs"
 RUNS = sorted(path.parent for path in (DOCS / "results").glob("*/results.json"))
 USE = DOCS / "use.md"

@@ -23,6 +23,8 @@ from divkd.shared.errors import InputError
 from divkd.theory import config as theory
 from divkd.theory import sweep
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from divkd.cli.options import PATH, check_device, on_device, placed
-from divkd.empirical.training.config import DATASETS
+from divkd.empirical.data.names import DATASETS
 from divkd.shared.errors import InputError
 
 

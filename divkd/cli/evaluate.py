@@ -42,7 +42,7 @@ def evaluate(**options: Any) -> None:
         raise InputError(f"--bootstrap {resamples} is not allowed; give 0 for none or at least 2, e.g. 1000")
 
     from divkd.cli.runs import carry_out
-    from divkd.shared.metrics.judge import check_reference, run_evaluation
+    from divkd.shared.metrics.evaluation import check_reference, run_evaluation
     from divkd.shared.metrics.predictions import load
 
     path: Path = options["file"]

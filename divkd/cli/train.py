@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from divkd.cli.options import common, device_of, from_fields, given, resolve
-from divkd.empirical.training.config import DATASETS, PRESETS, Schedule, TrainConfig
+from divkd.empirical.data.names import DATASETS, full
+from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
@@ -73,8 +74,8 @@ def dataset_of(options: Mapping[str, Any]) -> str | None:
     if dataset is None and options["preset"] is None and options["config"] is None:
         if data is None:
             raise InputError(f"DATA is missing; give {', '.join(DATASETS)}, a folder of images or an .npz file")
-        return "cifar10"
-    return None if dataset is None else str(dataset)
+        return full("cifar")
+    return None if dataset is None else full(str(dataset))
 
 
 def configure(options: Mapping[str, Any]) -> TrainConfig:
@@ -100,6 +101,7 @@ def suited(config: TrainConfig) -> TrainConfig:
 
     Whether a shifted or mirrored image of one's own keeps its class is not known, so neither is done unasked.
     """
-    crop, flip = DATASETS.get(config.dataset, (0, False))
+    data = DATASETS.get(config.dataset)
+    crop, flip = (data.crop, data.flip) if data else (0, False)
     limit = config.train_images if config.dataset in DATASETS else None
     return dataclasses.replace(config, crop=crop if config.crop else 0, flip=config.flip and flip, train_images=limit)

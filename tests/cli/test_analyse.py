@@ -15,6 +15,8 @@ from divkd.empirical.training import config as training
 from divkd.report import draw
 from divkd.shared.files import read_json
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 COMMAND = "analyse run --images 20 --ood turned.npz --shift mirror.npz --device cpu"
 FIGURES = ("by_members", "corruptions", "diversity_by_confidence", "entropy", "gradients", "transfer")
 

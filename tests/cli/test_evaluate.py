@@ -62,12 +62,14 @@ def test_everything_is_written_and_printed(folder, capsys):
     assert all(path.stat().st_size > 5000 for path in (folder / "out/figures").iterdir())
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_without_validation_it_says_that_nothing_is_calibrated(folder, capsys):
     assert run("evaluate plain.npz --out out".split()) == 0
     assert "no calibrated values and no DEE: the file has no val_* arrays" in " ".join(capsys.readouterr().out.split())
     assert not {"cal_nll", "temperature", "dee", "ood", "intervals"} & set(results(folder / "out"))
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_one_model_on_the_curve_of_a_deep_ensemble(folder, capsys):
     assert run("evaluate one.npz --ensemble whole.npz --out out".split()) == 0
     out = capsys.readouterr().out
@@ -96,6 +98,7 @@ def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder
     assert not (folder / "out/figures/dee.png").exists()  # a figure of the old evaluation is gone
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_a_certain_and_wrong_model_is_evaluated(folder, capsys):
     with np.errstate(divide="ignore"):
         certain = np.log(np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]))
@@ -107,6 +110,7 @@ def test_a_certain_and_wrong_model_is_evaluated(folder, capsys):
     assert "[inf, inf]" in capsys.readouterr().out  # and no tag of the table's
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_odd_names_and_huge_numbers_stay_readable(folder, capsys):
     logits, labels = arrays(0)
     np.savez("[bold]x.npz", logits=logits * np.float32(1e30), labels=labels)
@@ -142,12 +146,12 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, li
 
 
 def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
-    from divkd.shared.metrics import judge
+    from divkd.shared.metrics import evaluation
 
     def failing(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(judge, "judge", failing)
+    monkeypatch.setattr(evaluation, "evaluate_predictions", failing)
     assert run("evaluate whole.npz --out out".split()) == 1
     err = capsys.readouterr().err
     assert "out of memory" in err

@@ -18,6 +18,8 @@ from divkd.empirical.training import config as training
 from divkd.empirical.use.distill import predict
 from divkd.empirical.use.restore import load_model
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

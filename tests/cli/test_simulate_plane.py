@@ -7,6 +7,8 @@ from refusals import refused
 
 from divkd.cli.main import run
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 SHORT = "simulate plane --points 40 --epochs 3 --width 16"
 
 

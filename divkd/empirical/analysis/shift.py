@@ -12,19 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.data import datasets
-from divkd.empirical.data.corrupt import Corruptions
+from divkd.empirical.data.corrupt import SEVERITIES, Corruptions
 from divkd.empirical.data.images import channels_first
+from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import Split
-from divkd.empirical.training.config import DATASETS
 from divkd.empirical.training.distillation import predict
 from divkd.shared.errors import InputError
-from divkd.shared.metrics.calibration import Temperature
-from divkd.shared.metrics.corruptions import SEVERITIES
+from divkd.shared.metrics.calibration import Temperature, calibrated
 from divkd.shared.metrics.diversity import entropy
-from divkd.shared.metrics.evaluation import calibrated, quality
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import read_arrays
-from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, sample_scores
+from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, quality_of, sample_scores
 
 IMAGES = ("images", "x", "x_test")
 LABELS = ("labels", "y", "y_test")
@@ -128,7 +126,7 @@ def judged(log_probs: Tensor, labels: Tensor, temperature: Temperature) -> dict[
     The temperature is that of the run's own validation images: nothing here is fitted on shifted images.
     """
     pooled = ensemble_log_probs(log_probs)
-    row = quality(sample_scores(pooled[None], labels)) | calibrated(pooled, labels, temperature)[0]
+    row = quality_of(sample_scores(pooled[None], labels)) | calibrated(pooled, labels, temperature)[0]
     kept = {key: value for key, value in row.items() if not key.startswith("temperature")}
     return {**kept, "pairwise_kl": pairwise_kl(log_probs), "n": len(labels)}
 

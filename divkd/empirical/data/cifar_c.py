@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divkd.empirical.data.corrupt import Corruptions, check_cell
-from divkd.shared.metrics.corruptions import SEVERITIES
+from divkd.empirical.data.corrupt import SEVERITIES, Corruptions, check_cell
 from divkd.shared.errors import InputError
 
 LABELS = "labels.npy"

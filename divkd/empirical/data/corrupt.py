@@ -33,7 +33,6 @@ from scipy.ndimage import gaussian_filter1d  # type: ignore[attr-defined]  # sci
 from scipy.signal import fftconvolve  # type: ignore[attr-defined]
 from torch import Tensor
 
-from divkd.shared.metrics.corruptions import SEVERITIES
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
 
@@ -57,6 +56,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {  # severities 1 to 5
     "pixelate": (1.25, 1.5, 2, 2.6, 3.3),
     "jpeg_compression": (80, 60, 40, 25, 15),
 }
+SEVERITIES = 5
 SMALLEST = 4  # pixels a side
 
 

@@ -1,17 +1,18 @@
 """Data sets by name, in their published layouts and splits; anything else is the path of someone's own images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from divkd.empirical.data.archives import unpack
-from divkd.empirical.training.config import DATASETS
-from divkd.empirical.data.splits import ImageData, Split, check, moments
 from divkd.empirical.data.images import read_folder, read_images, read_npz, spread
+from divkd.empirical.data.names import DATASETS, full
+from divkd.empirical.data.splits import ImageData, Split, check, moments
 from divkd.shared.errors import InputError, unknown
 
 CIFAR_TRAIN = 45_000  # of the 50,000 training images
@@ -23,12 +24,13 @@ TINY_TEST = 10_000
 def load(
     name: str, data_dir: str | None, download: bool, train_images: int | None, image_size: int | None = None
 ) -> ImageData:
-    """Read a data set of `divkd.empirical.training.config.DATASETS`, or the images at the path `name`.
+    """Read a data set of `divkd.empirical.data.names.DATASETS`, or the images at the path `name`.
 
     `train_images` keeps a prefix of the training split, in whose order the classes are mixed whatever the source: as
     published for CIFAR, SVHN and the digits, which are not sorted by class, and by `images.spread` for all others.
     Raises `InputError` where the files are absent or damaged, or the images are not what the data set promises.
     """
+    name = full(name)
     own = name not in DATASETS
     if own and not (name and Path(name).exists()):
         raise unknown("data set", name, (*DATASETS, "a folder of images", "an .npz file"))
@@ -38,14 +40,10 @@ def load(
         raise InputError(f"--image-size {image_size} scales the images of a folder; {name} has a size of its own")
     if own:
         data = read_folder(Path(name), image_size) if Path(name).is_dir() else read_npz(Path(name))
-    elif name == "digits":
-        data = read_digits()
-    elif name == "svhn":
-        data = read_svhn(data_dir, download)
-    elif name == "tinyimagenet":
-        data = read_tinyimagenet(data_dir, download)
     else:
-        data = read_cifar(name, data_dir, download)
+        if download and not DATASETS[name].fetched:
+            raise InputError(f"--download does not fetch {name}; put {DATASETS[name].files} into --data-dir")
+        data = READERS[name](data_dir, download)
     if train_images is not None:
         if train_images > len(data.train):
             raise InputError(
@@ -58,7 +56,7 @@ def load(
     return data
 
 
-def read_digits() -> ImageData:
+def read_digits(data_dir: str | None = None, download: bool = False) -> ImageData:
     """scikit-learn's 1,797 handwritten digits, 1 x 8 x 8, in file order: 1,197 train, 200 validation, 400 test."""
     from sklearn.datasets import load_digits
 
@@ -81,7 +79,7 @@ def read_cifar(name: str, data_dir: str | None, download: bool) -> ImageData:
     from torchvision.datasets.utils import download_url
 
     kind = CIFAR10 if name == "cifar10" else CIFAR100
-    with _reading(name, data_dir, f"{kind.base_folder}/ or {kind.filename}") as root:
+    with _reading(name, data_dir) as root:
         folder, archive = root / kind.base_folder, root / kind.filename
         if download and not folder.is_dir():
             download_url(kind.url, root, kind.filename, kind.tgz_md5)
@@ -115,7 +113,7 @@ def read_svhn(data_dir: str | None, download: bool) -> ImageData:
     """
     from torchvision.datasets import SVHN
 
-    with _reading("svhn", data_dir, "train_32x32.mat and test_32x32.mat") as root:
+    with _reading("svhn", data_dir) as root:
         files = [root / SVHN.split_list[part][1] for part in ("train", "test")]
         for file in files:
             if not download and not file.is_file():
@@ -138,9 +136,7 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
     images are dealt out first, one of each class in turn (`images.spread`): the first 450 of each class train, its last
     50 validate. The 10,000 published validation images are the test split; labels of the test images are not public.
     """
-    if download:
-        raise InputError("--download does not fetch tinyimagenet; put tiny-imagenet-200.zip into --data-dir")
-    with _reading("tinyimagenet", data_dir, "tiny-imagenet-200/ or tiny-imagenet-200.zip") as root:
+    with _reading("tinyimagenet", data_dir) as root:
         folder = root / "tiny-imagenet-200"
         _need_folder(folder, root / "tiny-imagenet-200.zip", TINY_MD5, "put one of them there")
         numbers = sorted((folder / "wnids.txt").read_text().split())
@@ -174,12 +170,20 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
     )
 
 
+READERS: dict[str, Callable[[str | None, bool], ImageData]] = {
+    "digits": read_digits,
+    "cifar10": partial(read_cifar, "cifar10"),
+    "cifar100": partial(read_cifar, "cifar100"),
+    "svhn": read_svhn,
+    "tinyimagenet": read_tinyimagenet,
+}
+
+
 @contextmanager
-def _reading(name: str, data_dir: str | None, files: str) -> Iterator[Path]:
+def _reading(name: str, data_dir: str | None) -> Iterator[Path]:
     """The folder `data_dir`, with what can go wrong while it is read told in one line."""
     if data_dir is None:
-        more = "" if name == "tinyimagenet" else ", or any folder with --download to fetch them"
-        raise InputError(f"{name} needs --data-dir: a folder that holds {files}{more}")
+        raise InputError(DATASETS[name].wanted())
     try:
         yield Path(data_dir)
     except RuntimeError as error:

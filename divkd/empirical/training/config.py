@@ -6,19 +6,12 @@ Imports no torch: the command line reads this module for ``--help``.
 import dataclasses
 from dataclasses import dataclass
 
+from divkd.empirical.data.names import DATASETS
 from divkd.empirical.networks.names import RULE, parse
 from divkd.shared.config import SEEDS, Config, field
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.kinds import METHODS, STUDENTS
 
-# The random crop's zero padding and whether a mirrored image keeps its class: what a preset may use, not what it must.
-DATASETS = {
-    "digits": (1, False),
-    "cifar10": (4, True),
-    "cifar100": (4, True),
-    "svhn": (4, False),
-    "tinyimagenet": (8, True),
-}
 Sizes = tuple[int, int, float]  # epochs, images a batch, learning rate
 FITTED = 0.99  # training accuracy from which teachers fit their images: the regime that the paper is about
 
@@ -165,7 +158,7 @@ def _published(
 ) -> TrainConfig:
     """A protocol of Nam et al. 2021: epochs, images a batch, rate; 5 epochs of warm-up, decay from half to 90 %."""
     _, dataset, network = name.split("-")
-    crop, flip = DATASETS[dataset]
+    data = DATASETS[dataset]
 
     def schedule(epochs: int, batch: int, lr: float) -> Schedule:
         return Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), last)
@@ -179,8 +172,8 @@ def _published(
         student=schedule(*student),
         temperature=temperature,
         train_images=None,
-        crop=crop,
-        flip=flip,
+        crop=data.crop,
+        flip=data.flip,
     )
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from divkd.empirical.data import datasets
+from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import ImageData
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training import loop
-from divkd.empirical.training.config import DATASETS, TrainConfig
+from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import merged, student_name
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json

@@ -34,7 +34,7 @@ def bootstrap(
         for _ in range(resamples)
     ]
     values = {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
-    return {name: interval(found, level) for name, found in values.items()}
+    return {name: interval(drawn, level) for name, drawn in values.items()}
 
 
 def interval(values: Tensor, level: float) -> tuple[float, float]:

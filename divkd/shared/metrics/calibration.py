@@ -9,7 +9,7 @@ from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.checks import BLOCK, check_labels, check_log_probs
-from divkd.shared.metrics.quality import ensemble_log_probs
+from divkd.shared.metrics.quality import ensemble_log_probs, quality_of, sample_scores
 
 # Far outside what networks need (about 0.5 to 5), near enough that a fit at the lower bound, where the validation
 # split held no error to learn from, cannot make one error on the test split cost hundreds of times its NLL.
@@ -123,3 +123,13 @@ def apply_temperature(pooled: Tensor, temperature: float) -> Tensor:
     pooled = check_log_probs(pooled[None])[0].double()
     # the largest becomes 0 before the division, which can then overflow to -inf but never to inf - inf
     return torch.log_softmax((pooled - pooled.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
+
+
+def calibrated(pooled: Tensor, labels: Tensor, temperature: Temperature) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """{temperature, temperature_at_bound, cal_nll, cal_brier, cal_ece} and the calibrated predictions' scores.
+
+    pooled (N, K) as `ensemble_log_probs` gives it, labels (N,), and a temperature fitted elsewhere.
+    """
+    scores = sample_scores(apply_temperature(pooled, temperature.value)[None], labels)
+    row = {f"cal_{name}": value for name, value in quality_of(scores).items() if name != "acc"}
+    return {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound, **row}, scores

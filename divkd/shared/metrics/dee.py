@@ -105,10 +105,10 @@ def equivalent(curve: Sequence[dict[str, Any]], cal_nll: float) -> Equivalent:
     return Equivalent(float(len(curve)), censored=True)
 
 
-def summarise_equivalents(found: Iterable[Equivalent]) -> dict[str, Any]:
+def summarise_equivalents(runs: Iterable[Equivalent]) -> dict[str, Any]:
     """{mean, std, n, censored}: over runs, each with its own curve; `censored` is the share that reached the end.
 
     A censored run counts as the largest size measured, so with a share above 0 the mean is a lower bound.
     """
-    runs = list(found)
+    runs = list(runs)
     return {**summarise(run.value for run in runs), "censored": sum(run.censored for run in runs) / len(runs)}

@@ -19,7 +19,7 @@ ARRAYS = ("logits", "log_probs", "labels", "val_logits", "val_log_probs", "val_l
 
 
 @dataclass(frozen=True)
-class Split:
+class PredictedSplit:
     """Predictions on one set of samples: log_probs (M, N, K) float32 or float64, labels (N,) int64.
 
     `energy` (N,) float64 is there where raw logits were given, which log-probabilities under that name are not;
@@ -35,9 +35,9 @@ class Split:
 class Predictions:
     """What a file holds: the test split, and where given the validation split and samples of another distribution."""
 
-    test: Split
-    val: Split | None
-    ood: Split | None
+    test: PredictedSplit
+    val: PredictedSplit | None
+    ood: PredictedSplit | None
 
 
 def load(path: Path) -> Predictions:
@@ -56,10 +56,10 @@ def load(path: Path) -> Predictions:
     splits = {prefix: _split(arrays, prefix) for prefix in PREFIXES}
     test = splits[""]
     assert test is not None
-    for prefix, found in splits.items():
-        if found and (_kind(found) != _kind(test)):
+    for prefix, part in splits.items():
+        if part and (_kind(part) != _kind(test)):
             raise InputError(
-                f"{prefix}predictions have {_kind(found)[0]} members and {_kind(found)[1]} classes, the test "
+                f"{prefix}predictions have {_kind(part)[0]} members and {_kind(part)[1]} classes, the test "
                 f"predictions {_kind(test)[0]} and {_kind(test)[1]}; predict all samples with the same model"
             )
     return Predictions(test, splits["val_"], splits["ood_"])
@@ -103,7 +103,7 @@ def _array(content: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
     return array
 
 
-def _split(arrays: dict[str, np.ndarray], prefix: str) -> Split | None:
+def _split(arrays: dict[str, np.ndarray], prefix: str) -> PredictedSplit | None:
     names = [prefix + kind for kind in ("logits", "log_probs") if prefix + kind in arrays]
     label_name = prefix + "labels"
     if not names:
@@ -129,7 +129,7 @@ def _split(arrays: dict[str, np.ndarray], prefix: str) -> Split | None:
     else:
         log_probs = check_log_probs(array, names[0])
     labels = check_labels(_labels(arrays[label_name], label_name), log_probs, label_name) if prefix != "ood_" else None
-    return Split(log_probs, labels, energy)
+    return PredictedSplit(log_probs, labels, energy)
 
 
 def _members_first(name: str, array: np.ndarray, labels: np.ndarray | None) -> Tensor:
@@ -167,5 +167,5 @@ def _labels(array: np.ndarray, name: str) -> Tensor:
     return torch.from_numpy(array.astype(kinds[array.dtype.kind], order="C"))
 
 
-def _kind(part: Split) -> tuple[int, int]:
+def _kind(part: PredictedSplit) -> tuple[int, int]:
     return part.log_probs.shape[0], part.log_probs.shape[2]

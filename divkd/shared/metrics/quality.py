@@ -10,9 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from divkd.shared.metrics.checks import blocks
-from divkd.shared.metrics.checks import check_labels as check_labels
-from divkd.shared.metrics.checks import check_log_probs as check_log_probs
+from divkd.shared.metrics.checks import blocks, check_labels, check_log_probs
 
 CONFIDENCE_BINS = 15
 
@@ -72,16 +70,6 @@ def nll(log_probs: Tensor, labels: Tensor) -> float:
     return float(sample_scores(log_probs, labels)["nll"].mean())
 
 
-def nll_member(log_probs: Tensor, labels: Tensor) -> float:
-    """-1/(M N) sum_m sum_n log p_m(y_n|x_n), in nats: the members' mean NLL, never below the ensemble's (Jensen).
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
-    """
-    labels = check_labels(labels, check_log_probs(log_probs))
-    index = labels[None, :, None].expand(log_probs.shape[0], -1, 1)
-    return float(-log_probs.detach().gather(2, index).double().mean()) + 0.0
-
-
 def brier(log_probs: Tensor, labels: Tensor) -> float:
     """1/N sum_n sum_k (p(k|x_n) - [k = y_n])^2 with p the members' mean probability, in [0, 2].
 
@@ -116,6 +104,12 @@ def ece_of(confidence: Tensor, correct: Tensor) -> float:
     """`ece` from the (N,) float64 `confidence` and `correct` of `sample_scores`."""
     by_bin = confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), correct - confidence)
     return float(by_bin.abs().sum()) / len(confidence)
+
+
+def quality_of(scores: dict[str, Tensor]) -> dict[str, float]:
+    """{acc, nll, brier, ece} from `sample_scores`."""
+    means = {name: float(scores[key].mean()) for name, key in (("acc", "correct"), ("nll", "nll"), ("brier", "brier"))}
+    return means | {"ece": ece_of(scores["confidence"], scores["correct"])}
 
 
 def pairwise_kl(log_probs: Tensor) -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from divkd.empirical.data import datasets
 from divkd.empirical.data.datasets import load, read_digits
-from divkd.empirical.training.config import DATASETS
+from divkd.empirical.data.names import DATASETS, full
 from divkd.shared.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -20,6 +20,19 @@ DRAW = np.random.default_rng(0)
 
 def md5(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_every_data_set_has_a_reader_and_says_how_to_get_it():
+    assert list(datasets.READERS) == list(DATASETS)
+    for name, data in DATASETS.items():
+        if data.files:
+            with pytest.raises(InputError, match=f"{name} needs --data-dir: .*{data.files} from http") as refused:
+                load(name, None, False, None)
+            assert ("--download" in str(refused.value)) == data.fetched
+            assert "\n" not in str(refused.value)
+    assert full("cifar") == "cifar10"
+    with pytest.raises(InputError, match="cifar10 needs --data-dir"):
+        load("cifar", None, False, None)
 
 
 def test_digits_are_scikit_learns_and_split_by_position():
@@ -155,7 +168,7 @@ def test_svhn_is_read_with_label_10_as_the_digit_0(svhn):
     np.testing.assert_array_equal(data.validation.images[-1].numpy(), raw["X"][..., -1].transpose(2, 0, 1))
     share = data.train.images.double() / 255
     assert data.mean == pytest.approx(share.mean((0, 2, 3)).tolist(), abs=6e-5)
-    assert not DATASETS["svhn"][1]  # a mirrored digit is none
+    assert not DATASETS["svhn"].flip  # a mirrored digit is none
 
 
 def test_svhn_with_a_file_missing_or_damaged_is_refused(svhn):

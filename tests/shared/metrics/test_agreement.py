@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from prediction_cases import noisy
+from prediction_cases import nll_member, noisy
 from scipy.optimize import brentq
 from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp, softmax
@@ -53,7 +53,7 @@ def test_quality() -> None:
     assert metrics.accuracy(LOG_PROBS, LABELS) == pytest.approx(accuracy_score(Y, MEAN.argmax(-1)), **EXACT)
     assert metrics.nll(LOG_PROBS, LABELS) == pytest.approx(log_loss(Y, MEAN, labels=range(CLASSES)), **EXACT)
     member = np.mean([log_loss(Y, p, labels=range(CLASSES)) for p in P])
-    assert metrics.nll_member(LOG_PROBS, LABELS) == pytest.approx(member, **EXACT)
+    assert nll_member(LOG_PROBS, LABELS) == pytest.approx(member, **EXACT)
     one_against_rest = sum(brier_score_loss((k == Y).astype(int), MEAN[:, k], pos_label=1) for k in range(CLASSES))
     assert metrics.brier(LOG_PROBS, LABELS) == pytest.approx(one_against_rest, **EXACT)
     assert metrics.brier(LOG_PROBS, LABELS) == pytest.approx(((MEAN - np.eye(CLASSES)[Y]) ** 2).sum(-1).mean(), **EXACT)
@@ -197,10 +197,10 @@ def test_diversity_beside_torchmetrics() -> None:
 @pytest.mark.parametrize("digits", [1, 6])
 def test_separation_beside_torchmetrics_also_where_scores_tie(digits: int) -> None:
     rng = np.random.default_rng(2)
-    own, foreign = rng.beta(2, 3, 400).round(digits), rng.beta(3, 2, 300).round(digits)
-    scores = torch.from_numpy(np.r_[own, foreign]).float()  # in [0, 1]: torchmetrics takes others for logits
+    own, ood = rng.beta(2, 3, 400).round(digits), rng.beta(3, 2, 300).round(digits)
+    scores = torch.from_numpy(np.r_[own, ood]).float()  # in [0, 1]: torchmetrics takes others for logits
     truth = torch.from_numpy(np.r_[np.zeros(400), np.ones(300)]).long()
-    found = separation(torch.from_numpy(own), torch.from_numpy(foreign))
+    found = separation(torch.from_numpy(own), torch.from_numpy(ood))
     specificity, _ = tmc.binary_specificity_at_sensitivity(scores, truth, min_sensitivity=0.95)
     assert found == pytest.approx(
         {

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import Tensor
 
+from divkd.shared.metrics.diversity import decomposition
+
 Drawn = tuple[Tensor, Tensor, np.random.Generator]
 
 
@@ -20,6 +22,11 @@ def predictions(draw: st.DrawFn, scales: tuple[float, ...] = (0.0, 1.0, 5.0, 1e4
         logits[..., 0] = np.where(np.isneginf(logits).all(-1), 0.0, logits[..., 0])
     labels = torch.from_numpy(rng.integers(0, classes, samples))
     return torch.from_numpy(log_softmax(logits, axis=-1)), labels, rng
+
+
+def nll_member(log_probs: Tensor, labels: Tensor) -> float:
+    """The members' mean NLL."""
+    return float(decomposition(log_probs, labels)["nll_member"].mean())
 
 
 def noisy(

@@ -10,16 +10,15 @@ from prediction_cases import noisy
 from divkd.shared.errors import InputError
 from divkd.shared.metrics import quality as metrics
 from divkd.shared.metrics.dee import equivalent, equivalent_curve
-from divkd.shared.metrics.evaluation import evaluate
-from divkd.shared.metrics.judge import judge
+from divkd.shared.metrics.evaluation import evaluate, evaluate_predictions
 from divkd.shared.metrics.ood import ood_scores, separation
-from divkd.shared.metrics.predictions import Predictions, Split
+from divkd.shared.metrics.predictions import PredictedSplit, Predictions
 from divkd.shared.seeds import rng
 
 
-def split(seed: int, members: int = 3, samples: int = 200, *, labelled: bool = True) -> Split:
+def split(seed: int, members: int = 3, samples: int = 200, *, labelled: bool = True) -> PredictedSplit:
     log_probs, labels = noisy(seed, members, samples)
-    return Split(log_probs, labels if labelled else None, None)
+    return PredictedSplit(log_probs, labels if labelled else None, None)
 
 
 TEST, VAL, OOD = split(0), split(1), split(2, samples=90, labelled=False)
@@ -27,7 +26,7 @@ ENSEMBLE = Predictions(TEST, VAL, OOD)
 
 
 def test_it_holds_the_row_that_training_writes() -> None:
-    found = judge(ENSEMBLE)
+    found = evaluate_predictions(ENSEMBLE)
     row = evaluate(VAL.log_probs, VAL.labels, TEST.log_probs, TEST.labels)
     assert {name: found[name] for name in row} == pytest.approx(row, rel=1e-12)
     assert found["nll_member"] - found["nll"] == pytest.approx(found["ensemble_gain"], abs=1e-13)
@@ -36,15 +35,15 @@ def test_it_holds_the_row_that_training_writes() -> None:
 
 
 def test_parts_are_those_of_the_functions() -> None:
-    found = judge(ENSEMBLE, seed=3)
+    found = evaluate_predictions(ENSEMBLE, seed=3)
     for member, row in enumerate(found["by_member"]):
         alone = TEST.log_probs[member : member + 1]
         assert row["acc"] == pytest.approx(metrics.accuracy(alone, TEST.labels), abs=1e-15)
         assert row["nll"] == pytest.approx(metrics.nll(alone, TEST.labels), rel=1e-12)
     gap = sum(row["share"] * abs(row["accuracy"] - row["confidence"]) for row in found["cal_reliability"] if row["n"])
     assert gap == pytest.approx(found["cal_ece"], abs=1e-12)
-    own, foreign = ood_scores(TEST.log_probs), ood_scores(OOD.log_probs)
-    assert found["ood"] == {name: separation(own[name], foreign[name]) for name in own}
+    own, ood = ood_scores(TEST.log_probs), ood_scores(OOD.log_probs)
+    assert found["ood"] == {name: separation(own[name], ood[name]) for name in own}
     assert found["dee"]["value"] == 3
     assert found["dee"]["curve"][2]["mean"] == pytest.approx(found["cal_nll"], abs=1e-12)
     agreement = torch.tensor(found["similarity"]["agreement"])
@@ -53,20 +52,23 @@ def test_parts_are_those_of_the_functions() -> None:
 
 
 def test_without_validation_nothing_is_calibrated() -> None:
-    found = judge(Predictions(TEST, None, None), resamples=3)
+    found = evaluate_predictions(Predictions(TEST, None, None), resamples=3)
     for name in ("temperature", "cal_nll", "cal_brier", "cal_ece", "cal_reliability", "dee", "ood"):
         assert name not in found
         assert name not in found["intervals"]
 
 
 def test_test_labels_do_not_move_the_temperature() -> None:
-    other = Split(TEST.log_probs, (TEST.labels + 1) % 5, None)
-    assert judge(Predictions(other, VAL, None))["temperature"] == judge(Predictions(TEST, VAL, None))["temperature"]
+    other = PredictedSplit(TEST.log_probs, (TEST.labels + 1) % 5, None)
+    assert (
+        evaluate_predictions(Predictions(other, VAL, None))["temperature"]
+        == evaluate_predictions(Predictions(TEST, VAL, None))["temperature"]
+    )
 
 
 def test_one_member_has_no_diversity_by_confidence() -> None:
     single = Predictions(split(0, 1), split(1, 1), None)
-    found = judge(single, resamples=3)
+    found = evaluate_predictions(single, resamples=3)
     for name in ("diversity_by_confidence", "similarity", "dee"):
         assert name not in found
     assert found["pairwise_kl"] == 0
@@ -74,8 +76,10 @@ def test_one_member_has_no_diversity_by_confidence() -> None:
 
 
 def test_a_model_is_measured_on_the_curve_of_another_ensemble() -> None:
-    single = Predictions(Split(TEST.log_probs[:1], TEST.labels, None), Split(VAL.log_probs[:1], VAL.labels, None), None)
-    found = judge(single, reference=ENSEMBLE)
+    single = Predictions(
+        PredictedSplit(TEST.log_probs[:1], TEST.labels, None), PredictedSplit(VAL.log_probs[:1], VAL.labels, None), None
+    )
+    found = evaluate_predictions(single, reference=ENSEMBLE)
     curve = equivalent_curve(VAL.log_probs, VAL.labels, TEST.log_probs, TEST.labels)
     assert found["dee"]["curve"] == curve
     assert not found["dee"]["own_members"]
@@ -86,16 +90,16 @@ def test_another_ensemble_must_be_of_the_same_samples() -> None:
     labels = TEST.labels.clone()
     labels[7] = (labels[7] + 1) % 5
     with pytest.raises(InputError, match=r"labels of the model .* from \[7\] on"):
-        judge(ENSEMBLE, reference=Predictions(Split(TEST.log_probs, labels, None), VAL, None))
+        evaluate_predictions(ENSEMBLE, reference=Predictions(PredictedSplit(TEST.log_probs, labels, None), VAL, None))
     with pytest.raises(InputError, match="deep ensemble's file has no val_"):
-        judge(ENSEMBLE, reference=Predictions(TEST, None, None))
+        evaluate_predictions(ENSEMBLE, reference=Predictions(TEST, None, None))
     with pytest.raises(InputError, match=r"labels of the model \(200\) and of the deep ensemble \(100\)"):
-        judge(ENSEMBLE, reference=Predictions(split(0, samples=100), VAL, None))
+        evaluate_predictions(ENSEMBLE, reference=Predictions(split(0, samples=100), VAL, None))
 
 
 def test_intervals_hold_the_number_and_repeat() -> None:
-    found = judge(ENSEMBLE, resamples=200, seed=1)
-    again = judge(ENSEMBLE, resamples=200, seed=1)["intervals"]
+    found = evaluate_predictions(ENSEMBLE, resamples=200, seed=1)
+    again = evaluate_predictions(ENSEMBLE, resamples=200, seed=1)["intervals"]
     intervals = found["intervals"]
     assert intervals == again
     for name in ("acc", "nll", "brier", "cal_nll", "cal_brier", "pairwise_kl", "disagreement", "ensemble_gain"):
@@ -109,7 +113,7 @@ def test_intervals_hold_the_number_and_repeat() -> None:
 
 
 def test_interval_of_the_error_correlation_is_that_of_its_draws() -> None:
-    found = judge(ENSEMBLE, resamples=100, seed=5)["intervals"]["error_correlation"]
+    found = evaluate_predictions(ENSEMBLE, resamples=100, seed=5)["intervals"]["error_correlation"]
     wrong = (TEST.log_probs.argmax(-1) != TEST.labels).numpy()
     generator = rng(5, "bootstrap")
     values = [np.corrcoef(wrong[:, generator.integers(0, 200, 200)])[np.triu_indices(3, 1)].mean() for _ in range(100)]
@@ -117,9 +121,9 @@ def test_interval_of_the_error_correlation_is_that_of_its_draws() -> None:
 
 
 def test_the_temperature_is_held_over_draws_of_test_samples() -> None:
-    found = judge(Predictions(TEST, VAL, None), resamples=50)
+    found = evaluate_predictions(Predictions(TEST, VAL, None), resamples=50)
     assert "temperature" not in found["intervals"]
     assert found["intervals"]["cal_nll"][0] < found["cal_nll"] < found["intervals"]["cal_nll"][1]
-    other = judge(Predictions(TEST, split(9), None), resamples=50)["intervals"]
+    other = evaluate_predictions(Predictions(TEST, split(9), None), resamples=50)["intervals"]
     assert other["nll"] == found["intervals"]["nll"]  # the validation samples are not drawn
     assert other["cal_nll"] != found["intervals"]["cal_nll"]

@@ -1,17 +1,14 @@
-"""Bootstrap intervals and the corruption table."""
+"""Bootstrap intervals."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from prediction_cases import noisy
 from torch import Tensor
 
 from divkd.shared.errors import InputError
-from divkd.shared.metrics import quality as metrics
 from divkd.shared.metrics.bootstrap import bootstrap, interval
-from divkd.shared.metrics.corruptions import corruption_table
 
 
 def test_interval_of_a_mean_is_the_normal_one_for_many_samples() -> None:
@@ -57,18 +54,3 @@ def test_refusals() -> None:
         bootstrap(lambda index: {"x": 0.0}, 3, resamples=1)
     with pytest.raises(InputError, match="level of an interval is 95"):
         bootstrap(lambda index: {"x": 0.0}, 3, resamples=5, level=95)
-
-
-def test_corruption_table_is_the_mean_over_cells_and_names_the_kinds() -> None:
-    _, labels = noisy(0)
-    cells = {kind: [noisy(seed + 10 * level)[0] for level in range(5)] for seed, kind in enumerate(["fog", "blur"])}
-    found = corruption_table(metrics.nll, cells, labels)
-    values = np.array([[metrics.nll(log_probs, labels) for log_probs in row] for row in cells.values()])
-    assert found["mean"] == pytest.approx(values.mean(), rel=1e-12)
-    assert found["by_severity"] == pytest.approx(values.mean(0), rel=1e-12)
-    assert found["kinds"] == ["fog", "blur"]
-    assert found["cells"]["blur"] == pytest.approx(values[1])
-    with pytest.raises(InputError, match="'fog' has 4 severities"):
-        corruption_table(metrics.nll, {"fog": cells["fog"][:4]}, labels)
-    with pytest.raises(InputError, match="no corruption"):
-        corruption_table(metrics.nll, {}, labels)
