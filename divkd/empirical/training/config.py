@@ -12,7 +12,7 @@ from divkd.empirical.networks.names import parse
 from divkd.shared.errors import InputError, unknown
 
 METHODS = ("none", "kd", "gaussian", "ods", "confods")
-STUDENTS = ("batch-ensemble", "single")
+STUDENTS = ("batch_ensemble", "single")
 # The random crop's zero padding and whether a mirrored image keeps its class: what a preset may use, not what it must.
 DATASETS = {
     "digits": (1, False),
@@ -216,7 +216,7 @@ PRESETS = {
         network="resnet8",
         members=3,
         methods=("kd", "ods"),
-        students=("batch-ensemble", "single"),
+        students=("batch_ensemble", "single"),
         seeds=(0,),
         teacher=Schedule(10, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
         student=Schedule(20, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
