@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import divkd
 from divkd.cli.main import run
 from divkd.empirical.training import config as training
-from divkd.empirical.use.distill import distil
 from divkd.report.sweep import markdown
 from divkd.shared.stats import show
 
@@ -107,9 +107,9 @@ def test_the_page_on_use_runs_as_it_stands(short_run, capsys):
         assert (short_run / file).read_text().count("\n") == 4
 
 
-def test_the_table_on_distil_names_its_arguments():
-    section = USE.read_text(encoding="utf-8").split("## Distil")[1].split("##")[0]
+def test_the_table_on_distill_names_its_arguments():
+    section = USE.read_text(encoding="utf-8").split("## Distill")[1].split("##")[0]
     named = re.findall(
         r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
     )
-    assert set(named) == set(inspect.signature(distil).parameters) - {"epochs"}
+    assert set(named) == set(inspect.signature(divkd.distill).parameters) - {"epochs"}

@@ -139,7 +139,7 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
     pictures = {path.name for path in (folder / "figures").iterdir()}
     assert pictures == {"dee.png", "methods.png", "teacher_diversity.png"}
     checkpoints = {path.stem for path in (folder / "checkpoints").iterdir()}
-    assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch-ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
+    assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch_ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert {"epoch", "row"} == set(events)
 

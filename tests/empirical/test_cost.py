@@ -19,9 +19,9 @@ from divkd.empirical.analysis.cost import (
 )
 from divkd.empirical.networks.build import build, parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble, merge, to_batch_ensemble
-from divkd.empirical.training.config import METHODS, STUDENTS
 from divkd.empirical.training.distillation import student_loss
 from divkd.shared.errors import InputError
+from divkd.shared.kinds import METHODS, STUDENTS
 
 M = 4
 SHAPE = (3, 16, 16)
@@ -73,7 +73,7 @@ def flops(work):
 # The published counts for a BatchEnsemble of 4.
 @pytest.mark.parametrize(("method", "passes"), list(zip(METHODS, (12, 16, 28, 30, 30), strict=True)))
 def test_passes_of_a_batch_ensemble_of_4(method, passes):
-    assert training_passes("batch-ensemble", method, 4) == passes
+    assert training_passes("batch_ensemble", method, 4) == passes
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -83,7 +83,7 @@ def test_passes_are_the_arithmetic_of_the_loss(student, method):
     net = DeepEnsemble([resnet()]) if student == "single" else to_batch_ensemble(resnet(), M)
     teachers = DeepEnsemble([resnet(seed) for seed in range(M)]).eval().requires_grad_(False)
     x, y = torch.rand(2, *SHAPE), torch.tensor([1, 2])
-    loss = student_loss(method, teachers, 10, 4.0, 0.9, 1 / 255)
+    loss = student_loss(method, teachers, 4.0, 0.9, 1 / 255)
 
     def step():
         for term, _ in loss(net, x, y, np.random.default_rng(0)):
@@ -95,20 +95,20 @@ def test_passes_are_the_arithmetic_of_the_loss(student, method):
 
 
 def test_a_deep_ensembles_passes_are_its_members():
-    assert training_passes("deep-ensemble", "none", M) == M * training_passes("single", "none", 1) == 3 * M
+    assert training_passes("deep_ensemble", "none", M) == M * training_passes("single", "none", 1) == 3 * M
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_member_costs_what_a_single_network_does(method):
-    assert training_passes("batch-ensemble", method, 1) == training_passes("single", method, 1)
+    assert training_passes("batch_ensemble", method, 1) == training_passes("single", method, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("batch_ensemble", "kd", 4), "did you mean 'batch-ensemble'"),
+        (("batch-ensemble", "kd", 4), "did you mean 'batch_ensemble'"),
         (("single", "odds", 4), "did you mean 'ods'"),
-        (("deep-ensemble", "kd", 4), "a deep ensemble is not distilled by 'kd'"),
+        (("deep_ensemble", "kd", 4), "a deep ensemble is not distilled by 'kd'"),
         (("single", "kd", 0), "members 0 is not allowed"),
         (("single", "kd", True), "members True is not allowed"),
     ],
@@ -279,7 +279,7 @@ def test_a_perturbed_student_holds_one_graph_at_a_time():
     teachers = DeepEnsemble([resnet(seed) for seed in range(2)]).eval().requires_grad_(False)
     student, images, labels = DeepEnsemble([resnet(9)]), torch.rand(8, *SHAPE), torch.zeros(8, dtype=torch.int64)
     peaks = {
-        method: peak_training_bytes(student, student_loss(method, teachers, 10, 4.0, 0.9, 1 / 255), images, labels)
+        method: peak_training_bytes(student, student_loss(method, teachers, 4.0, 0.9, 1 / 255), images, labels)
         for method in ("none", "kd", "gaussian", "ods")
     }
     assert peaks["none"] <= peaks["kd"]

@@ -58,7 +58,7 @@ def test_the_papers_presets_are_its_protocols(name):
 
 def test_merging_averages_the_members_and_takes_its_own_statistics(tmp_path):
     """A row of its own; equal members merge into the member itself, but for statistics of clean training images."""
-    results = experiment(tiny(methods=("kd", "ods"), students=("batch-ensemble",)), tmp_path / "run")
+    results = experiment(tiny(methods=("kd", "ods"), students=("batch_ensemble",)), tmp_path / "run")
     kinds = [(row["model"], row["method"]) for row in results["rows"] if row["model"] != "deep_ensemble"]
     assert kinds == [(model, method) for method in ("kd", "ods") for model in ("batch_ensemble", "merged")]
     single = next(row["params"] for row in results["rows"] if row["members"] == 1)
@@ -103,7 +103,7 @@ def test_a_step_of_the_wide_networks_student_saves_at_most_8_gb():
 
         x, y = torch.rand(images, 3, 32, 32), torch.zeros(images, dtype=torch.int64)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            terms = loss_of(config, "confods", teachers, 100)(student, x, y, np.random.default_rng(5))
+            terms = loss_of(config, "confods", teachers)(student, x, y, np.random.default_rng(5))
             for value, _ in terms:
                 value.backward()
                 alive.clear()  # the backward pass frees what its graph saved

@@ -78,7 +78,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     (folder / "results.json").unlink()
     assert load_model(folder, "single").temperature is None  # not finished, but this network is
     content = read_json(folder / "config.json")
-    kept = folder / "checkpoints" / "seed0-batch-ensemble2-kd.safetensors"
+    kept = folder / "checkpoints" / "seed0-batch_ensemble2-kd.safetensors"
     whole = kept.read_bytes()
 
     def refusal(*arguments):
@@ -90,7 +90,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     assert "damaged" in refusal()
     kept.unlink()
     words = refusal()
-    assert "no finished seed0-batch-ensemble2-kd" in words
+    assert "no finished seed0-batch_ensemble2-kd" in words
     assert "finished are: batch_ensemble by none, single by none, single by kd, deep_ensemble;" in words
     kept.write_bytes(whole)
     content["data"]["sha256"] = "0"
@@ -102,7 +102,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     assert "is gone" in refusal("merged")
     del content["data"]
     write_json(folder / "config.json", content)
-    assert "--resume" in refusal()
+    assert "make the run again" in refusal()
     with pytest.raises(InputError, match="no run of divkd train"):
         load_model(tmp_path)
 

@@ -3,41 +3,41 @@
 Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.shared.errors import unknown
+
+
+class Perturbation(NamedTuple):
+    """How one kind of perturbation moves images; its name stands in `divkd.shared.kinds.PERTURBATIONS`."""
+
+    step: Callable[[Tensor, DeepEnsemble, float, float, np.random.Generator], Tensor]  # of x, teachers, t, eta, rng
+    passes: int  # forward passes of one network for an image; a backward pass to the image counts as one
+    draws: str  # kinds of the same name are given the same draws where they are compared: they differ in length alone
 
 
 def perturb(
-    kind: str,
-    x: Tensor,
-    teachers: DeepEnsemble,
-    classes: int,
-    temperature: float,
-    step_size: float,
-    rng: np.random.Generator,
+    kind: str, x: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, rng: np.random.Generator
 ) -> Tensor:
-    """x~ = clip(x + step), with a step of the `kind` drawn from `rng`.
+    """x~ = clip(x + step), with a step of the `kind` drawn from `rng`:
 
         gaussian   eta n,  n ~ N(0, I) per pixel
         ods        eta sqrt(D) g / |g|_2,  g = d(w . softmax(T_r(x) / t)) / dx,  one teacher r ~ U{1..M} a batch and
                    w ~ U(-1, 1)^K a sample; the expected norm of the Gaussian step
         confods    the ODS step times max_k softmax(T_r(x) / t)_k
 
-    x (B, C, H, W) in [0, 1] -> the same shape. What is drawn does not depend on the number of teachers.
+    x (B, C, H, W) in [0, 1] -> the same shape; `teachers` in eval mode, their logits (B, K) each. What is drawn does
+    not depend on the number of teachers. Raises `InputError` for another `kind`.
     """
-    if kind == "gaussian":
-        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
-        return torch.clamp(x + step_size * noise.to(x.device, x.dtype), 0, 1)
-    teacher = teachers.nets[int(rng.random() * len(teachers.nets))]
-    w = torch.from_numpy(rng.uniform(-1, 1, (len(x), classes))).to(x.device)
-    direction, confidence = ods_direction(teacher, x, w, temperature)
-    scale = step_size * x[0].numel() ** 0.5
-    if kind == "confods":
-        direction = direction * confidence.to(x.dtype)[:, None, None, None]
-    return torch.clamp(x + scale * direction, 0, 1)
+    if kind not in PERTURBATIONS:
+        raise unknown("perturbation", kind, PERTURBATIONS)
+    return torch.clamp(x + PERTURBATIONS[kind].step(x, teachers, temperature, step_size, rng), 0, 1)
 
 
 def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -51,9 +51,17 @@ def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: f
     x (B, C, H, W), w (B, K) float64 -> direction (B, C, H, W), confidence (B,) float64. `teacher` is a plain network
     in eval mode.
     """
+    x, logits = _answer(teacher, x)
+    return _direction(x, logits, w, temperature)
+
+
+def _answer(teacher: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = teacher(x)
+        return x, teacher(x)
+
+
+def _direction(x: Tensor, logits: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     p = torch.softmax(logits.detach().double() / temperature, -1)
     confidence, top = p.max(-1, keepdim=True)
     lead = w - w.gather(-1, top)
@@ -67,3 +75,37 @@ def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: f
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     """a / b, and 0 where b is 0."""
     return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), torch.zeros_like(a))
+
+
+def _drawn(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """`ods_direction` with r and then w drawn from `rng`; K is that of the logits."""
+    inputs, logits = _answer(teachers.nets[int(rng.random() * len(teachers.nets))], x)
+    w = torch.from_numpy(rng.uniform(-1, 1, tuple(logits.shape))).to(x.device)
+    return _direction(inputs, logits, w, temperature)
+
+
+def _gaussian(x: Tensor, _: DeepEnsemble, __: float, step_size: float, rng: np.random.Generator) -> Tensor:
+    noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
+    return step_size * noise.to(x.device, x.dtype)
+
+
+def _ods(x: Tensor, teachers: DeepEnsemble, t: float, step_size: float, rng: np.random.Generator) -> Tensor:
+    direction, _ = _drawn(x, teachers, t, rng)
+    return _length(x, step_size) * direction
+
+
+def _confods(x: Tensor, teachers: DeepEnsemble, t: float, step_size: float, rng: np.random.Generator) -> Tensor:
+    direction, confidence = _drawn(x, teachers, t, rng)
+    return _length(x, step_size) * (direction * confidence.to(x.dtype)[:, None, None, None])
+
+
+def _length(x: Tensor, step_size: float) -> float:
+    """eta sqrt(D)."""
+    return step_size * float(x[0].numel() ** 0.5)
+
+
+PERTURBATIONS = {
+    "gaussian": Perturbation(_gaussian, 0, "gaussian"),
+    "ods": Perturbation(_ods, 2, "ods"),
+    "confods": Perturbation(_confods, 2, "ods"),
+}
