@@ -34,7 +34,7 @@ class ByData(click.Group):
 
 @click.group("train", cls=ByData, subcommand_metavar="cifar|DATA [OPTIONS]")
 def group() -> None:
-    """Train deep ensembles and distil them into one network.
+    """Train deep ensembles and distill them into one network.
 
     DATA is digits (built in), cifar10, cifar100, svhn or tinyimagenet, the path of a folder of images or of an .npz
     file; the options are those of cifar.

@@ -52,7 +52,7 @@ def same(a, b):
 
 
 def test_blocks_are_the_images_and_every_perturbation_of_them():
-    found = probes.perturbed(IMAGES, ensemble(0, 1), *STEP)
+    found = probes.inputs(IMAGES, ensemble(0, 1), *STEP)
     assert list(found) == ["clean", "gaussian", "ods", "confods"]
     assert torch.equal(whole(found["clean"]), to_float(IMAGES))
     for blocks in found.values():
@@ -61,12 +61,12 @@ def test_blocks_are_the_images_and_every_perturbation_of_them():
         assert whole(blocks).max() <= 1
     noise = (whole(found["gaussian"]) - to_float(IMAGES)).flatten(1)
     assert noise.norm(dim=1).mean().item() == pytest.approx(ETA * 48**0.5, rel=0.03)
-    assert len(probes.perturbed(IMAGES[:1], ensemble(0), *STEP)["ods"][0]) == 1
+    assert len(probes.inputs(IMAGES[:1], ensemble(0), *STEP)["ods"][0]) == 1
 
 
 def test_ods_and_confods_go_one_way_and_differ_in_length_by_a_teachers_confidence():
     teachers = ensemble(0, 1, 2)
-    found = probes.perturbed(IMAGES, teachers, *STEP)
+    found = probes.inputs(IMAGES, teachers, *STEP)
     clean = whole(found["clean"])
     ods, confods = ((whole(found[kind]) - clean).flatten(1).double() for kind in ("ods", "confods"))
     torch.testing.assert_close(ods.norm(dim=1), torch.full((COUNT,), ETA * 48**0.5).double(), rtol=1e-4, atol=0)
@@ -81,9 +81,9 @@ def test_ods_and_confods_go_one_way_and_differ_in_length_by_a_teachers_confidenc
 
 def test_what_moves_an_image_is_a_function_of_the_seed_and_its_place():
     teachers = ensemble(0, 1)
-    found, again = (probes.perturbed(IMAGES, teachers, *STEP) for _ in range(2))
-    other = probes.perturbed(IMAGES, teachers, T, ETA, SEED + 1)
-    prefix = probes.perturbed(IMAGES[:100], teachers, *STEP)
+    found, again = (probes.inputs(IMAGES, teachers, *STEP) for _ in range(2))
+    other = probes.inputs(IMAGES, teachers, T, ETA, SEED + 1)
+    prefix = probes.inputs(IMAGES[:100], teachers, *STEP)
     for kind in ("gaussian", "ods", "confods"):
         assert same(found[kind], again[kind])
         assert not torch.equal(whole(found[kind]), whole(other[kind]))
@@ -91,7 +91,7 @@ def test_what_moves_an_image_is_a_function_of_the_seed_and_its_place():
 
 
 def test_diversity_by_confidence_is_what_the_shared_functions_say():
-    net, inputs = ensemble(0, 1, 2), probes.perturbed(IMAGES, ensemble(0, 1, 2), *STEP)
+    net, inputs = ensemble(0, 1, 2), probes.inputs(IMAGES, ensemble(0, 1, 2), *STEP)
     found = probes.confidence_diversity(net, inputs, LABELS)
     assert list(found) == list(inputs)
     for kind, blocks in inputs.items():

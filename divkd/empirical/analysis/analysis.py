@@ -183,7 +183,7 @@ class SeedAnalysis:
     def perturbed(self) -> dict[str, dict[str, list[Tensor]]]:
         """These, by split and kind of input, moved by the teachers."""
         step = self.config.trained.temperature, self.config.trained.step_size, self.seed
-        return {name: probes.perturbed(split.images, self.teachers, *step) for name, split in self.splits.items()}
+        return {name: probes.inputs(split.images, self.teachers, *step) for name, split in self.splits.items()}
 
     @cached_property
     def steps(self) -> dict[str, list[list[Tensor]]]:

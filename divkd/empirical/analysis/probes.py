@@ -4,7 +4,7 @@ The three analyses of Nam et al. 2021 (arXiv:2110.14149) behind their method. Ne
 [0, 1] to member logits (M, B, K), in eval mode and frozen; temperature t and step eta are those of the training.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble, member
-from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb
+from divkd.empirical.training.job import log_probs
+from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb, perturbed
 from divkd.shared.kinds import STEPS
 from divkd.shared.metrics.diversity import by_confidence
 from divkd.shared.metrics.quality import pairwise_kl, pairwise_kl_of
@@ -22,24 +23,16 @@ from divkd.shared.seeds import rng
 BLOCK = 100  # images at a time, moved by one teacher each: enough blocks to meet all teachers
 
 
-def perturbed(
+def inputs(
     images: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, seed: int
 ) -> dict[str, list[Tensor]]:
-    """`images` (N, C, H, W) uint8 as blocks of floats, clean and moved by each perturbation: one draw an image.
+    """`perturbed` images (N, C, H, W) uint8, by draws that are a function of (seed, `Perturbation.draws`)."""
+    blocks = [to_float(block) for block in images.split(BLOCK)]
 
-    The draws are a function of (seed, `Perturbation.draws`): those of ODS and ConfODS differ in length alone.
-    """
-    blocks = {"clean": [to_float(block) for block in images.split(BLOCK)]}
-    for kind, perturbation in PERTURBATIONS.items():
-        generator = rng(seed, f"analysis/{perturbation.draws}")
-        blocks[kind] = [perturb(kind, x, teachers, temperature, step_size, generator) for x in blocks["clean"]]
-    return blocks
+    def draws(kind: str) -> np.random.Generator:
+        return rng(seed, f"analysis/{PERTURBATIONS[kind].draws}")
 
-
-@torch.inference_mode()
-def log_probs(net: nn.Module, blocks: Iterable[Tensor]) -> Tensor:
-    """Member log-probabilities (M, N, K) float32 on the CPU of blocks of images in [0, 1]."""
-    return torch.cat([torch.log_softmax(net(x).float(), -1) for x in blocks], 1).cpu()
+    return perturbed(blocks, teachers, temperature, step_size, draws)
 
 
 def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor) -> dict[str, Any]:

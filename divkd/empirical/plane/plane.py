@@ -7,7 +7,6 @@ sign of w . p is chance.
 """
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.empirical.training.config import FITTED, Schedule
+from divkd.empirical.training.distillation import label_loss
 from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
-from divkd.empirical.training.losses import cross_entropy
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.kinds import INPUTS, PERTURBATIONS
@@ -115,6 +114,7 @@ def train_teacher(
 ) -> nn.Module:
     """Teacher `member` of `seed`, by SGD on the cross-entropy; it depends on no other. Raises `RunError` on NaN."""
     net = Plane(config.width, rng(seed, "plane/init", member))
+    one = DeepEnsemble([net])
     schedule = Schedule(config.epochs, BATCH, LR, 0.0, MILESTONES)
     optimiser = sgd(net, schedule, MOMENTUM, 0.0)
     with progress.task(f"seed{seed}-teacher{member}", config.epochs) as task:
@@ -122,18 +122,11 @@ def train_teacher(
             set_rate(optimiser, schedule, epoch)
             order = torch.from_numpy(rng(seed, "plane/order", member, epoch).permutation(len(points)))
             batches = ((points[rows], labels[rows]) for rows in order.split(BATCH))
-            mean_loss, acc = run_epoch(net, _loss, optimiser, batches, rng(seed, "plane"), "float32")
+            mean_loss, acc = run_epoch(one, label_loss, optimiser, batches, rng(seed, "plane"), "float32")
             if not finite(net, mean_loss):
                 raise RunError(f"teacher {member} of seed {seed} diverged in epoch {epoch}; lower --width")
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {acc:.3f}")
     return net.eval()
-
-
-def _loss(
-    net: nn.Module, points: Tensor, labels: Tensor, generator: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    logits = net(points)[None]
-    yield cross_entropy(logits, labels), logits
 
 
 def perturb_all(kind: str, config: PlaneConfig, points: Tensor, teachers: DeepEnsemble, seed: int) -> Tensor:

@@ -12,10 +12,9 @@ from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import FITTED, TrainConfig
 from divkd.empirical.training.distillation import merged, train_student, train_teachers
-from divkd.empirical.training.job import EVALUATION_BATCH, Job
-from divkd.empirical.training.perturb import perturb
+from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
+from divkd.empirical.training.perturb import perturbed
 from divkd.empirical.training.students import STUDENTS, rows_of
-from divkd.shared.kinds import INPUTS
 from divkd.shared.metrics.dee import Equivalent, equivalent, equivalent_curve, summarise_equivalents
 from divkd.shared.metrics.evaluation import evaluate
 from divkd.shared.metrics.quality import accuracy, pairwise_kl
@@ -46,11 +45,12 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         teachers = DeepEnsemble(list(networks.nets[: config.members])).eval()
         spent += sum(seconds)
         predictions = job.predictions(networks)
-        curve = ladder(data, *predictions[:2])
+        val_labels, test_labels = data.validation.labels.cpu(), data.test.labels.cpu()
+        curve = equivalent_curve(predictions[0], val_labels, predictions[1], test_labels)
         ladders.append({"seed": seed, "curve": curve})
         each = parameters(networks) // config.networks
         for size in range(1, config.networks + 1):
-            scores = _scores(job, [log_probs[:size] for log_probs in predictions])
+            scores = _scores(job, [answers[:size] for answers in predictions])
             names = {"model": "deep_ensemble", "method": "none", "members": size, "seed": seed}
             rows.append({**names, **scores, "params": each * size, "seconds": sum(seconds[:size])})
         if config.members > 1:
@@ -96,32 +96,23 @@ def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
     """
     config, train = job.config, job.data.train
     images, labels = train.images[:1000], train.labels[:1000].cpu()
+    blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
+    by_kind = perturbed(
+        blocks, teachers, config.temperature, config.step_size, lambda kind: rng(job.seed, "diversity/perturb")
+    )
     row = {"images": float(len(images))}
-    for kind in INPUTS:
-        generator = rng(job.seed, "diversity/perturb")
-        parts = []
-        for block in images.split(EVALUATION_BATCH):
-            x = to_float(block)
-            if kind != "clean":
-                x = perturb(kind, x, teachers, config.temperature, config.step_size, generator)
-            with torch.no_grad():
-                parts.append(torch.log_softmax(teachers(x), -1))
-        log_probs = torch.cat(parts, 1).cpu()
-        row[kind] = pairwise_kl(log_probs)
+    for kind, parts in by_kind.items():
+        answers = log_probs(teachers, parts)
+        row[kind] = pairwise_kl(answers)
         if kind == "clean":
-            row["train_acc"] = float((log_probs.argmax(-1) == labels).double().mean())
+            row["train_acc"] = float((answers.argmax(-1) == labels).double().mean())
             row["void"] = row["train_acc"] < FITTED
     return row
 
 
-def ladder(data: ImageData, validation: Tensor, test: Tensor) -> list[dict[str, Any]]:
-    """The curve of calibrated NLL of 1, 2, ... of these networks, on which a student's DEE is read."""
-    return equivalent_curve(validation, data.validation.labels.cpu(), test, data.test.labels.cpu())
-
-
-def _scores(job: Job, log_probs: Sequence[Tensor]) -> dict[str, Any]:
+def _scores(job: Job, predictions: Sequence[Tensor]) -> dict[str, Any]:
     """What a row says of predictions of the validation, the test and the training images."""
-    validation, test, training = log_probs
+    validation, test, training = predictions
     data = job.data
     scores = evaluate(validation, data.validation.labels.cpu(), test, data.test.labels.cpu())
     return {**scores, "train_acc": accuracy(training, data.train.labels.cpu())}

@@ -1,5 +1,6 @@
 """One seed's work: what each of its networks is trained with, and what they predict."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,11 @@ class Job:
 
 
 @torch.inference_mode()
+def log_probs(net: nn.Module, blocks: Iterable[Tensor]) -> Tensor:
+    """Member log-probabilities (M, N, K), float32, on the CPU, of blocks of images in [0, 1]."""
+    return torch.cat([torch.log_softmax(net(x).float(), -1) for x in blocks], 1).cpu()
+
+
 def predict(net: nn.Module, split: Split) -> Tensor:
     """Member log-probabilities (M, N, K), float32, on the CPU, of the images as they are (no crop, no flip).
 
@@ -50,8 +56,7 @@ def predict(net: nn.Module, split: Split) -> Tensor:
     """
     net.eval()
     size = CACHED_BATCH if split.images.device.type == "cpu" else EVALUATION_BATCH
-    parts = [torch.log_softmax(net(to_float(images)), -1) for images in split.images.split(size)]
-    log_probs = torch.cat(parts, 1).cpu()
-    if log_probs.isnan().any():
+    answers = log_probs(net, (to_float(images) for images in split.images.split(size)))
+    if answers.isnan().any():
         raise RunError("a network diverged in its last epoch and predicts NaN; start a new --out with a lower --lr")
-    return log_probs
+    return answers

@@ -3,7 +3,7 @@
 Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,21 @@ def perturb(
     if kind not in PERTURBATIONS:
         raise unknown("perturbation", kind, PERTURBATIONS)
     return torch.clamp(x + PERTURBATIONS[kind].step(x, teachers, temperature, step_size, rng), 0, 1)
+
+
+def perturbed(
+    blocks: Sequence[Tensor],
+    teachers: DeepEnsemble,
+    temperature: float,
+    step_size: float,
+    draws: Callable[[str], np.random.Generator],
+) -> dict[str, list[Tensor]]:
+    """{kind: blocks} of blocks of images: "clean", and by each perturbation, one draw an image from draws(kind)."""
+    by_kind: dict[str, list[Tensor]] = {"clean": list(blocks)}
+    for kind in PERTURBATIONS:
+        generator = draws(kind)
+        by_kind[kind] = [perturb(kind, x, teachers, temperature, step_size, generator) for x in blocks]
+    return by_kind
 
 
 def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
