@@ -52,8 +52,8 @@ def twins(net, members, seed):
     return DeepEnsemble([copy.deepcopy(net) for _ in range(members)])
 
 
-def shrunk(x, teachers, temperature, step_size, rng):
-    return -step_size * x
+def shrunk(x, teachers, temperature, rng):
+    return -x
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def new(monkeypatch):
     monkeypatch.setitem(students.STUDENTS, "twins", students.Student("twins", twins, alone=False))
     for names in (kinds.PERTURBATIONS, kinds.INPUTS, kinds.METHODS):
         monkeypatch.setitem(names, "shrunk", "shrunk")
-    monkeypatch.setitem(perturb.PERTURBATIONS, "shrunk", perturb.Perturbation(shrunk, 0, "nothing"))
+    monkeypatch.setitem(
+        perturb.PERTURBATIONS, "shrunk", perturb.Perturbation(shrunk, unit=False, passes=0, draws="nothing")
+    )
     monkeypatch.setattr(training, "STUDENTS", kinds.STUDENTS, raising=False)
     monkeypatch.setattr(training, "METHODS", kinds.METHODS, raising=False)
 

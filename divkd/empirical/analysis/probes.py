@@ -120,12 +120,12 @@ def gradient_match(
         theirs = [_direction(net, x, w, temperature) for net in teachers.nets]
         for m, net in enumerate(nets):
             mine = _direction(net, x, w, temperature)
-            cosines = [(mine * direction).sum(1) for direction in theirs]
-            own += cosines if len(nets) == 1 else [cosines[m]]
-            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(cosines) if j != m]
+            to_each = [(mine * direction).sum(1) for direction in theirs]
+            own += to_each if len(nets) == 1 else [to_each[m]]
+            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(to_each) if j != m]
         between += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
-    means = {name: float(torch.cat(part).mean()) if part else None for name, part in
-             (("own", own), ("other", other), ("teachers", between))}  # fmt: skip
+    cosines = {"own": own, "other": other, "teachers": between}
+    means = {name: float(torch.cat(parts).mean()) if parts else None for name, parts in cosines.items()}
     return {**means, "n": len(images)}
 
 

@@ -17,7 +17,8 @@ from divkd.shared.errors import unknown
 class Perturbation(NamedTuple):
     """How one kind of perturbation moves images; its name stands in `divkd.shared.kinds.PERTURBATIONS`."""
 
-    step: Callable[[Tensor, DeepEnsemble, float, float, np.random.Generator], Tensor]  # of x, teachers, t, eta, rng
+    direction: Callable[[Tensor, DeepEnsemble, float, np.random.Generator], Tensor]  # of x, teachers, t, rng
+    unit: bool  # whether a direction's norm is at most 1: the step is eta sqrt(D) times it, else eta times it
     passes: int  # forward passes of one network for an image; a backward pass to the image counts as one
     draws: str  # kinds of the same name are given the same draws where they are compared: they differ in length alone
 
@@ -37,7 +38,9 @@ def perturb(
     """
     if kind not in PERTURBATIONS:
         raise unknown("perturbation", kind, PERTURBATIONS)
-    return torch.clamp(x + PERTURBATIONS[kind].step(x, teachers, temperature, step_size, rng), 0, 1)
+    chosen = PERTURBATIONS[kind]
+    length = step_size * x[0].numel() ** 0.5 if chosen.unit else step_size
+    return torch.clamp(x + length * chosen.direction(x, teachers, temperature, rng), 0, 1)
 
 
 def perturbed(
@@ -55,7 +58,9 @@ def perturbed(
     return by_kind
 
 
-def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def ods_direction(
+    teacher: torch.nn.Module, x: Tensor, w: Tensor | np.random.Generator, temperature: float
+) -> tuple[Tensor, Tensor]:
     """g / |g|_2 with g = d(w . softmax(z / t)) / dx, z = teacher(x), and the confidence max_k softmax(z / t)_k.
 
     Output-diversified sampling (Tashiro et al. 2020, equation 2) on probabilities, as Nam et al. use it. The cotangent
@@ -63,20 +68,14 @@ def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: f
     largest magnitude: autograd through a float32 softmax loses the direction once 1 - p_top < 1e-7. Where the gradient
     is zero the direction is zero.
 
-    x (B, C, H, W), w (B, K) float64 -> direction (B, C, H, W), confidence (B,) float64. `teacher` is a plain network
-    in eval mode.
+    x (B, C, H, W), w (B, K) float64, or what draws it from U(-1, 1) -> direction (B, C, H, W), confidence (B,) float64.
+    `teacher` is a plain network in eval mode.
     """
-    x, logits = _answer(teacher, x)
-    return _direction(x, logits, w, temperature)
-
-
-def _answer(teacher: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        return x, teacher(x)
-
-
-def _direction(x: Tensor, logits: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits = teacher(x)
+    if isinstance(w, np.random.Generator):
+        w = torch.from_numpy(w.uniform(-1, 1, tuple(logits.shape))).to(x.device)
     p = torch.softmax(logits.detach().double() / temperature, -1)
     confidence, top = p.max(-1, keepdim=True)
     lead = w - w.gather(-1, top)
@@ -92,35 +91,25 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), torch.zeros_like(a))
 
 
-def _drawn(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """`ods_direction` with r and then w drawn from `rng`; K is that of the logits."""
-    inputs, logits = _answer(teachers.nets[int(rng.random() * len(teachers.nets))], x)
-    w = torch.from_numpy(rng.uniform(-1, 1, tuple(logits.shape))).to(x.device)
-    return _direction(inputs, logits, w, temperature)
+def _noise(x: Tensor, _: DeepEnsemble, __: float, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32)).to(x.device, x.dtype)
 
 
-def _gaussian(x: Tensor, _: DeepEnsemble, __: float, step_size: float, rng: np.random.Generator) -> Tensor:
-    noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
-    return step_size * noise.to(x.device, x.dtype)
+def _ods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> Tensor:
+    return ods_direction(_one_of(teachers, rng), x, rng, temperature)[0]
 
 
-def _ods(x: Tensor, teachers: DeepEnsemble, t: float, step_size: float, rng: np.random.Generator) -> Tensor:
-    direction, _ = _drawn(x, teachers, t, rng)
-    return _length(x, step_size) * direction
+def _confods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> Tensor:
+    direction, confidence = ods_direction(_one_of(teachers, rng), x, rng, temperature)
+    return direction * confidence.to(x.dtype)[:, None, None, None]
 
 
-def _confods(x: Tensor, teachers: DeepEnsemble, t: float, step_size: float, rng: np.random.Generator) -> Tensor:
-    direction, confidence = _drawn(x, teachers, t, rng)
-    return _length(x, step_size) * (direction * confidence.to(x.dtype)[:, None, None, None])
-
-
-def _length(x: Tensor, step_size: float) -> float:
-    """eta sqrt(D)."""
-    return step_size * float(x[0].numel() ** 0.5)
+def _one_of(teachers: DeepEnsemble, rng: np.random.Generator) -> torch.nn.Module:
+    return teachers.nets[int(rng.random() * len(teachers.nets))]
 
 
 PERTURBATIONS = {
-    "gaussian": Perturbation(_gaussian, 0, "gaussian"),
-    "ods": Perturbation(_ods, 2, "ods"),
-    "confods": Perturbation(_confods, 2, "ods"),
+    "gaussian": Perturbation(_noise, unit=False, passes=0, draws="gaussian"),
+    "ods": Perturbation(_ods, unit=True, passes=2, draws="ods"),
+    "confods": Perturbation(_confods, unit=True, passes=2, draws="ods"),
 }

@@ -13,17 +13,7 @@ from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.job import EVALUATION_BATCH
 from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
-from divkd.empirical.use.given import (
-    as_ensemble,
-    check_images,
-    check_numbers,
-    checked,
-    common_classes,
-    device_of,
-    evaluating,
-    member_logits,
-    pair,
-)
+from divkd.empirical.use import given
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
@@ -71,19 +61,21 @@ def distill(
     accuracy in [0, 1]. Perturbations are a function of (seed, epoch); the order of the images is your loader's. Raises
     `InputError` for the first thing that does not fit, and `RunError` when the loss or a weight is no longer finite.
     """
-    check_numbers(epochs, lr, temperature, kd_weight, step_size)
+    given.check_numbers(epochs, lr, temperature, kd_weight, step_size)
     teachers = [*teachers.nets] if isinstance(teachers, DeepEnsemble) else list(teachers)
     if not teachers:
         raise InputError("there are no teachers; give at least one network")
-    ensemble, net = DeepEnsemble(teachers), as_ensemble(student)
+    ensemble, net = DeepEnsemble(teachers), given.as_ensemble(student)
     loss = student_loss(method, ensemble, temperature, kd_weight, step_size)
     shared = {id(parameter) for parameter in ensemble.parameters()} & {id(parameter) for parameter in net.parameters()}
     if shared:
         raise InputError("the student shares weights with a teacher; distill into a copy: copy.deepcopy")
-    device = device_of(net)
+    device = given.device_of(net)
     for m, teacher in enumerate(teachers):
-        if device_of(teacher, device) != device:
-            raise InputError(f"teacher {m} is on {device_of(teacher)} and the student on {device}; move them to one")
+        if given.device_of(teacher, device) != device:
+            raise InputError(
+                f"teacher {m} is on {given.device_of(teacher)} and the student on {device}; move them to one"
+            )
 
     first = iter(batches)
     if first is batches and epochs > 1:
@@ -91,16 +83,16 @@ def distill(
     schedule = Schedule(epochs, 0, lr, weight_decay, MILESTONES)
     driver = optimiser or sgd(net, schedule, momentum, rank_one_lr)
     records: list[dict[str, Any]] = []
-    with evaluating(ensemble):
-        peeked = [pair(batch) for batch in itertools.islice(first, 1)]
-        classes = common_classes(ensemble, net, peeked[0][0][:2].to(device)) if peeked else 0
+    with given.evaluating(ensemble):
+        peeked = [given.pair(batch) for batch in itertools.islice(first, 1)]
+        classes = given.common_classes(ensemble, net, peeked[0][0][:2].to(device)) if peeked else 0
         for epoch in range(1, epochs + 1):
             if optimiser is None:
                 set_rate(driver, schedule, epoch)
             stream: Iterable[Sequence[Tensor]] = itertools.chain(peeked, first) if epoch == 1 else batches
-            given = checked(stream, classes, device)
+            pixels = given.checked(stream, classes, device)
             generator = rng(seed, "student/perturb", 0, epoch)
-            mean_loss, accuracy = run_epoch(net, loss, driver, given, generator, "float32")
+            mean_loss, accuracy = run_epoch(net, loss, driver, pixels, generator, "float32")
             if not finite(net, mean_loss):
                 raise RunError(f"the student diverged in epoch {epoch} (mean loss {mean_loss:.4g}); lower lr")
             records.append({"epoch": epoch, "loss": mean_loss, "acc": accuracy})
@@ -133,12 +125,12 @@ def predict(model: nn.Module, images: Tensor | np.ndarray, temperature: float = 
     Returns a `Classification`: probabilities (N, K); classes, confidence, entropy and mutual_information (N,), the
     last two in nats. Raises `InputError` where the images are not as said, `RunError` where the model predicts NaN.
     """
-    images = check_images(torch.as_tensor(images), "images")
+    images = given.check_images(torch.as_tensor(images), "images")
     if not 0 < temperature < float("inf"):
         raise InputError(f"temperature {temperature} is not allowed; give a finite number above 0")
-    with evaluating(model), torch.inference_mode():
-        device = device_of(model)
-        blocks = [member_logits(model, block.to(device), "the model") for block in images.split(EVALUATION_BATCH)]
+    with given.evaluating(model), torch.inference_mode():
+        device = given.device_of(model)
+        blocks = [given.member_logits(model, block.to(device), "the model") for block in images.split(EVALUATION_BATCH)]
         log_probs = torch.log_softmax(torch.cat(blocks, 1).float(), -1).cpu()
         if log_probs.isnan().any():
             raise RunError("the model predicts NaN; its weights are too large or not finite")
