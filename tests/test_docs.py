@@ -86,10 +86,10 @@ def test_the_page_on_use_runs_as_it_stands(short_run, capsys):
             assert run(command.split()) == 0, line
             if file:
                 (short_run / file).write_text(capsys.readouterr().out)
-    assert (names["found"].classes == names["labels"][1200:].numpy()).mean() > 0.9
-    wrong = names["found"].classes != names["labels"][1200:].numpy()
-    assert names["found"].entropy[wrong].mean() > 2 * names["found"].entropy[~wrong].mean()
-    assert 0.05 < names["temperature"] < 20
+    assert (names["answer"].classes == names["labels"][1200:].numpy()).mean() > 0.9
+    wrong = names["answer"].classes != names["labels"][1200:].numpy()
+    assert names["answer"].entropy[wrong].mean() > 2 * names["answer"].entropy[~wrong].mean()
+    assert 0.05 < names["row"]["temperature"] < 20
     assert names["logits"].shape == (2, 4, 10)
     for file in ("predictions.csv", "calibrated.csv"):
         assert (short_run / file).read_text().startswith("file,class,confidence,entropy,mutual_information\n")
@@ -97,7 +97,7 @@ def test_the_page_on_use_runs_as_it_stands(short_run, capsys):
 
 
 def test_the_table_on_distill_names_its_arguments():
-    section = USE.read_text(encoding="utf-8").split("## Distil")[1].split("##")[0]
+    section = USE.read_text(encoding="utf-8").split("## Distill")[1].split("##")[0]
     named = re.findall(
         r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
     )

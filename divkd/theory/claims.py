@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from divkd.shared.config import Interval
 from divkd.shared.stats import summarise
 from divkd.theory import predict
-from divkd.theory.config import Interval, MultiViewConfig
+from divkd.theory.config import MultiViewConfig
 
 
 class SeedResult(NamedTuple):

@@ -8,6 +8,7 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.training.config import PRESETS
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.experiment import run_training
+from divkd.empirical.training.job import Job
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 
@@ -36,9 +37,14 @@ def experiment(config, path, **flags):
     return results
 
 
-def loss_of(config, method, teachers, classes):
+def loss_of(config, method, teachers):
     """The loss of a student of a run with this configuration."""
-    return student_loss(method, teachers, classes, config.temperature, config.kd_weight, config.step_size)
+    return student_loss(method, teachers, config.temperature, config.kd_weight, config.step_size)
+
+
+def job(run, data, **changes):
+    """What a network is trained with where no run is: no crop, and no score that anything asks for."""
+    return Job(dataclasses.replace(PRESETS["smoke"], **{"crop": 0, **changes}), data, 0, run, QUIET)
 
 
 def weights(path):

@@ -2,8 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from divkd.empirical.analysis import probes, shift
 from divkd.empirical.analysis.cost import inference_cost, peak_training_bytes, training_passes
-from divkd.empirical.analysis.shift import Foreign
+from divkd.empirical.analysis.shift import ImageSet
 from divkd.empirical.data.cifar_c import read_published
 from divkd.empirical.data.corrupt import FAMILIES, Corruptions, generated
 from divkd.empirical.data.splits import ImageData, Split, to_float
-from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import TrainConfig
-from divkd.empirical.training.distillation import predict, student_loss
+from divkd.empirical.training.distillation import student_loss
+from divkd.empirical.training.job import predict
+from divkd.empirical.training.students import STUDENTS, rows_of
 from divkd.empirical.use.restore import load_model
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import fit_temperature
@@ -27,7 +29,6 @@ from divkd.shared.metrics.evaluation import evaluate
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 
-CURVE = ("acc", "nll", "brier", "ece", "cal_nll", "cal_brier", "cal_ece", "pairwise_kl")
 BATCH = 128  # images, for throughput and memory
 
 
@@ -48,8 +49,8 @@ class AnalysisConfig:
 class Sets:
     """The images of an analysis beside the run's own."""
 
-    ood: tuple[Foreign, ...]
-    shift: tuple[Foreign, ...]
+    ood: tuple[ImageSet, ...]
+    shift: tuple[ImageSet, ...]
     corruptions: Corruptions
 
     def sha256(self, data: ImageData) -> str:
@@ -72,13 +73,11 @@ def read_sets(config: AnalysisConfig, data: ImageData, data_dir: str | None = No
     """
     shape, where = tuple(data.test.images.shape[1:]), data_dir or config.trained.data_dir
 
-    def read(sources: tuple[str, ...], labelled: bool) -> tuple[Foreign, ...]:
-        return tuple(
-            shift.read_foreign(source, shape, data.classes, config.images, where, labelled) for source in sources
-        )
+    def read(sources: tuple[str, ...], labelled: bool) -> tuple[ImageSet, ...]:
+        return tuple(shift.read_set(source, shape, data.classes, config.images, where, labelled) for source in sources)
 
-    ood, moved = read(config.ood, labelled=False), read(config.shift, labelled=True)
-    names = [found.name for found in (*ood, *moved)]
+    ood, shifted = read(config.ood, labelled=False), read(config.shift, labelled=True)
+    names = [one.name for one in (*ood, *shifted)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two sets are called {twice[0]}; rename one of the files")
     if "test" in names:
@@ -89,28 +88,28 @@ def read_sets(config: AnalysisConfig, data: ImageData, data_dir: str | None = No
     else:
         made = read_published(Path(config.corruptions), None)
         made = read_published(Path(config.corruptions), min(config.images, len(made)))
-        found = tuple(made.images(made.kinds[0], 1).shape[1:])
-        if found != shape or int(made.labels.max()) >= data.classes:
+        given = tuple(made.images(made.kinds[0], 1).shape[1:])
+        if given != shape or int(made.labels.max()) >= data.classes:
             raise InputError(
-                f"{config.corruptions} holds images of shape {found} and labels up to {int(made.labels.max())}; the "
+                f"{config.corruptions} holds images of shape {given} and labels up to {int(made.labels.max())}; the "
                 f"run's are {shape} and 0 to {data.classes - 1}: give the corruptions of its own data set"
             )
-    return Sets(ood, moved, made)
+    return Sets(ood, shifted, made)
 
 
 def networks(config: TrainConfig) -> list[tuple[str, str]]:
     """(model, method) of what is analysed: the teachers and every student."""
-    students = [("single" if student == "single" else "batch_ensemble", method)
-                for student in config.students for method in config.methods]  # fmt: skip
-    return [("deep_ensemble", "none"), *students]
+    return [("deep_ensemble", "none"), *itertools.product(config.students, config.methods)]
 
 
 def finished(config: TrainConfig, results: dict[str, Any]) -> bool:
     """Whether `results` has every network of `config`; not so where a finished run was extended and then killed."""
     held = {(row["model"], row["method"], row["members"], row["seed"]) for row in results["rows"]}
-    sizes = {"deep_ensemble": config.networks, "single": 1, "batch_ensemble": config.members}
     asked = itertools.product(networks(config), config.seeds)
-    return all((model, method, sizes[model], seed) in held for (model, method), seed in asked)
+    return all(
+        (model, method, config.networks if model == "deep_ensemble" else rows_of(model, config.members), seed) in held
+        for (model, method), seed in asked
+    )
 
 
 def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, progress: Progress) -> dict[str, Any]:
@@ -122,17 +121,14 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
     asked = networks(trained)
     rows = []
     for seed in trained.seeds:
-        world = None
+        analysis = SeedAnalysis(config, data, sets, seed)
         with progress.task(f"analysis of seed {seed}", len(asked)) as task:
             for done, (model, method) in enumerate(asked, 1):
                 name = f"seed{seed}-{model}-{method}"
-                found = out.load(name)
-                if found is None:
-                    world = world or World.of(config, data, sets, seed)
-                    record = world.analyse(model, method)
+                kept = out.load(name)
+                record = kept[1] if kept else analysis.analyse(model, method)
+                if kept is None:
                     out.save(name, {}, record)
-                else:
-                    record = found[1]
                 rows.append(record)
                 task.update(done, note=f"{model} {method}")
     first = trained.seeds[0]
@@ -159,45 +155,52 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
 
 
 @dataclass(frozen=True)
-class World:
-    """What the analyses of one seed's networks share: its teachers and the images moved by them."""
+class SeedAnalysis:
+    """The analysis of one seed's networks, and what they share, made when the first of them needs it."""
 
     config: AnalysisConfig
     data: ImageData
     sets: Sets
     seed: int
-    ladder: DeepEnsemble
-    teachers: DeepEnsemble
-    labels: Mapping[str, Tensor]
-    moved: Mapping[str, Mapping[str, list[Tensor]]]  # by split and perturbation
-    steps: Mapping[str, list[list[Tensor]]]  # by split: moved by an ODS step against each network of the ladder
-    cells: Mapping[tuple[str, int], Split]
 
-    @classmethod
-    def of(cls, config: AnalysisConfig, data: ImageData, sets: Sets, seed: int) -> "World":
-        """The world of `seed`."""
-        trained, device = config.trained, torch.device(config.device)
-        ladder = load_model(config.run, "deep_ensemble", seed=seed, device=config.device, members=trained.networks).net
-        assert isinstance(ladder, DeepEnsemble)
-        teachers = DeepEnsemble(list(ladder.nets[: trained.members])).eval()
-        named = {"train": data.train, "validation": data.validation, "test": data.test}
-        splits = {name: shift.first(split, config.images) for name, split in named.items()}
-        step = (data.classes, trained.temperature, trained.step_size, seed)
-        return cls(
-            config, data, sets, seed, ladder, teachers,
-            labels={name: split.labels.cpu() for name, split in splits.items()},
-            moved={name: probes.moved(split.images, teachers, *step) for name, split in splits.items()},
-            steps={name: probes.steps(splits[name].images, ladder, *step) for name in ("train", "test")},
-            cells=shift.corrupted(sets.corruptions, device),
-        )  # fmt: skip
+    @cached_property
+    def ladder(self) -> DeepEnsemble:
+        """All networks of the deep ensemble."""
+        return deep_ensemble(self.config, self.seed, self.config.trained.networks)
+
+    @cached_property
+    def teachers(self) -> DeepEnsemble:
+        """Those of the ladder that teach."""
+        return DeepEnsemble(list(self.ladder.nets[: self.config.trained.members])).eval()
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The first images of each split."""
+        named = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
+        return {name: shift.first(split, self.config.images) for name, split in named.items()}
+
+    @cached_property
+    def perturbed(self) -> dict[str, dict[str, list[Tensor]]]:
+        """These, by split and kind of input, moved by the teachers."""
+        step = self.config.trained.temperature, self.config.trained.step_size, self.seed
+        return {name: probes.inputs(split.images, self.teachers, *step) for name, split in self.splits.items()}
+
+    @cached_property
+    def steps(self) -> dict[str, list[list[Tensor]]]:
+        """By split, moved by an ODS step against each network of the ladder."""
+        step = self.config.trained.temperature, self.config.trained.step_size, self.seed
+        return {name: probes.steps(self.splits[name].images, self.ladder, *step) for name in ("train", "test")}
+
+    @cached_property
+    def corrupted(self) -> dict[tuple[str, int], Split]:
+        """The corrupted images by kind and severity."""
+        return shift.corrupted(self.sets.corruptions, torch.device(self.config.device))
 
     def analyse(self, model: str, method: str) -> dict[str, Any]:
         """Everything that is asked of one network, as one record of results.json."""
-        data, trained, device = self.data, self.config.trained, torch.device(self.config.device)
+        data, config, trained = self.data, self.config, self.config.trained
         teaches = model == "deep_ensemble"
-        net: nn.Module = self.ladder
-        if not teaches:
-            net = load_model(self.config.run, model, method, self.seed, self.config.device).net
+        net = self.ladder if teaches else load_model(config.run, model, method, self.seed, config.device).net
         validation, test = predict(net, data.validation), predict(net, data.test)
         val_labels, labels = data.validation.labels.cpu(), data.test.labels.cpu()
         record: dict[str, Any] = {"model": model, "method": method, "seed": self.seed}
@@ -206,43 +209,46 @@ class World:
         record["agreement"] = agreement_matrix(test.argmax(-1)).tolist()
 
         net = self.teachers if teaches else net
-        size = trained.members if model != "single" else 1
-        record["members"] = size
+        size = record["members"] = net.members
         temperature = fit_temperature(validation[:size], val_labels)
-        limit = self.config.images
+        limit, device = config.images, torch.device(config.device)
         own = test[:size, :limit]
-        foreign = {s.name: predict(net, s.split(device)) for s in self.sets.ood}
-        record["ood"] = shift.out_of_distribution(own, foreign)
-        record["shift"] = {"test": shift.judged(own, labels[:limit], temperature)}
-        for s in self.sets.shift:
-            split = s.split(device)
-            record["shift"][s.name] = shift.judged(predict(net, split), split.labels.cpu(), temperature)
-        record["corruptions"] = shift.corruption_cells(net, self.cells, temperature)
+        ood = {one.name: predict(net, one.split(device)) for one in self.sets.ood}
+        record["ood"] = shift.out_of_distribution(own, ood)
+        record["shift"] = {"test": shift.evaluated(own, labels[:limit], temperature)}
+        for one in self.sets.shift:
+            split = one.split(device)
+            record["shift"][one.name] = shift.evaluated(predict(net, split), split.labels.cpu(), temperature)
+        record["corruptions"] = shift.corruption_cells(net, self.corrupted, temperature)
         if size > 1:
             record["diversity"] = {
-                split: probes.confidence_diversity(net, inputs, self.labels[split])
-                for split, inputs in self.moved.items()
+                name: probes.confidence_diversity(net, inputs, self.splits[name].labels.cpu())
+                for name, inputs in self.perturbed.items()
             }
             record["transfer"] = {
-                split: probes.transfer(net, self.moved[split]["clean"], steps) for split, steps in self.steps.items()
+                name: probes.transfer(net, self.perturbed[name]["clean"], steps) for name, steps in self.steps.items()
             }
         if not teaches:
             record["gradients"] = {
                 name: probes.gradient_match(
-                    net, self.teachers, split.images[:limit], data.classes, trained.temperature, self.seed
+                    net, self.teachers, self.splits[name].images, trained.temperature, self.seed
                 )
-                for name, split in (("train", data.train), ("test", data.test))
+                for name in ("train", "test")
             }
         return record
 
 
+def deep_ensemble(config: AnalysisConfig, seed: int, networks: int | None = None) -> DeepEnsemble:
+    """The first `networks` of the run's deep ensemble, by default those that teach."""
+    net = load_model(config.run, "deep_ensemble", seed=seed, device=config.device, members=networks).net
+    assert isinstance(net, DeepEnsemble)
+    return net
+
+
 def by_members(validation: Tensor, val_labels: Tensor, test: Tensor, labels: Tensor) -> list[dict[str, float]]:
     """The quality of the first 1, 2, ..., M members together, each with a temperature of its own from validation."""
-    found = []
-    for size in range(1, len(test) + 1):
-        row = evaluate(validation[:size], val_labels, test[:size], labels)
-        found.append({"members": size, **{key: row[key] for key in CURVE}})
-    return found
+    rows = (evaluate(validation[:m], val_labels, test[:m], labels) for m in range(1, len(test) + 1))
+    return [{"members": m, **shift.without_temperature(row)} for m, row in enumerate(rows, 1)]
 
 
 def training_cost(config: AnalysisConfig, data: ImageData, seed: int) -> list[dict[str, Any]]:
@@ -251,42 +257,32 @@ def training_cost(config: AnalysisConfig, data: ImageData, seed: int) -> list[di
     `passes` of one network for each image, and `peak_bytes` of a `batch`, as it was trained: the deep ensemble's
     networks one after another.
     """
-    trained = config.trained
-    ensemble = load_model(config.run, "deep_ensemble", seed=seed, device=config.device).net
-    assert isinstance(ensemble, DeepEnsemble)
-    rows: list[dict[str, Any]] = [{"model": "deep_ensemble", "method": "none"}]
-    rows += [{"model": model, "method": method} for model, method in networks(trained)[1:]]
-    for row in rows:
-        model, method = row["model"], row["method"]
-        teaches = model == "deep_ensemble"
-        schedule = trained.teacher if teaches else trained.student
-        net = DeepEnsemble([ensemble.nets[0]]) if teaches else load_model(
-            config.run, model, method, seed, config.device).net  # fmt: skip
-        loss = student_loss(method, ensemble, data.classes, trained.temperature, trained.kd_weight, trained.step_size)
+    trained, ensemble = config.trained, deep_ensemble(config, seed)
+    rows = []
+    for model, method in networks(trained):
+        net: Ensemble = DeepEnsemble([ensemble.nets[0]])
+        schedule = trained.teacher
+        if model != "deep_ensemble":
+            net = load_model(config.run, model, method, seed, config.device).net
+            schedule = trained.student
+        loss = student_loss(method, ensemble, trained.temperature, trained.kd_weight, trained.step_size)
         batch = shift.first(data.train, schedule.batch_size)
-        row["passes"] = training_passes(model, method, trained.members)
-        row["batch"] = len(batch)
-        row["peak_bytes"] = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
+        row = {"model": model, "method": method, "passes": training_passes(model, method, trained.members)}
+        peak = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
+        rows.append({**row, "batch": len(batch), "peak_bytes": peak})
     return rows
 
 
 def inference(config: AnalysisConfig, shape: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
-    """What an answer costs: the deep ensemble, and by the last method the BatchEnsemble, its merged form, the single.
+    """What an answer costs: the deep ensemble, and by the last method each student, merged too where it can be.
 
     Whatever the weights, the arithmetic is the same, so one method stands for all. The first teacher is the plain
     network that the others are compared with where no single student was trained.
     """
-    trained = config.trained
-    ensemble = load_model(config.run, "deep_ensemble", seed=seed, device=config.device).net
-    assert isinstance(ensemble, DeepEnsemble)
+    trained, ensemble = config.trained, deep_ensemble(config, seed)
     nets: dict[str, nn.Module] = {"single": DeepEnsemble([ensemble.nets[0]]), "deep_ensemble": ensemble}
-
-    def load(model: str) -> nn.Module:
-        return load_model(config.run, model, seed=seed, device=config.device).net
-
-    if trained.methods and "single" in trained.students:
-        nets["single"] = load("single")
-    if trained.methods and "batch_ensemble" in trained.students:
-        nets |= {"batch_ensemble": load("batch_ensemble"), "merged": load("merged")}
+    for student in trained.students if trained.methods else ():
+        for model in (student, "merged") if STUDENTS[student].merges else (student,):
+            nets[model] = load_model(config.run, model, seed=seed, device=config.device).net
     channels, height, width = shape
     return inference_cost(nets, (channels, height, width), BATCH, device=config.device, baseline="single")

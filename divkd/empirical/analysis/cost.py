@@ -13,39 +13,41 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from divkd.empirical.training.loop import Loss
+from divkd.empirical.training.loop import BatchLoss
+from divkd.empirical.training.perturb import PERTURBATIONS
+from divkd.empirical.training.students import STUDENTS, rows_of
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.kinds import METHODS, STUDENTS
+from divkd.shared.kinds import METHODS
 from divkd.shared.run import device_name
 from divkd.shared.seeds import rng
 
 COUNTS = ("macs", "weight_bytes", "peak_activation_bytes")
 
 
-def training_passes(student: str, method: str, members: int) -> int:
+def training_passes(model: str, method: str, members: int) -> int:
     """Forward passes of one plain network for one training image and step, of M = `members` teachers.
 
-        passes = 3 k c + M [method is not "none"] + 2 [method is "ods" or "confods"]
+        passes = 3 k c + M [method is not "none"] + d
 
-    k is the rows of the student, M of a "batch_ensemble" or "deep_ensemble" and 1 of a "single"; c its graphs, 2 with a
-    perturbation (the clean image and the moved one) and 1 without. A backward pass counts as two, and as one where it
-    goes to the input alone, as in the direction of ODS: one teacher's forward pass and that. A deep ensemble learns
-    from labels alone.
+    k is the rows of the `model`, a "deep_ensemble" (M) or a student (`Student.rows`); c its graphs, 2 with a
+    perturbation (the clean image and the perturbed one) and 1 without; d what the perturbation itself takes
+    (`Perturbation.passes`). A backward pass counts as two, and as one where it goes to the input alone, as in the
+    direction of ODS: one teacher's forward pass and that. A deep ensemble learns from labels alone.
 
     Left out: what the teachers' own training cost, 3 M passes of its images (the deep ensemble's); networks of another
     size as teachers; and for a merged network, which is trained as its BatchEnsemble is, one pass over the training
     images after the last epoch. Raises `InputError` for an unknown name, no members or a distilled deep ensemble.
     """
-    if student not in (*STUDENTS, "deep_ensemble"):
-        raise unknown("student", student, (*STUDENTS, "deep_ensemble"))
+    if model not in ("deep_ensemble", *STUDENTS):
+        raise unknown("model", model, ("deep_ensemble", *STUDENTS))
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if student == "deep_ensemble" and method != "none":
+    if model == "deep_ensemble" and method != "none":
         raise InputError(f"a deep ensemble is not distilled by {method!r}; give the method 'none'")
     _check_count("members", members)
-    rows = 1 if student == "single" else members
-    graphs = 1 if method in ("none", "kd") else 2
-    return 3 * rows * graphs + members * (method != "none") + 2 * (method in ("ods", "confods"))
+    perturbation = PERTURBATIONS.get(method)
+    graphs, extra = (2, perturbation.passes) if perturbation else (1, 0)
+    return 3 * rows_of(model, members) * graphs + members * (method != "none") + extra
 
 
 def inference_cost(
@@ -99,10 +101,10 @@ def inference_cost(
                 f"the logits of {name} are {tuple(logits.shape)} for one image; give a network with a member axis, "
                 "(M, B, K), such as DeepEnsemble([net])"
             )
-        rows.append({"name": name, "members": len(logits), "baseline": baseline, "batch": batch,
-                     "device": device_name(str(device)), "threads": torch.get_num_threads(),
-                     "macs": counter.get_total_flops() // 2, "weight_bytes": weight_bytes(net),
-                     "peak_activation_bytes": peak_activation_bytes(net, images)})  # fmt: skip
+        row: dict[str, Any] = {"name": name, "members": len(logits), "baseline": baseline, "batch": batch}
+        row |= {"device": device_name(str(device)), "threads": torch.get_num_threads()}
+        row |= {"macs": counter.get_total_flops() // 2, "weight_bytes": weight_bytes(net)}
+        rows.append({**row, "peak_activation_bytes": peak_activation_bytes(net, images)})
 
     seconds = {name: np.empty((2, rounds)) for name in nets}
     for i in (0, *range(rounds)):  # the first is the warm-up, overwritten
@@ -115,8 +117,8 @@ def inference_cost(
     for row in rows:
         latency, whole = seconds[row["name"]]
         of_one, of_batch = seconds[baseline]
-        row |= {"latency_s": _spread(latency), "latency_s_ratio": _spread(latency / of_one),
-                "images_per_s": _spread(batch / whole), "images_per_s_ratio": _spread(of_batch / whole)}  # fmt: skip
+        row |= {"latency_s": _spread(latency), "latency_s_ratio": _spread(latency / of_one)}
+        row |= {"images_per_s": _spread(batch / whole), "images_per_s_ratio": _spread(of_batch / whole)}
         row |= {f"{key}_ratio": row[key] / count if count else None for key, count in counts.items()}
     return rows
 
@@ -133,10 +135,10 @@ def peak_activation_bytes(net: nn.Module, x: Tensor) -> int:
         return _peak(x.device, lambda: net(x))
 
 
-def peak_training_bytes(net: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> int:
+def peak_training_bytes(net: nn.Module, loss: BatchLoss, images: Tensor, labels: Tensor) -> int:
     """The most bytes that one training step of a batch holds at a time beyond weights and images, momentum left out.
 
-    Activations, gradients, moved images and what the teachers of `loss` make of them; as `peak_activation_bytes`
+    Activations, gradients, perturbed images and what the teachers of `loss` make of them; as `peak_activation_bytes`
     counts. A copy of `net` is trained: `net` stays as it is.
     """
     trained = copy.deepcopy(net).requires_grad_().train()

@@ -4,7 +4,7 @@ The three analyses of Nam et al. 2021 (arXiv:2110.14149) behind their method. Ne
 [0, 1] to member logits (M, B, K), in eval mode and frozen; temperature t and step eta are those of the training.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.data.splits import to_float
-from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, member
-from divkd.empirical.training.perturb import ods_direction, perturb
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble, member
+from divkd.empirical.training.job import log_probs
+from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb, perturbed
+from divkd.shared.kinds import STEPS
 from divkd.shared.metrics.diversity import by_confidence
 from divkd.shared.metrics.quality import pairwise_kl, pairwise_kl_of
 from divkd.shared.seeds import rng
 
 BLOCK = 100  # images at a time, moved by one teacher each: enough blocks to meet all teachers
-INPUTS = ("clean", "gaussian", "ods", "confods")
-STEPS = ("clean", "own", "sibling", "external")
 
 
-def moved(
-    images: Tensor, teachers: DeepEnsemble, classes: int, temperature: float, step_size: float, seed: int
+def inputs(
+    images: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, seed: int
 ) -> dict[str, list[Tensor]]:
-    """`images` (N, C, H, W) uint8 as blocks of floats, clean and moved by each perturbation: one draw an image.
+    """`perturbed` images (N, C, H, W) uint8, by draws that are a function of (seed, `Perturbation.draws`)."""
+    blocks = [to_float(block) for block in images.split(BLOCK)]
 
-    The draws are a function of (seed, perturbation); ODS and ConfODS share theirs, so that they differ in length alone.
-    """
-    found: dict[str, list[Tensor]] = {"clean": [to_float(block) for block in images.split(BLOCK)]}
-    for kind in INPUTS[1:]:
-        generator = rng(seed, f"analysis/{'gaussian' if kind == 'gaussian' else 'ods'}")
-        found[kind] = [perturb(kind, x, teachers, classes, temperature, step_size, generator) for x in found["clean"]]
-    return found
+    def draws(kind: str) -> np.random.Generator:
+        return rng(seed, f"analysis/{PERTURBATIONS[kind].draws}")
 
-
-@torch.inference_mode()
-def log_probs(net: nn.Module, blocks: Iterable[Tensor]) -> Tensor:
-    """Member log-probabilities (M, N, K) float32 on the CPU of blocks of images in [0, 1]."""
-    return torch.cat([torch.log_softmax(net(x).float(), -1) for x in blocks], 1).cpu()
+    return perturbed(blocks, teachers, temperature, step_size, draws)
 
 
 def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor) -> dict[str, Any]:
@@ -49,31 +41,30 @@ def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]],
     `bins` are the 15 of `diversity.by_confidence`: the share of the images and their mean pairwise KL, by
     the confidence of the mean prediction; null where a bin is empty. labels (N,) of the images, moved or not.
     """
-    found = {}
+    rows = {}
     for kind, blocks in inputs.items():
         predicted = log_probs(net, blocks)
         bins = by_confidence(predicted, labels)
         full = [row for row in bins if row["n"]]
-        found[kind] = {
+        rows[kind] = {
             "acc": sum(row["share"] * row["accuracy"] for row in full),
             "confidence": sum(row["share"] * row["confidence"] for row in full),
             "pairwise_kl": pairwise_kl(predicted),
             "bins": [{key: row[key] for key in ("low", "high", "n", "share", "pairwise_kl")} for row in bins],
         }
-    return found
+    return rows
 
 
 def steps(
-    images: Tensor, networks: DeepEnsemble, classes: int, temperature: float, step_size: float, seed: int
+    images: Tensor, networks: DeepEnsemble, temperature: float, step_size: float, seed: int
 ) -> list[list[Tensor]]:
     """For each of `networks`, `images` moved by an ODS step against it alone: r differs, w is the same."""
-    found = []
+    by_network = []
     for net in networks.nets:
-        generator = rng(seed, "analysis/transfer")
-        one = DeepEnsemble([net])
+        generator, one = rng(seed, "analysis/transfer"), DeepEnsemble([net])
         blocks = (to_float(block) for block in images.split(BLOCK))
-        found.append([perturb("ods", x, one, classes, temperature, step_size, generator) for x in blocks])
-    return found
+        by_network.append([perturb("ods", x, one, temperature, step_size, generator) for x in blocks])
+    return by_network
 
 
 def transfer(net: nn.Module, clean: Sequence[Tensor], by_teacher: Sequence[Sequence[Tensor]]) -> dict[str, Any]:
@@ -88,15 +79,15 @@ def transfer(net: nn.Module, clean: Sequence[Tensor], by_teacher: Sequence[Seque
     """
     predicted = [log_probs(net, blocks) for blocks in (clean, *by_teacher)]
     members = len(predicted[0])
-    found: dict[str, list[float]] = {step: [] for step in STEPS}
+    kl: dict[str, list[float]] = {step: [] for step in STEPS}
     for i in range(members):
         for j in range(i):
             pair = [float(_pair_kl(log_p[[i, j]])) for log_p in predicted]
-            found["clean"].append(pair[0])
+            kl["clean"].append(pair[0])
             for r, value in enumerate(pair[1:]):
                 step = "own" if r in (i, j) else "sibling" if r < members else "external"
-                found[step].append(value)
-    return {step: float(np.mean(values)) if values else None for step, values in found.items()}
+                kl[step].append(value)
+    return {step: float(np.mean(values)) if values else None for step, values in kl.items()}
 
 
 def _pair_kl(log_p: Tensor) -> Tensor:
@@ -106,7 +97,7 @@ def _pair_kl(log_p: Tensor) -> Tensor:
 
 
 def gradient_match(
-    student: nn.Module, teachers: DeepEnsemble, images: Tensor, classes: int, temperature: float, seed: int
+    student: Ensemble, teachers: DeepEnsemble, images: Tensor, temperature: float, seed: int
 ) -> dict[str, Any]:
     """cos(g_S, g_T), g = d(w . softmax(f(x) / t)) / dx, w ~ U(-1, 1)^K: do Jacobians match? 1 where they do.
 
@@ -118,7 +109,9 @@ def gradient_match(
     two teachers, what networks have in common that never met; `n` images, one w an image.
     """
     count = len(teachers.nets)
-    nets = [member(student, m) for m in range(count)] if isinstance(student, BatchEnsemble) else [_only(student)]
+    nets = [member(student, m) for m in range(student.members)]
+    with torch.no_grad():
+        classes = teachers.nets[0](to_float(images[:1])).shape[1]
     generator = rng(seed, "analysis/gradients")
     own, other, between = [], [], []
     for block in images.split(BLOCK):
@@ -127,21 +120,15 @@ def gradient_match(
         theirs = [_direction(net, x, w, temperature) for net in teachers.nets]
         for m, net in enumerate(nets):
             mine = _direction(net, x, w, temperature)
-            cosines = [(mine * direction).sum(1) for direction in theirs]
-            own += cosines if len(nets) == 1 else [cosines[m]]
-            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(cosines) if j != m]
+            to_each = [(mine * direction).sum(1) for direction in theirs]
+            own += to_each if len(nets) == 1 else [to_each[m]]
+            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(to_each) if j != m]
         between += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
-    means = {name: float(torch.cat(part).mean()) if part else None for name, part in
-             (("own", own), ("other", other), ("teachers", between))}  # fmt: skip
+    cosines = {"own": own, "other": other, "teachers": between}
+    means = {name: float(torch.cat(parts).mean()) if parts else None for name, parts in cosines.items()}
     return {**means, "n": len(images)}
 
 
 def _direction(net: nn.Module, x: Tensor, w: Tensor, temperature: float) -> Tensor:
     """The unit gradient of each image, (B, C*H*W) float64; 0 where it is 0."""
     return ods_direction(net, x, w, temperature)[0].flatten(1).double()
-
-
-def _only(student: nn.Module) -> nn.Module:
-    """The one network of an ensemble of one."""
-    assert isinstance(student, DeepEnsemble)
-    return student.nets[0]

@@ -1,4 +1,4 @@
-"""Images that a network was not trained for: foreign ones, the same classes from elsewhere, corrupted ones."""
+"""Images that a network was not trained for: out of distribution, the same classes from elsewhere, corrupted ones."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ from divkd.empirical.data.corrupt import SEVERITIES, Corruptions
 from divkd.empirical.data.images import channels_first
 from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import Split
-from divkd.empirical.training.distillation import predict
+from divkd.empirical.training.job import predict
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import Temperature, calibrated
 from divkd.shared.metrics.diversity import entropy
@@ -31,7 +31,7 @@ CORRUPTED = ("acc", "nll", "ece", "cal_nll", "cal_ece")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ImageSet:
     """A set of images beside a run's own: labels are there where its classes are the run's."""
 
     name: str
@@ -50,9 +50,9 @@ class Foreign:
         return Split(self.images, labels).to(device)
 
 
-def read_foreign(
+def read_set(
     source: str, shape: tuple[int, ...], classes: int, limit: int, data_dir: str | None, labelled: bool
-) -> Foreign:
+) -> ImageSet:
     """The first `limit` images of `source`: the test split of a data set of `DATASETS` in `data_dir`, or an .npz file.
 
     A file holds `images`, `x` or `x_test`, (N, H, W, C) or (N, C, H, W) uint8, and where `labelled` `labels`, `y` or
@@ -70,23 +70,23 @@ def read_foreign(
             raise InputError(
                 f"there is no file {source}; give an .npz file with images, or one of {', '.join(DATASETS)}"
             )
-        found = read_arrays(path, (*IMAGES, *LABELS), "images=..., labels=...")
-        named = [key for key in IMAGES if key in found]
+        arrays = read_arrays(path, (*IMAGES, *LABELS), "images=..., labels=...")
+        named = [key for key in IMAGES if key in arrays]
         if len(named) != 1:
-            raise InputError(f"{path} holds {', '.join(found) or 'nothing'}; one of {', '.join(IMAGES)} is needed")
-        images, name = channels_first(f"{named[0]} in {path}", found[named[0]]), path.stem
-        labels = _labels(path, found, len(images), classes) if labelled else None
+            raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}; one of {', '.join(IMAGES)} is needed")
+        images, name = channels_first(f"{named[0]} in {path}", arrays[named[0]]), path.stem
+        labels = _labels(path, arrays, len(images), classes) if labelled else None
     if images.shape[1:] != shape:
         raise InputError(f"images of {source} have shape {images.shape[1:]} and the run's {shape}; make them alike")
     kept = np.ascontiguousarray(images[:limit])
-    return Foreign(name, torch.from_numpy(kept), None if labels is None else torch.from_numpy(labels[:limit].copy()))
+    return ImageSet(name, torch.from_numpy(kept), None if labels is None else torch.from_numpy(labels[:limit].copy()))
 
 
-def _labels(path: Path, found: Mapping[str, np.ndarray], count: int, classes: int) -> np.ndarray:
-    named = [key for key in LABELS if key in found]
+def _labels(path: Path, arrays: Mapping[str, np.ndarray], count: int, classes: int) -> np.ndarray:
+    named = [key for key in LABELS if key in arrays]
     if len(named) != 1:
-        raise InputError(f"{path} holds {', '.join(found)}; one of {', '.join(LABELS)} is needed for --shift")
-    labels = found[named[0]]
+        raise InputError(f"{path} holds {', '.join(arrays)}; one of {', '.join(LABELS)} is needed for --shift")
+    labels = arrays[named[0]]
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"{named[0]} in {path} is {labels.dtype} of shape {labels.shape}; ({count},) whole numbers are needed"
@@ -98,20 +98,20 @@ def _labels(path: Path, found: Mapping[str, np.ndarray], count: int, classes: in
     return labels.astype(np.int64)
 
 
-def out_of_distribution(own: Tensor, foreign: Mapping[str, Tensor]) -> dict[str, Any]:
-    """{set: {n, scores, entropy}} of foreign images beside the test images, the first the positive class.
+def out_of_distribution(own: Tensor, ood: Mapping[str, Tensor]) -> dict[str, Any]:
+    """{set: {n, scores, entropy}} of images of other classes beside the test images, the first the positive class.
 
     scores: {auroc, aupr, fpr95} by score (`shared.metrics.ood`); entropy: the share of the images in each of 20 bins of
     the mean prediction's entropy, of equal width from 0 to log K. ``test`` has the entropy of the test images alone.
-    own, foreign: member log-probabilities (M, N, K).
+    own, ood: member log-probabilities (M, N, K).
     """
     mine = ood_scores(own)
-    found: dict[str, Any] = {"test": {"n": own.shape[1], "entropy": _histogram(own)}}
-    for name, predicted in foreign.items():
-        theirs = ood_scores(predicted)
+    rows: dict[str, Any] = {"test": {"n": own.shape[1], "entropy": _histogram(own)}}
+    for name, log_probs in ood.items():
+        theirs = ood_scores(log_probs)
         scores = {score: separation(mine[score], theirs[score]) for score in mine}
-        found[name] = {"n": predicted.shape[1], "scores": scores, "entropy": _histogram(predicted)}
-    return found
+        rows[name] = {"n": log_probs.shape[1], "scores": scores, "entropy": _histogram(log_probs)}
+    return rows
 
 
 def _histogram(log_probs: Tensor) -> list[float]:
@@ -120,15 +120,19 @@ def _histogram(log_probs: Tensor) -> list[float]:
     return (torch.bincount(index, minlength=ENTROPY_BINS).double() / len(index)).tolist()
 
 
-def judged(log_probs: Tensor, labels: Tensor, temperature: Temperature) -> dict[str, Any]:
+def evaluated(log_probs: Tensor, labels: Tensor, temperature: Temperature) -> dict[str, Any]:
     """{acc, nll, brier, ece, cal_nll, cal_brier, cal_ece, pairwise_kl, n} with a temperature fitted elsewhere.
 
     The temperature is that of the run's own validation images: nothing here is fitted on shifted images.
     """
     pooled = ensemble_log_probs(log_probs)
     row = quality_of(sample_scores(pooled[None], labels)) | calibrated(pooled, labels, temperature)[0]
-    kept = {key: value for key, value in row.items() if not key.startswith("temperature")}
-    return {**kept, "pairwise_kl": pairwise_kl(log_probs), "n": len(labels)}
+    return {**without_temperature(row), "pairwise_kl": pairwise_kl(log_probs), "n": len(labels)}
+
+
+def without_temperature(row: Mapping[str, float]) -> dict[str, float]:
+    """`row` of `shared.metrics.evaluation.evaluate` without the temperature and what is said of it."""
+    return {key: value for key, value in row.items() if not key.startswith("temperature")}
 
 
 def corruption_cells(
@@ -138,7 +142,7 @@ def corruption_cells(
     kinds = dict.fromkeys(kind for kind, _ in cells)
     table: dict[str, dict[str, list[float]]] = {metric: {kind: [] for kind in kinds} for metric in CORRUPTED}
     for (kind, _), split in cells.items():
-        row = judged(predict(net, split), split.labels.cpu(), temperature)
+        row = evaluated(predict(net, split), split.labels.cpu(), temperature)
         for metric in CORRUPTED:
             table[metric][kind].append(row[metric])
     return table

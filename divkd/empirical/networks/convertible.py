@@ -38,17 +38,17 @@ def layers(net: nn.Module) -> list[str]:
                     f"{label} and {other} have no BatchEnsemble form: they share one weight, which each would scale by "
                     "its own factors; give each its own weight, or use one module twice"
                 )
-    found = [
+    names = [
         f"{above}.{name}".lstrip(".")
         for above, parent in net.named_modules()
         for name, child in parent.named_children()
         if isinstance(child, LAYERS)
     ]
     if isinstance(net, LAYERS):
-        found = [""]
-    if not found:
+        names = [""]
+    if not names:
         raise InputError(f"{type(net).__name__} has no convolution and no linear layer to convert; give one that has")
-    return found
+    return names
 
 
 def _obstacle(module: nn.Module) -> str:

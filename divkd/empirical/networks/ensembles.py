@@ -17,20 +17,35 @@ INITS = ("normal", "signs", "ones")
 IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
 
 
-class DeepEnsemble(nn.Module):
+class Ensemble(nn.Module):
+    """A network with a member axis: (B, C, H, W), seen by all, or (M, B, C, H, W) -> logits (M, B, K)."""
+
+    members: int  # M
+
+    def plain(self, m: int) -> nn.Module:
+        """A copy of member `m` as a plain network: (B, C, H, W) -> logits (B, K)."""
+        raise NotImplementedError
+
+
+class DeepEnsemble(Ensemble):
     """f(x)_m = f_m(x): a list of ordinary networks (Lakshminarayanan et al. 2017). A single network has M = 1."""
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
+        self.members = len(nets)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
         inputs = x if x.ndim == 5 else [x] * len(self.nets)
         return torch.stack([net(part) for net, part in zip(self.nets, inputs, strict=True)])
 
+    def plain(self, m: int) -> nn.Module:
+        """A copy of network `m`."""
+        return copy.deepcopy(self.nets[m])
 
-class BatchEnsemble(nn.Module):
+
+class BatchEnsemble(Ensemble):
     """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
 
     On a CPU, in eval mode, without gradients and from `IN_TURN` images on, members answer in turn: the same logits, and
@@ -57,6 +72,10 @@ class BatchEnsemble(nn.Module):
             return torch.stack([self._alone(m, part) for m, part in enumerate(x)])
         logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
         return logits
+
+    def plain(self, m: int) -> nn.Module:
+        """A plain network with W_m = s_m W r_m and b_m."""
+        return _plain(self.net, lambda rows: rows[m])
 
     def _alone(self, m: int, x: Tensor) -> Tensor:
         token = MEMBER.set(m)
@@ -141,18 +160,15 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
             )
 
 
-def member(model: DeepEnsemble | BatchEnsemble, m: int) -> nn.Module:
+def member(model: Ensemble, m: int) -> nn.Module:
     """A copy of member `m` of `model` as a plain network: W_m = s_m W r_m, b_m; logits (B, K) equal to the model's [m].
 
     Equal in eval mode: in train mode a BatchEnsemble's BatchNorm pools the rows of all members. Raises `InputError`
     where there is no member `m`.
     """
-    members = len(model.nets) if isinstance(model, DeepEnsemble) else model.members
-    if not 0 <= m < members:
-        raise InputError(f"there is no member {m}; give 0 to {members - 1}")
-    if isinstance(model, DeepEnsemble):
-        return copy.deepcopy(model.nets[m])
-    return _plain(model.net, lambda rows: rows[m])
+    if not 0 <= m < model.members:
+        raise InputError(f"there is no member {m}; give 0 to {model.members - 1}")
+    return model.plain(m)
 
 
 def merge(model: BatchEnsemble) -> nn.Module:

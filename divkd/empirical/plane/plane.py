@@ -1,13 +1,12 @@
 """The premise of Nam et al. 2021 in two dimensions: teachers agree where they were trained, and ODS finds where not.
 
-A picture of our own with the product's own steps (`training.perturb`): a point of [0, 1]^2 is an image of shape
+A figure of our own with the product's own steps (`training.perturb`): a point of [0, 1]^2 is an image of shape
 (2, 1, 1). D = 2 is the hardest case for ODS to shine in: a Gaussian step has half of its squared length along any one
 direction there, and 1/3072 of it on 32 x 32 x 3 pixels. And half of the ODS steps lead away from the boundary, as the
 sign of w . p is chance.
 """
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.empirical.training.config import FITTED, Schedule
+from divkd.empirical.training.distillation import label_loss
 from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
-from divkd.empirical.training.losses import cross_entropy
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
+from divkd.shared.kinds import INPUTS, PERTURBATIONS
 from divkd.shared.metrics.diversity import sample_diversity
 from divkd.shared.metrics.quality import accuracy
 from divkd.shared.progress import Progress
@@ -28,7 +28,6 @@ from divkd.shared.seeds import rng
 from divkd.shared.stats import paired, summarise
 
 CLASSES = 2
-KINDS = ("gaussian", "ods", "confods")
 BATCH = 20  # in training; in moving points too, as one teacher serves a batch
 APART = 0.1  # nats of pairwise KL above which teachers are counted as disagreeing on a point
 GRID = 121  # values an axis, 0 and 1 among them
@@ -80,33 +79,32 @@ def run_plane(config: PlaneConfig, progress: Progress) -> dict[str, Any]:
                 pairwise KL, in nats, over the n points, clean and moved by each kind (one draw a point); and in
                 `apart` the number of points on which it is above `APART`
     summary     {mean, std, n} over seeds of each kind; ods_minus_gaussian with its 95 % interval, paired by seed
-    picture     of the first seed, see `picture`
+    picture     of the first seed, see `figure_of`
     """
     began = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    drawn: dict[str, Any] = {}
+    figure: dict[str, Any] = {}
     for seed in config.seeds:
         points, labels = moons(seed, config.points, config.noise)
         nets = [train_teacher(config, points, labels, seed, m, progress) for m in range(config.members)]
         teachers = DeepEnsemble(nets)
-        moved = {kind: move(kind, config, points, teachers, seed) for kind in KINDS}
-        found = log_probs(teachers, points)
-        train_acc = [accuracy(member[None], labels) for member in found]
-        kl = {kind: kl_of(teachers, place) for kind, place in {"clean": points, **moved}.items()}
+        perturbed = {kind: perturb_all(kind, config, points, teachers, seed) for kind in PERTURBATIONS}
+        train_acc = [accuracy(member[None], labels) for member in log_probs(teachers, points)]
+        kl = {kind: kl_of(teachers, place) for kind, place in {"clean": points, **perturbed}.items()}
         row = {"seed": seed, "n": config.points, "train_acc": train_acc, "void": float(np.mean(train_acc)) < FITTED}
         row |= {kind: float(value.mean()) for kind, value in kl.items()}
         row["apart"] = {kind: int((value > APART).sum()) for kind, value in kl.items()}
         rows.append(row)
-        drawn = drawn or {"seed": seed, **picture(points, labels, moved, teachers)}
+        figure = figure or {"seed": seed, **figure_of(points, labels, perturbed, teachers)}
     return {
         "command": "simulate plane",
         "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
         "seeds": list(config.seeds),
         "rows": rows,
-        "summary": {kind: summarise(row[kind] for row in rows) for kind in ("clean", *KINDS)},
+        "summary": {kind: summarise(row[kind] for row in rows) for kind in INPUTS},
         "apart_above": APART,
         "ods_minus_gaussian": paired([row["ods"] for row in rows], [row["gaussian"] for row in rows]),
-        "picture": drawn,
+        "picture": figure,
         "seconds": time.perf_counter() - began,
     }
 
@@ -116,6 +114,7 @@ def train_teacher(
 ) -> nn.Module:
     """Teacher `member` of `seed`, by SGD on the cross-entropy; it depends on no other. Raises `RunError` on NaN."""
     net = Plane(config.width, rng(seed, "plane/init", member))
+    one = DeepEnsemble([net])
     schedule = Schedule(config.epochs, BATCH, LR, 0.0, MILESTONES)
     optimiser = sgd(net, schedule, MOMENTUM, 0.0)
     with progress.task(f"seed{seed}-teacher{member}", config.epochs) as task:
@@ -123,26 +122,18 @@ def train_teacher(
             set_rate(optimiser, schedule, epoch)
             order = torch.from_numpy(rng(seed, "plane/order", member, epoch).permutation(len(points)))
             batches = ((points[rows], labels[rows]) for rows in order.split(BATCH))
-            mean_loss, acc = run_epoch(net, _loss, optimiser, batches, rng(seed, "plane"), "float32")
+            mean_loss, acc = run_epoch(one, label_loss, optimiser, batches, rng(seed, "plane"), "float32")
             if not finite(net, mean_loss):
                 raise RunError(f"teacher {member} of seed {seed} diverged in epoch {epoch}; lower --width")
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {acc:.3f}")
     return net.eval()
 
 
-def _loss(
-    net: nn.Module, points: Tensor, labels: Tensor, generator: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    logits = net(points)[None]
-    yield cross_entropy(logits, labels), logits
-
-
-def move(kind: str, config: PlaneConfig, points: Tensor, teachers: DeepEnsemble, seed: int) -> Tensor:
+def perturb_all(kind: str, config: PlaneConfig, points: Tensor, teachers: DeepEnsemble, seed: int) -> Tensor:
     """Every point moved once by `perturb`, in batches; ODS and ConfODS share teachers and w."""
     generator = rng(seed, "plane/perturb")
     parts = [
-        perturb(kind, part, teachers, CLASSES, config.temperature, config.step_size, generator)
-        for part in points.split(BATCH)
+        perturb(kind, part, teachers, config.temperature, config.step_size, generator) for part in points.split(BATCH)
     ]
     return torch.cat(parts)
 
@@ -158,7 +149,7 @@ def kl_of(teachers: DeepEnsemble, points: Tensor) -> Tensor:
     return sample_diversity(log_probs(teachers, points))["pairwise_kl"]
 
 
-def picture(points: Tensor, labels: Tensor, moved: dict[str, Tensor], teachers: DeepEnsemble) -> dict[str, Any]:
+def figure_of(points: Tensor, labels: Tensor, perturbed: dict[str, Tensor], teachers: DeepEnsemble) -> dict[str, Any]:
     """What the figure shows: {points, labels, moved: {kind: places}, grid: {size, decisions, kl}}.
 
     The grid has `size` x `size` points over [0, 1]^2; a row of it is one string, y rising from row to row, x along it.
@@ -172,7 +163,7 @@ def picture(points: Tensor, labels: Tensor, moved: dict[str, Tensor], teachers: 
     return {
         "points": _pairs(points),
         "labels": labels.tolist(),
-        "moved": {kind: _pairs(place) for kind, place in moved.items()},
+        "moved": {kind: _pairs(place) for kind, place in perturbed.items()},
         "grid": {
             "size": GRID,
             "decisions": [["".join(map(str, row)) for row in member] for member in votes],

@@ -10,42 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.data.splits import Augmentation, Split, batches, to_float
+from divkd.empirical.data.splits import Augmentation, batches, to_float
 from divkd.empirical.networks.ensembles import rank_one
 from divkd.empirical.training.config import Schedule
+from divkd.empirical.training.job import Job
 from divkd.shared.errors import RunError
-from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
 # (net, images in [0, 1], labels, generator of this epoch's perturbations) -> the loss in terms, the first with the
 # member logits of the clean images. A term is differentiated before the next is made: one graph is held at a time.
-Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Iterator[tuple[Tensor, Tensor | None]]]
+BatchLoss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Iterator[tuple[Tensor, Tensor | None]]]
 
 
-def train(
-    net: nn.Module,
-    loss: Loss,
-    split: Split,
-    augmentation: Augmentation,
-    schedule: Schedule,
-    *,
-    momentum: float,
-    rank_one_lr: float,
-    seed: int,
-    role: str,
-    member: int,
-    name: str,
-    run: Run,
-    progress: Progress,
-    score: Callable[[nn.Module], float] | None = None,
-    precision: str = "float32",
-) -> float:
+def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: str, member: int, name: str) -> float:
     """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
 
-    The last epoch counts; where the schedule has `choose_last`, that of the highest `score` among the epochs that it
-    looks at does (the first of equals). With `precision` "bfloat16" matrix products and convolutions compute in it,
-    weights, BatchNorm's statistics and the loss stay float32.
+    The last epoch counts; where the schedule has `choose_last`, that of the highest `Job.score` among the epochs that
+    it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute in
+    it, weights, BatchNorm's statistics and the loss stay float32.
 
     After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
@@ -53,22 +36,19 @@ def train(
 
     Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
     """
-    optimiser = sgd(net, schedule, momentum, rank_one_lr)
+    config, run = job.config, job.run
+    augmentation = Augmentation(config.crop, config.flip)
+    optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run)
-    with progress.task(name, schedule.epochs) as task:
+    with job.progress.task(name, schedule.epochs) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
             began = time.perf_counter()
             set_rate(optimiser, schedule, epoch)
-            cuts = batches(split, augmentation, schedule.batch_size, seed, role, member, epoch)
-            mean_loss, accuracy = run_epoch(
-                net,
-                loss,
-                optimiser,
-                ((to_float(images), labels) for images, labels in cuts),
-                rng(seed, f"{role}/perturb", member, epoch),
-                precision,
-            )
+            cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, role, member, epoch)
+            pixels = ((to_float(images), labels) for images, labels in cuts)
+            generator = rng(job.seed, f"{role}/perturb", member, epoch)
+            mean_loss, accuracy = run_epoch(net, loss, optimiser, pixels, generator, config.precision)
             # The loss is taken before a step, so the weights after the last one are looked at as well.
             if not finite(net, mean_loss):
                 kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
@@ -76,11 +56,11 @@ def train(
                     f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
                     f"start a new --out with --lr below {schedule.lr}"
                 )
-            if score is not None and schedule.looks_at(epoch):
-                value = score(net)
-                if best is None or value > best.score:
+            if schedule.looks_at(epoch):
+                score = job.score(net)
+                if best is None or score > best.score:
                     # copies, because on a CPU the arrays are the weights' own memory
-                    best = Best(epoch, value, {key: array.copy() for key, array in state(net, None).items()})
+                    best = Best(epoch, score, {key: array.copy() for key, array in state(net, None).items()})
             spent += time.perf_counter() - began
             run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
             header: dict[str, Any] = {"epoch": epoch, "seconds": spent}
@@ -123,7 +103,7 @@ def finite(net: nn.Module, mean_loss: float) -> bool:
 
 def run_epoch(
     net: nn.Module,
-    loss: Loss,
+    loss: BatchLoss,
     optimiser: torch.optim.Optimizer,
     epoch_batches: Iterable[tuple[Tensor, Tensor]],
     generator: np.random.Generator,
@@ -178,10 +158,10 @@ def load(
 
     Raises `InputError` where the file is not what `train` would have written for this network.
     """
-    found = run.load(name)
-    if found is None:
+    checkpoint = run.load(name)
+    if checkpoint is None:
         return 0, 0.0, None
-    arrays, header = found
+    arrays, header = checkpoint
     epoch, seconds, chosen, score = (header.get(key) for key in ("epoch", "seconds", "chosen", "score"))
     if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
         raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")

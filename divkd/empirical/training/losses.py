@@ -9,7 +9,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
 
 
-def distill(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """t^2 / (M B) sum_mb KL( softmax(T_mb / t) || softmax(S_mb / t) )  (Nam et al. 2021, section 2.2, one-to-one).
 
     Student (M or 1, B, K), teacher (M, B, K) logits -> a scalar. One student row serves every teacher, which for its

@@ -3,44 +3,64 @@
 Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W.
 """
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.shared.errors import unknown
+
+
+class Perturbation(NamedTuple):
+    """How one kind of perturbation moves images; its name stands in `divkd.shared.kinds.PERTURBATIONS`."""
+
+    direction: Callable[[Tensor, DeepEnsemble, float, np.random.Generator], Tensor]  # of x, teachers, t, rng
+    unit: bool  # whether a direction's norm is at most 1: the step is eta sqrt(D) times it, else eta times it
+    passes: int  # forward passes of one network for an image; a backward pass to the image counts as one
+    draws: str  # kinds of the same name are given the same draws where they are compared: they differ in length alone
 
 
 def perturb(
-    kind: str,
-    x: Tensor,
-    teachers: DeepEnsemble,
-    classes: int,
-    temperature: float,
-    step_size: float,
-    rng: np.random.Generator,
+    kind: str, x: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, rng: np.random.Generator
 ) -> Tensor:
-    """x~ = clip(x + step), with a step of the `kind` drawn from `rng`.
+    """x~ = clip(x + step), with a step of the `kind` drawn from `rng`:
 
         gaussian   eta n,  n ~ N(0, I) per pixel
         ods        eta sqrt(D) g / |g|_2,  g = d(w . softmax(T_r(x) / t)) / dx,  one teacher r ~ U{1..M} a batch and
                    w ~ U(-1, 1)^K a sample; the expected norm of the Gaussian step
         confods    the ODS step times max_k softmax(T_r(x) / t)_k
 
-    x (B, C, H, W) in [0, 1] -> the same shape. What is drawn does not depend on the number of teachers.
+    x (B, C, H, W) in [0, 1] -> the same shape; `teachers` in eval mode, their logits (B, K) each. What is drawn does
+    not depend on the number of teachers. Raises `InputError` for another `kind`.
     """
-    if kind == "gaussian":
-        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
-        return torch.clamp(x + step_size * noise.to(x.device, x.dtype), 0, 1)
-    teacher = teachers.nets[int(rng.random() * len(teachers.nets))]
-    w = torch.from_numpy(rng.uniform(-1, 1, (len(x), classes))).to(x.device)
-    direction, confidence = ods_direction(teacher, x, w, temperature)
-    scale = step_size * x[0].numel() ** 0.5
-    if kind == "confods":
-        direction = direction * confidence.to(x.dtype)[:, None, None, None]
-    return torch.clamp(x + scale * direction, 0, 1)
+    if kind not in PERTURBATIONS:
+        raise unknown("perturbation", kind, PERTURBATIONS)
+    chosen = PERTURBATIONS[kind]
+    length = step_size * x[0].numel() ** 0.5 if chosen.unit else step_size
+    return torch.clamp(x + length * chosen.direction(x, teachers, temperature, rng), 0, 1)
 
 
-def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def perturbed(
+    blocks: Sequence[Tensor],
+    teachers: DeepEnsemble,
+    temperature: float,
+    step_size: float,
+    draws: Callable[[str], np.random.Generator],
+) -> dict[str, list[Tensor]]:
+    """{kind: blocks} of blocks of images: "clean", and by each perturbation, one draw an image from draws(kind)."""
+    by_kind: dict[str, list[Tensor]] = {"clean": list(blocks)}
+    for kind in PERTURBATIONS:
+        generator = draws(kind)
+        by_kind[kind] = [perturb(kind, x, teachers, temperature, step_size, generator) for x in blocks]
+    return by_kind
+
+
+def ods_direction(
+    teacher: torch.nn.Module, x: Tensor, w: Tensor | np.random.Generator, temperature: float
+) -> tuple[Tensor, Tensor]:
     """g / |g|_2 with g = d(w . softmax(z / t)) / dx, z = teacher(x), and the confidence max_k softmax(z / t)_k.
 
     Output-diversified sampling (Tashiro et al. 2020, equation 2) on probabilities, as Nam et al. use it. The cotangent
@@ -48,12 +68,14 @@ def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: f
     largest magnitude: autograd through a float32 softmax loses the direction once 1 - p_top < 1e-7. Where the gradient
     is zero the direction is zero.
 
-    x (B, C, H, W), w (B, K) float64 -> direction (B, C, H, W), confidence (B,) float64. `teacher` is a plain network
-    in eval mode.
+    x (B, C, H, W), w (B, K) float64, or what draws it from U(-1, 1) -> direction (B, C, H, W), confidence (B,) float64.
+    `teacher` is a plain network in eval mode.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = teacher(x)
+    if isinstance(w, np.random.Generator):
+        w = torch.from_numpy(w.uniform(-1, 1, tuple(logits.shape))).to(x.device)
     p = torch.softmax(logits.detach().double() / temperature, -1)
     confidence, top = p.max(-1, keepdim=True)
     lead = w - w.gather(-1, top)
@@ -67,3 +89,27 @@ def ods_direction(teacher: torch.nn.Module, x: Tensor, w: Tensor, temperature: f
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     """a / b, and 0 where b is 0."""
     return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), torch.zeros_like(a))
+
+
+def _noise(x: Tensor, _: DeepEnsemble, __: float, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32)).to(x.device, x.dtype)
+
+
+def _ods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> Tensor:
+    return ods_direction(_one_of(teachers, rng), x, rng, temperature)[0]
+
+
+def _confods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> Tensor:
+    direction, confidence = ods_direction(_one_of(teachers, rng), x, rng, temperature)
+    return direction * confidence.to(x.dtype)[:, None, None, None]
+
+
+def _one_of(teachers: DeepEnsemble, rng: np.random.Generator) -> torch.nn.Module:
+    return teachers.nets[int(rng.random() * len(teachers.nets))]
+
+
+PERTURBATIONS = {
+    "gaussian": Perturbation(_noise, unit=False, passes=0, draws="gaussian"),
+    "ods": Perturbation(_ods, unit=True, passes=2, draws="ods"),
+    "confods": Perturbation(_confods, unit=True, passes=2, draws="ods"),
+}

@@ -1,4 +1,4 @@
-"""Your models on your batches: distil them into one network, and predict with uncertainty."""
+"""Your models on your batches: distill them into one network, and predict with uncertainty."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble
+from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import Schedule
-from divkd.empirical.training.distillation import EVALUATION_BATCH, student_loss
+from divkd.empirical.training.distillation import student_loss
+from divkd.empirical.training.job import EVALUATION_BATCH
 from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
-from divkd.empirical.use.given import check_images, checked, common_classes, device_of, evaluating, member_logits, pair
-from divkd.shared.errors import InputError, RunError, unknown
-from divkd.shared.kinds import METHODS
+from divkd.empirical.use import given
+from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
 from divkd.shared.seeds import rng
@@ -22,7 +22,7 @@ from divkd.shared.seeds import rng
 MILESTONES = (0.05, 0.5, 0.9)  # shares of the epochs: warm-up, full rate, decay, as in the preset cpu
 
 
-def distil(
+def distill(
     teachers: Sequence[nn.Module],
     student: nn.Module,
     batches: Iterable[Sequence[Tensor]],
@@ -40,7 +40,9 @@ def distil(
     seed: int = 0,
     each_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `student` in place on (1 - a) CE + a KD, the loss of ``divkd train`` (Nam et al. 2021, section 3).
+    """Train `student` in place, by the loss of ``divkd train`` (Nam et al. 2021, section 3):
+
+        loss = (1 - a) CE(S(x), y) + a t^2 KL(softmax(T(x~) / t) || softmax(S(x~) / t)),   x~ = x moved by the method
 
     teachers     plain networks, images (B, C, H, W) in [0, 1] to logits (B, K). They answer in eval mode and come back
                  as they were
@@ -55,23 +57,25 @@ def distil(
     temperature, kd_weight, step_size       t, a and eta, the step of a perturbation in pixels of [0, 1]
     each_epoch   is called with each record, e.g. to print it, to save the student, to step your scheduler
 
-    Returns a record {epoch, loss, acc} for each epoch, means over its images. Perturbations are a function of (seed,
-    epoch); the order of the images is your loader's. Raises `InputError` for the first thing that does not fit, and
-    `RunError` when the loss or a weight is no longer finite.
+    Returns a record {epoch, loss, acc} for each epoch, means over its images: the loss in nats, the members' mean
+    accuracy in [0, 1]. Perturbations are a function of (seed, epoch); the order of the images is your loader's. Raises
+    `InputError` for the first thing that does not fit, and `RunError` when the loss or a weight is no longer finite.
     """
-    _check_numbers(epochs, method, lr, temperature, kd_weight, step_size)
+    given.check_numbers(epochs, lr, temperature, kd_weight, step_size)
     teachers = [*teachers.nets] if isinstance(teachers, DeepEnsemble) else list(teachers)
     if not teachers:
         raise InputError("there are no teachers; give at least one network")
-    ensemble = DeepEnsemble(teachers)
-    net = student if isinstance(student, BatchEnsemble | DeepEnsemble) else DeepEnsemble([student])
+    ensemble, net = DeepEnsemble(teachers), given.as_ensemble(student)
+    loss = student_loss(method, ensemble, temperature, kd_weight, step_size)
     shared = {id(parameter) for parameter in ensemble.parameters()} & {id(parameter) for parameter in net.parameters()}
     if shared:
-        raise InputError("the student shares weights with a teacher; distil into a copy: copy.deepcopy")
-    device = device_of(net)
+        raise InputError("the student shares weights with a teacher; distill into a copy: copy.deepcopy")
+    device = given.device_of(net)
     for m, teacher in enumerate(teachers):
-        if device_of(teacher, device) != device:
-            raise InputError(f"teacher {m} is on {device_of(teacher)} and the student on {device}; move them to one")
+        if given.device_of(teacher, device) != device:
+            raise InputError(
+                f"teacher {m} is on {given.device_of(teacher)} and the student on {device}; move them to one"
+            )
 
     first = iter(batches)
     if first is batches and epochs > 1:
@@ -79,17 +83,16 @@ def distil(
     schedule = Schedule(epochs, 0, lr, weight_decay, MILESTONES)
     driver = optimiser or sgd(net, schedule, momentum, rank_one_lr)
     records: list[dict[str, Any]] = []
-    with evaluating(ensemble):
-        peeked = [pair(batch) for batch in itertools.islice(first, 1)]
-        classes = common_classes(ensemble, net, peeked[0][0][:2].to(device)) if peeked else 0
-        loss = student_loss(method, ensemble, classes, temperature, kd_weight, step_size)
+    with given.evaluating(ensemble):
+        peeked = [given.pair(batch) for batch in itertools.islice(first, 1)]
+        classes = given.common_classes(ensemble, net, peeked[0][0][:2].to(device)) if peeked else 0
         for epoch in range(1, epochs + 1):
             if optimiser is None:
                 set_rate(driver, schedule, epoch)
             stream: Iterable[Sequence[Tensor]] = itertools.chain(peeked, first) if epoch == 1 else batches
-            given = checked(stream, classes, device)
+            pixels = given.checked(stream, classes, device)
             generator = rng(seed, "student/perturb", 0, epoch)
-            mean_loss, accuracy = run_epoch(net, loss, driver, given, generator, "float32")
+            mean_loss, accuracy = run_epoch(net, loss, driver, pixels, generator, "float32")
             if not finite(net, mean_loss):
                 raise RunError(f"the student diverged in epoch {epoch} (mean loss {mean_loss:.4g}); lower lr")
             records.append({"epoch": epoch, "loss": mean_loss, "acc": accuracy})
@@ -99,8 +102,8 @@ def distil(
     return records
 
 
-class Predictions(NamedTuple):
-    """What a network predicts of N images, and how sure it is: NumPy arrays, float64 but for `classes`."""
+class Classification(NamedTuple):
+    """What a network says of N images, and how sure it is: NumPy arrays, float64 but for `classes`."""
 
     probabilities: np.ndarray  # (N, K), the members' mean
     classes: np.ndarray  # (N,) int64, the most probable
@@ -109,21 +112,25 @@ class Predictions(NamedTuple):
     mutual_information: np.ndarray  # (N,), between prediction and member, in nats, 0 to log M: the members' dissent
 
 
-def predict(model: nn.Module, images: Tensor | np.ndarray, temperature: float = 1.0) -> Predictions:
-    """Predict `images` (N, C, H, W), floats in [0, 1], with a `BatchEnsemble`, a `DeepEnsemble` or a plain network.
+def predict(model: nn.Module, images: Tensor | np.ndarray, temperature: float = 1.0) -> Classification:
+    """p = 1/M sum_m softmax(f_m(x)), its entropy H(p), and the mutual information H(p) - 1/M sum_m H(softmax(f_m(x))).
 
-    A plain network is an ensemble of one member, without mutual information. With a `temperature` T, fitted on
-    validation images (`calibration.fit_temperature`), the mean probability p becomes softmax(log p / T);
-    mutual information stays that of the members as they are. The model answers in eval mode and comes back as it was.
+    images       (N, C, H, W), floats in [0, 1]
+    model        a `BatchEnsemble`, a `DeepEnsemble` or a plain network: images to logits (M, B, K) or (B, K). A plain
+                 network is an ensemble of one member, without mutual information. It answers in eval mode and comes
+                 back as it was
+    temperature  T, fitted on validation images (`evaluate`): p becomes softmax(log p / T); mutual information stays
+                 that of the members as they are
 
-    Raises `InputError` where the images are not as said, and `RunError` where the model predicts NaN.
+    Returns a `Classification`: probabilities (N, K); classes, confidence, entropy and mutual_information (N,), the
+    last two in nats. Raises `InputError` where the images are not as said, `RunError` where the model predicts NaN.
     """
-    images = check_images(torch.as_tensor(images), "images")
+    images = given.check_images(torch.as_tensor(images), "images")
     if not 0 < temperature < float("inf"):
         raise InputError(f"temperature {temperature} is not allowed; give a finite number above 0")
-    with evaluating(model), torch.inference_mode():
-        device = device_of(model)
-        blocks = [member_logits(model, block.to(device), "the model") for block in images.split(EVALUATION_BATCH)]
+    with given.evaluating(model), torch.inference_mode():
+        device = given.device_of(model)
+        blocks = [given.member_logits(model, block.to(device), "the model") for block in images.split(EVALUATION_BATCH)]
         log_probs = torch.log_softmax(torch.cat(blocks, 1).float(), -1).cpu()
         if log_probs.isnan().any():
             raise RunError("the model predicts NaN; its weights are too large or not finite")
@@ -133,19 +140,5 @@ def predict(model: nn.Module, images: Tensor | np.ndarray, temperature: float = 
         probabilities = pooled.exp()
         confidence, classes = probabilities.max(-1)
         information = sample_diversity(log_probs)["mutual_information"]
-        found = (probabilities, classes, confidence, entropy(pooled[None]), information)
-    return Predictions(*(array.numpy() for array in found))
-
-
-def _check_numbers(epochs: int, method: str, lr: float, temperature: float, kd_weight: float, step_size: float) -> None:
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    for holds, name, value, allowed in (
-        (isinstance(epochs, int) and epochs >= 1, "epochs", epochs, "a whole number from 1"),
-        (0 < lr < float("inf"), "lr", lr, "a finite number above 0, e.g. 0.1"),
-        (0 < temperature < float("inf"), "temperature", temperature, "a finite number above 0"),
-        (0 <= kd_weight <= 1, "kd_weight", kd_weight, "a number from 0 to 1"),
-        (0 <= step_size <= 1, "step_size", step_size, "a number from 0 to 1 (pixels are in [0, 1])"),
-    ):
-        if not holds:
-            raise InputError(f"{name} {value} is not allowed; give {allowed}")
+        arrays = (probabilities, classes, confidence, entropy(pooled[None]), information)
+    return Classification(*(array.numpy() for array in arrays))

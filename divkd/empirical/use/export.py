@@ -4,12 +4,14 @@ import io
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from divkd.empirical.use.given import device_of, evaluating, member_logits
 from divkd.empirical.use.restore import Restored
-from divkd.shared.errors import RunError
+from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import write_bytes
 from divkd.shared.seeds import rng
 
@@ -17,24 +19,40 @@ TOLERANCE = 1e-5  # of logits
 BATCHES = (1, 2, 7)  # images, in which the file's answers are compared
 
 
-def export(found: Restored, path: Path) -> float:
-    """Write `found.net`, which is on the CPU, to `path` (.pt2), whole or not at all; the largest difference of logits.
+def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int, int] | None = None) -> float:
+    """Write a network to `path` (.pt2) as a program that runs without divkd; the largest difference of logits.
 
-    The program takes (B, C, H, W) floats in [0, 1], any B from 1, and gives member logits (M, B, K). What it is lies
-    beside it in the file, as ``divkd.json``: model, method, members, seed, class_names, shape, temperature.
+    model   what `load_model` gives, or any network on the CPU, images (B, C, H, W) to logits (M, B, K) or (B, K)
+    shape   (C, H, W) of an image, where `model` is a network; a `Restored` knows its own
+
+    The program takes floats in [0, 1], any B from 1, and gives the network's logits in eval mode. What it is lies
+    beside it in the file, as ``divkd.json``: shape and, of a `Restored`, model, method, members, seed, class_names,
+    temperature. A file that is there is replaced, by a whole one or not at all.
 
     Before anything is written the program is saved, loaded and compared with the original on random images in batches
-    of 1, 2 and 7. Raises `RunError` where logits differ by more than 1e-5.
+    of 1, 2 and 7. Raises `InputError` where network and shape do not fit, `RunError` where logits differ by more than
+    1e-5.
     """
-    facts = {key: value for key, value in vars(found).items() if key not in ("net", "image_size")}
-    content = to_bytes(found.net, found.shape, json.dumps(facts))
-    difference = compare(found.net, torch.export.load(io.BytesIO(content)).module(), found.shape)
+    facts: dict[str, Any] = {"shape": shape}
+    net = model
+    if isinstance(model, Restored):
+        facts = {key: value for key, value in vars(model).items() if key not in ("net", "image_size")}
+        net, shape = model.net, model.shape
+    if shape is None:
+        raise InputError("the shape of an image is not known; give shape=(channels, height, width)")
+    assert isinstance(net, nn.Module)
+    if device_of(net).type != "cpu":
+        raise InputError(f"the network is on {device_of(net)}; export a copy on the CPU: copy.deepcopy(net).cpu()")
+    with evaluating(net):
+        member_logits(net, torch.zeros(2, *shape), "the network")
+        content = to_bytes(net, shape, json.dumps(facts))
+        difference = compare(net, torch.export.load(io.BytesIO(content)).module(), shape)
     if not difference <= TOLERANCE:
         raise RunError(
             f"the exported program's logits differ from the network's by {difference:.3g}, more than {TOLERANCE:g}; "
             "nothing was written"
         )
-    write_bytes(path, content)
+    write_bytes(Path(path), content)
     return difference
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.shared.errors import InputError
 
 
@@ -20,7 +20,7 @@ def check_images(images: Tensor, name: str) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise InputError(
             f"{name} hold pixels from {low:.4g} to {high:.4g}; they must lie in [0, 1]: normalise inside the network, "
-            "e.g. nn.Sequential(Normalise(mean, std), net)"
+            "e.g. nn.Sequential(torchvision.transforms.Normalize(mean, std), net)"
         )
     return images.float()
 
@@ -57,7 +57,7 @@ def checked(batches: Iterable[Sequence[Tensor]], classes: int, device: torch.dev
 def common_classes(teachers: DeepEnsemble, student: nn.Module, images: Tensor) -> int:
     """K, on which all must agree; and one student member for each teacher, or one alone."""
     for m, net in enumerate(teachers.nets):
-        if isinstance(net, BatchEnsemble | DeepEnsemble):
+        if isinstance(net, Ensemble):
             raise InputError(f"teacher {m} is an ensemble; give plain networks, e.g. member(model, 0)")
     shapes = [tuple(member_logits(net, images, f"teacher {m}").shape[2:]) for m, net in enumerate(teachers.nets)]
     with evaluating(student):
@@ -90,6 +90,24 @@ def member_logits(net: nn.Module, images: Tensor, name: str) -> Tensor:
             f"{name} makes {given} of {len(images)} images; logits (B, K) or (M, B, K) with K > 1 are needed"
         )
     return logits
+
+
+def check_numbers(epochs: int, lr: float, temperature: float, kd_weight: float, step_size: float) -> None:
+    """Raise `InputError` for the first number that `distill` cannot use."""
+    for holds, name, value, allowed in (
+        (isinstance(epochs, int) and epochs >= 1, "epochs", epochs, "a whole number from 1"),
+        (0 < lr < float("inf"), "lr", lr, "a finite number above 0, e.g. 0.1"),
+        (0 < temperature < float("inf"), "temperature", temperature, "a finite number above 0"),
+        (0 <= kd_weight <= 1, "kd_weight", kd_weight, "a number from 0 to 1"),
+        (0 <= step_size <= 1, "step_size", step_size, "a number from 0 to 1 (pixels are in [0, 1])"),
+    ):
+        if not holds:
+            raise InputError(f"{name} {value} is not allowed; give {allowed}")
+
+
+def as_ensemble(net: nn.Module) -> Ensemble:
+    """`net` with a member axis: a plain network is an ensemble of one."""
+    return net if isinstance(net, Ensemble) else DeepEnsemble([net])
 
 
 def device_of(net: nn.Module, default: torch.device | None = None) -> torch.device:

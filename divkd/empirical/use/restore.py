@@ -1,6 +1,7 @@
 """The networks of a run, read back from its checkpoints for use."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from divkd.empirical.data import datasets
 from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import ImageData
 from divkd.empirical.networks.build import build
-from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import TrainConfig
-from divkd.empirical.training.distillation import merged, student_name
+from divkd.empirical.training.distillation import merged, teacher_name
+from divkd.empirical.training.students import STUDENTS, student_of
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 from divkd.shared.kinds import METHODS, MODELS
@@ -27,15 +29,15 @@ from divkd.shared.seeds import rng
 class Restored:
     """A network of a run, in eval mode and frozen, and what is needed to use it."""
 
-    net: nn.Module  # images (B, C, H, W), floats in [0, 1], to member logits (M, B, K)
-    model: str  # of MODELS
+    net: Ensemble  # images (B, C, H, W), floats in [0, 1], to member logits (M, B, K)
+    model: str  # of `divkd.shared.kinds.MODELS`
     method: str  # how it learned; "none" for a deep ensemble
     members: int
     seed: int
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # of an image: C, H, W
-    image_size: int | None  # what the run scaled its images to, if it did
-    temperature: float | None  # fitted on its validation images; None before the run is finished
+    image_size: int | None = None  # what the run scaled its images to, if it did
+    temperature: float | None = None  # fitted on its validation images; None before the run is finished
 
     def __str__(self) -> str:
         by = "" if self.model == "deep_ensemble" else f" by {self.method}"
@@ -43,59 +45,59 @@ class Restored:
 
 
 def load_model(
-    run: Path | str, model: str | None = None, method: str | None = None, seed: int | None = None, device: str = "cpu",
+    run: Path | str,
+    model: str | None = None,
+    method: str | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
     members: int | None = None,
-) -> Restored:  # fmt: skip
+) -> Restored:
     """One network of the run of ``divkd train`` in the folder `run`, finished or not, if its own training is finished.
 
     model    "batch_ensemble", "deep_ensemble" (all of the run's teachers), "single", or "merged": the BatchEnsemble's
              mean factors in one network, for which the run's data must still be there, as BatchNorm's statistics are
-             taken anew. By default the first student that the run names, or the deep ensemble where it has none
+             taken anew. By default the first of these students that the run has, or the deep ensemble where it has none
     method   of the student, by default the last that the run names
     seed     by default the run's first
     members  of the deep ensemble, by default those that teach; a run's ladder may hold more
 
+    Returns a `Restored`: its `net` takes images (B, C, H, W), floats in [0, 1], to member logits (M, B, K).
     Raises `InputError` where the run has no such network, or its checkpoint is absent, unfinished or damaged.
     """
     folder = Run(Path(run))
     config, facts = _read(folder)
-    if model is None:
-        model = "deep_ensemble" if not (config.students and config.methods) else "batch_ensemble"
-        if model == "batch_ensemble" and "batch_ensemble" not in config.students:
-            model = "single"
+    held = [student for student in STUDENTS if student in config.students and config.methods]
+    model = model or next(iter(held), "deep_ensemble")
     _choose(folder, config, model, method, seed)
     seed = config.seeds[0] if seed is None else seed
-    device_ = torch.device(device)
+    shape = tuple(facts["shape"])
 
     def plain(network: str) -> nn.Module:
         sizes = (len(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"]))
-        return build(network, *sizes, rng(0, "restore")).to(device_)
+        return build(network, *sizes, rng(0, "restore")).to(torch.device(device))
 
     if model == "deep_ensemble":
-        method, size = "none", members or config.members
+        method = "none"
         source, theirs = (folder, config) if config.teachers is None else _teachers(config, facts)
-        net: nn.Module = DeepEnsemble([plain(theirs.teacher_network or theirs.network) for _ in range(size)])
-        for m, teacher in enumerate(net.nets):  # type: ignore[arg-type]
+        nets = [plain(theirs.teacher_network or theirs.network) for _ in range(members or config.members)]
+        for m, teacher in enumerate(nets):
             # saved as an ensemble of one
-            _fill(DeepEnsemble([teacher]), f"seed{seed}-teacher{m}", theirs.teacher.epochs, source, theirs, seed)
+            _fill(DeepEnsemble([teacher]), teacher_name(seed, m), theirs.teacher.epochs, source, theirs, seed)
+        net: Ensemble = DeepEnsemble(nets)
     else:
-        method = method or config.methods[-1]
-        student = "single" if model == "single" else "batch_ensemble"
-        net = plain(config.network)
-        net = DeepEnsemble([net]) if model == "single" else to_batch_ensemble(net, config.members).to(device_)
-        name = student_name(student, method, config.members, seed)
-        _fill(net, name, config.student.epochs, folder, config, seed)
+        method, kind = method or config.methods[-1], student_of(model)
+        net = kind.create(plain(config.network), config.members, seed).to(torch.device(device))
+        _fill(net, kind.checkpoint(method, config.members, seed), config.student.epochs, folder, config, seed)
         if model == "merged":
-            net = merged(net, _data(folder, config, facts, "the merged network").to(device_))  # type: ignore[arg-type]
-        size = 1 if model in ("single", "merged") else config.members
-    found: dict[str, Any] = {"model": model, "method": method, "members": size, "seed": seed}
+            net = merged(net, _data(folder, config, facts, "the merged network").to(torch.device(device)))
+    names: dict[str, Any] = {"model": model, "method": method, "members": net.members, "seed": seed}
     return Restored(
         net.eval().requires_grad_(False),
-        **found,
+        **names,
         class_names=tuple(facts["class_names"]),
-        shape=tuple(facts["shape"]),
+        shape=shape,
         image_size=config.image_size,
-        temperature=_temperature(folder, found),
+        temperature=_temperature(folder, names),
     )
 
 
@@ -107,10 +109,7 @@ def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
         raise InputError(f"{run.path} is no run of divkd train; give the folder that it wrote")
     facts = content.get("data")
     if not isinstance(facts, dict) or not {"class_names", "mean", "std", "shape", "sha256"} <= set(facts):
-        raise InputError(
-            f"{run.path}/config.json does not describe its data, as it is of an earlier version; --resume adds that: "
-            f"divkd train cifar --config {run.path}/config.json --out {run.path} --resume"
-        )
+        raise InputError(f"{run.path}/config.json does not describe its data; make the run again with --overwrite")
     # The networks need nothing of the data set, so one's own images may be gone: the name is not checked.
     values = dict(content["config"])
     config = TrainConfig.from_dict({**values, "dataset": "digits"})
@@ -138,8 +137,7 @@ def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed:
         if method is not None:
             raise InputError(f"a deep ensemble has no method, and {method!r} was given; leave it out or take a student")
         return
-    student = "single" if model == "single" else "batch_ensemble"
-    if student not in config.students:
+    if student_of(model).name not in config.students:
         held = ", ".join(config.students) or "no student"
         raise InputError(f"{run.path} has no {model}; its students: {held}; its deep ensemble is there too")
     if not config.methods or (method is not None and method not in config.methods):
@@ -152,18 +150,17 @@ def _finished(run: Run, config: TrainConfig, seed: int) -> str:
 
     def done(name: str, epochs: int) -> bool:
         try:
-            found = run.load(name)
+            checkpoint = run.load(name)
         except InputError:  # damaged
             return False
-        return found is not None and found[1].get("epoch") == epochs
+        return checkpoint is not None and checkpoint[1].get("epoch") == epochs
 
     held = [
-        f"{student.replace('-', '_')} by {method}"
-        for student in config.students
-        for method in config.methods
-        if done(student_name(student, method, config.members, seed), config.student.epochs)
+        f"{student} by {method}"
+        for student, method in itertools.product(config.students, config.methods)
+        if done(STUDENTS[student].checkpoint(method, config.members, seed), config.student.epochs)
     ]
-    if all(done(f"seed{seed}-teacher{m}", config.teacher.epochs) for m in range(config.members)):
+    if all(done(teacher_name(seed, m), config.teacher.epochs) for m in range(config.members)):
         held.append("deep_ensemble")
     return ", ".join(held) or "no network"
 
@@ -202,11 +199,8 @@ def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> Im
     return data
 
 
-def _temperature(run: Run, found: dict[str, Any]) -> float | None:
-    """The temperature of the row of results.json that `found` describes, where the run is finished."""
+def _temperature(run: Run, names: dict[str, Any]) -> float | None:
+    """The temperature of the row of results.json with these `names`, where the run is finished."""
     results = read_json(run.path / "results.json") if (run.path / "results.json").exists() else {}
     rows = results.get("rows", []) if isinstance(results, dict) else []
-    for row in rows:
-        if all(row.get(key) == value for key, value in found.items()):
-            return float(row["temperature"])
-    return None
+    return next((float(row["temperature"]) for row in rows if names.items() <= row.items()), None)

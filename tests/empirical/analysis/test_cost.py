@@ -83,7 +83,7 @@ def test_passes_are_the_arithmetic_of_the_loss(student, method):
     net = DeepEnsemble([resnet()]) if student == "single" else to_batch_ensemble(resnet(), M)
     teachers = DeepEnsemble([resnet(seed) for seed in range(M)]).eval().requires_grad_(False)
     x, y = torch.rand(2, *SHAPE), torch.tensor([1, 2])
-    loss = student_loss(method, teachers, 10, 4.0, 0.9, 1 / 255)
+    loss = student_loss(method, teachers, 4.0, 0.9, 1 / 255)
 
     def step():
         for term, _ in loss(net, x, y, np.random.default_rng(0)):
@@ -279,7 +279,7 @@ def test_a_perturbed_student_holds_one_graph_at_a_time():
     teachers = DeepEnsemble([resnet(seed) for seed in range(2)]).eval().requires_grad_(False)
     student, images, labels = DeepEnsemble([resnet(9)]), torch.rand(8, *SHAPE), torch.zeros(8, dtype=torch.int64)
     peaks = {
-        method: peak_training_bytes(student, student_loss(method, teachers, 10, 4.0, 0.9, 1 / 255), images, labels)
+        method: peak_training_bytes(student, student_loss(method, teachers, 4.0, 0.9, 1 / 255), images, labels)
         for method in ("none", "kd", "gaussian", "ods")
     }
     assert peaks["none"] <= peaks["kd"]

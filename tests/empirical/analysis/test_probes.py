@@ -17,7 +17,7 @@ from divkd.shared.metrics.quality import accuracy, ensemble_log_probs, pairwise_
 from divkd.shared.seeds import rng
 
 K, T, ETA, SEED = 5, 4.0, 0.02, 3
-STEP = (K, T, ETA, SEED)
+STEP = (T, ETA, SEED)
 COUNT = 130  # two blocks, the second not full
 
 
@@ -52,7 +52,7 @@ def same(a, b):
 
 
 def test_blocks_are_the_images_and_every_perturbation_of_them():
-    found = probes.moved(IMAGES, ensemble(0, 1), *STEP)
+    found = probes.inputs(IMAGES, ensemble(0, 1), *STEP)
     assert list(found) == ["clean", "gaussian", "ods", "confods"]
     assert torch.equal(whole(found["clean"]), to_float(IMAGES))
     for blocks in found.values():
@@ -61,12 +61,12 @@ def test_blocks_are_the_images_and_every_perturbation_of_them():
         assert whole(blocks).max() <= 1
     noise = (whole(found["gaussian"]) - to_float(IMAGES)).flatten(1)
     assert noise.norm(dim=1).mean().item() == pytest.approx(ETA * 48**0.5, rel=0.03)
-    assert len(probes.moved(IMAGES[:1], ensemble(0), *STEP)["ods"][0]) == 1
+    assert len(probes.inputs(IMAGES[:1], ensemble(0), *STEP)["ods"][0]) == 1
 
 
 def test_ods_and_confods_go_one_way_and_differ_in_length_by_a_teachers_confidence():
     teachers = ensemble(0, 1, 2)
-    found = probes.moved(IMAGES, teachers, *STEP)
+    found = probes.inputs(IMAGES, teachers, *STEP)
     clean = whole(found["clean"])
     ods, confods = ((whole(found[kind]) - clean).flatten(1).double() for kind in ("ods", "confods"))
     torch.testing.assert_close(ods.norm(dim=1), torch.full((COUNT,), ETA * 48**0.5).double(), rtol=1e-4, atol=0)
@@ -81,9 +81,9 @@ def test_ods_and_confods_go_one_way_and_differ_in_length_by_a_teachers_confidenc
 
 def test_what_moves_an_image_is_a_function_of_the_seed_and_its_place():
     teachers = ensemble(0, 1)
-    found, again = (probes.moved(IMAGES, teachers, *STEP) for _ in range(2))
-    other = probes.moved(IMAGES, teachers, K, T, ETA, SEED + 1)
-    prefix = probes.moved(IMAGES[:100], teachers, *STEP)
+    found, again = (probes.inputs(IMAGES, teachers, *STEP) for _ in range(2))
+    other = probes.inputs(IMAGES, teachers, T, ETA, SEED + 1)
+    prefix = probes.inputs(IMAGES[:100], teachers, *STEP)
     for kind in ("gaussian", "ods", "confods"):
         assert same(found[kind], again[kind])
         assert not torch.equal(whole(found[kind]), whole(other[kind]))
@@ -91,7 +91,7 @@ def test_what_moves_an_image_is_a_function_of_the_seed_and_its_place():
 
 
 def test_diversity_by_confidence_is_what_the_shared_functions_say():
-    net, inputs = ensemble(0, 1, 2), probes.moved(IMAGES, ensemble(0, 1, 2), *STEP)
+    net, inputs = ensemble(0, 1, 2), probes.inputs(IMAGES, ensemble(0, 1, 2), *STEP)
     found = probes.confidence_diversity(net, inputs, LABELS)
     assert list(found) == list(inputs)
     for kind, blocks in inputs.items():
@@ -130,7 +130,7 @@ def test_steps_differ_in_the_network_alone():
     assert same(found[0], probes.steps(IMAGES, ensemble(0), *STEP)[0])  # whatever the others are
     generator = rng(SEED, "analysis/transfer")
     for block, images in zip(found[1], to_float(IMAGES).split(100), strict=True):
-        assert torch.equal(block, perturb("ods", images, ensemble(1), K, T, ETA, generator))
+        assert torch.equal(block, perturb("ods", images, ensemble(1), T, ETA, generator))
 
 
 def kl(p, q):
@@ -203,10 +203,10 @@ def test_gradients_against_autograd_in_float64():
             (own if j == m else other).append(torch.cosine_similarity(mine, gradient).mean())
     for i, j in itertools.combinations(range(3), 2):
         between.append(torch.cosine_similarity(theirs[i], theirs[j]).mean())
-    found = probes.gradient_match(learner, teachers, IMAGES, K, T, SEED)
+    found = probes.gradient_match(learner, teachers, IMAGES, T, SEED)
     expected = {"own": np.mean(own), "other": np.mean(other), "teachers": np.mean(between), "n": COUNT}
     assert found == pytest.approx(expected, abs=1e-5)
-    single = probes.gradient_match(DeepEnsemble([small(7)]), teachers, IMAGES, K, T, SEED)
+    single = probes.gradient_match(DeepEnsemble([small(7)]), teachers, IMAGES, T, SEED)
     mine = by_autograd(small(7).double(), x, w)
     of_all = np.mean([torch.cosine_similarity(mine, gradient).mean() for gradient in theirs])
     assert single["own"] == pytest.approx(of_all, abs=1e-5)
@@ -217,7 +217,7 @@ def test_gradients_against_autograd_in_float64():
 def test_a_student_that_is_its_teachers_has_their_gradients_and_no_others():
     learner = student()
     teachers = DeepEnsemble([member(learner, m).requires_grad_(False) for m in range(3)])
-    found = probes.gradient_match(learner, teachers, IMAGES, K, T, SEED)
+    found = probes.gradient_match(learner, teachers, IMAGES, T, SEED)
     assert found["own"] == pytest.approx(1, abs=1e-6)
     assert found["other"] == pytest.approx(found["teachers"], abs=1e-9)
     assert found["teachers"] < 0.99
@@ -225,18 +225,18 @@ def test_a_student_that_is_its_teachers_has_their_gradients_and_no_others():
 
 def test_one_teacher_has_no_other():
     for learner in (student(members=1), DeepEnsemble([small(4)])):
-        found = probes.gradient_match(learner, ensemble(0), IMAGES, K, T, SEED)
+        found = probes.gradient_match(learner, ensemble(0), IMAGES, T, SEED)
         assert -1 <= found["own"] <= 1
         assert (found["other"], found["teachers"]) == (None, None)
-    assert probes.gradient_match(DeepEnsemble([small(0)]), ensemble(0), IMAGES, K, T, SEED)["own"] == pytest.approx(1)
+    assert probes.gradient_match(DeepEnsemble([small(0)]), ensemble(0), IMAGES, T, SEED)["own"] == pytest.approx(1)
 
 
 def test_a_gradient_of_zero_has_no_direction_and_harms_nothing():
     """Networks that answer the same to all images: their cosine with anything counts 0."""
     flat = small(0, scale=0.0)
-    found = probes.gradient_match(DeepEnsemble([flat]), ensemble(0, 1), IMAGES, K, T, SEED)
+    found = probes.gradient_match(DeepEnsemble([flat]), ensemble(0, 1), IMAGES, T, SEED)
     assert found["own"] == 0
-    assert probes.gradient_match(student(members=2), DeepEnsemble([flat, flat]), IMAGES, K, T, SEED) == {
+    assert probes.gradient_match(student(members=2), DeepEnsemble([flat, flat]), IMAGES, T, SEED) == {
         "own": 0, "other": 0, "teachers": 0, "n": COUNT
     }  # fmt: skip
     assert same(probes.steps(IMAGES, DeepEnsemble([flat]), *STEP)[0], to_float(IMAGES).split(100))

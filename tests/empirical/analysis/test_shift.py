@@ -8,13 +8,13 @@ import torch
 from scipy.special import log_softmax
 
 from divkd.empirical.analysis import shift
-from divkd.empirical.analysis.shift import read_foreign
+from divkd.empirical.analysis.shift import read_set
 from divkd.empirical.data.corrupt import Corruptions, generated
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.training.distillation import predict
+from divkd.empirical.training.job import predict
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import fit_temperature
 from divkd.shared.metrics.diversity import entropy
@@ -26,16 +26,16 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (7, *SHAPE), dtype=np.uint8)
 LABELS = np.array([0, 4, 1, 2, 3, 4, 0])
 
 
-def foreign(path, labelled=False, limit=100, **arrays):
+def image_set(path, labelled=False, limit=100, **arrays):
     np.savez(path, **arrays)
-    return read_foreign(str(path), SHAPE, 5, limit, None, labelled)
+    return read_set(str(path), SHAPE, 5, limit, None, labelled)
 
 
 @pytest.mark.parametrize("key", ["images", "x", "x_test"])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_file_of_images_is_read_under_any_name_in_either_layout(tmp_path, key, last):
     array = PIXELS.transpose(0, 2, 3, 1) if last else PIXELS
-    found = foreign(tmp_path / "photos.npz", **{key: array})
+    found = image_set(tmp_path / "photos.npz", **{key: array})
     assert found.name == "photos"
     assert np.array_equal(found.images.numpy(), PIXELS)
     assert found.labels is None
@@ -47,7 +47,7 @@ def test_a_file_of_images_is_read_under_any_name_in_either_layout(tmp_path, key,
 @pytest.mark.parametrize("key", ["labels", "y", "y_test"])
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
 def test_labels_are_read_where_classes_are_the_runs(tmp_path, key, kind):
-    found = foreign(tmp_path / "a.npz", labelled=True, x=PIXELS, **{key: LABELS.astype(kind)})
+    found = image_set(tmp_path / "a.npz", labelled=True, x=PIXELS, **{key: LABELS.astype(kind)})
     assert found.labels.dtype == torch.int64
     assert found.labels.tolist() == LABELS.tolist()
     assert found.split(torch.device("cpu")).labels.tolist() == LABELS.tolist()
@@ -55,27 +55,27 @@ def test_labels_are_read_where_classes_are_the_runs(tmp_path, key, kind):
 
 def test_labels_of_other_classes_are_not_read(tmp_path):
     """What the file of foreign images says of its own classes may be anything."""
-    plain = foreign(tmp_path / "a.npz", x=PIXELS)
+    plain = image_set(tmp_path / "a.npz", x=PIXELS)
     for labels in (LABELS + 100, np.zeros((2, 2)), np.array(["cat", "dog"])):
-        found = foreign(tmp_path / "a.npz", x=PIXELS, y=labels)
+        found = image_set(tmp_path / "a.npz", x=PIXELS, y=labels)
         assert found.labels is None
         assert found.sha256() == plain.sha256()
 
 
 def test_the_first_so_many_and_the_sum_of_exactly_those(tmp_path):
-    few = foreign(tmp_path / "a.npz", labelled=True, limit=3, x=PIXELS, y=LABELS)
+    few = image_set(tmp_path / "a.npz", labelled=True, limit=3, x=PIXELS, y=LABELS)
     assert np.array_equal(few.images.numpy(), PIXELS[:3])
     assert few.labels.tolist() == LABELS[:3].tolist()
-    assert few.sha256() == foreign(tmp_path / "b.npz", labelled=True, x=PIXELS[:3], y=LABELS[:3]).sha256()
+    assert few.sha256() == image_set(tmp_path / "b.npz", labelled=True, x=PIXELS[:3], y=LABELS[:3]).sha256()
     assert few.sha256() == hashlib.sha256(PIXELS[:3].tobytes() + LABELS[:3].tobytes()).hexdigest()
-    last = foreign(tmp_path / "b.npz", labelled=True, x=PIXELS[:3].transpose(0, 2, 3, 1), y=LABELS[:3])
+    last = image_set(tmp_path / "b.npz", labelled=True, x=PIXELS[:3].transpose(0, 2, 3, 1), y=LABELS[:3])
     assert few.sha256() == last.sha256()
     for images, labels in ((PIXELS[:3] ^ 1, LABELS[:3]), (PIXELS[:3], LABELS[1:4]), (PIXELS[:2], LABELS[:2])):
-        assert few.sha256() != foreign(tmp_path / "c.npz", labelled=True, x=images, y=labels).sha256()
+        assert few.sha256() != image_set(tmp_path / "c.npz", labelled=True, x=images, y=labels).sha256()
 
 
 def test_a_data_set_by_name_gives_its_test_images():
-    found = read_foreign("digits", (1, 8, 8), 10, 20, None, False)
+    found = read_set("digits", (1, 8, 8), 10, 20, None, False)
     assert (found.name, found.labels) == ("digits", None)
     assert torch.equal(found.images, load("digits", None, False, None).test.images[:20])
 
@@ -103,7 +103,7 @@ def test_a_data_set_by_name_gives_its_test_images():
 )
 def test_what_does_not_fit_is_refused_with_what_is_allowed(tmp_path, labelled, arrays, words):
     with pytest.raises(InputError) as error:
-        foreign(tmp_path / "a.npz", labelled, **arrays)
+        image_set(tmp_path / "a.npz", labelled, **arrays)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_what_is_no_file_of_images_is_refused(tmp_path):
         ("digits", True, ("--shift digits", "--ood", ".npz file")),
     ):
         with pytest.raises(InputError) as error:
-            read_foreign(source, SHAPE, 5, 10, None, labelled)
+            read_set(source, SHAPE, 5, 10, None, labelled)
         assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -167,7 +167,7 @@ def test_with_the_temperature_of_ones_own_validation_it_is_the_runs_own_row(memb
     validation, test = drawn(0, members), drawn(1, members)
     generator = np.random.default_rng(2)
     val_labels, labels = (torch.from_numpy(generator.integers(0, 5, 60)) for _ in range(2))
-    found = shift.judged(test, labels, fit_temperature(validation, val_labels))
+    found = shift.evaluated(test, labels, fit_temperature(validation, val_labels))
     expected = evaluate(validation, val_labels, test, labels)
     kept = {key: value for key, value in expected.items() if not key.startswith("temperature")}
     assert found == {**kept, "n": 60}
@@ -190,7 +190,7 @@ def test_corrupted_cells_are_a_table_by_metric_kind_and_severity():
     for kind in ("fog", "contrast"):
         for severity in range(1, 6):
             images = made.images(kind, severity)
-            row = shift.judged(predict(net, Split(images, test.labels)), test.labels, temperature)
+            row = shift.evaluated(predict(net, Split(images, test.labels)), test.labels, temperature)
             assert torch.equal(cells[kind, severity].images, images)
             assert {metric: table[metric][kind][severity - 1] for metric in table} == {
                 metric: row[metric] for metric in table

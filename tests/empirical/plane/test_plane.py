@@ -10,10 +10,11 @@ import torch
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.plane.config import PlaneConfig
-from divkd.empirical.plane.plane import GRID, KINDS, kl_of, moons, move, run_plane, train_teacher
+from divkd.empirical.plane.plane import GRID, kl_of, moons, perturb_all, run_plane, train_teacher
 from divkd.report import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
+from divkd.shared.kinds import PERTURBATIONS
 from divkd.shared.progress import Progress
 
 QUIET = Progress(quiet=True)
@@ -40,10 +41,10 @@ def test_teachers_fit_and_ods_moves_points_to_where_they_disagree(default):
     assert default["ods_minus_gaussian"]["mean"] == pytest.approx(difference)
 
 
-def test_the_picture_is_whole_small_and_what_the_numbers_say(default, tmp_path):
+def test_the_figure_is_whole_small_and_what_the_numbers_say(default, tmp_path):
     assert len(json.dumps(default, indent=1)) < 400_000
     shown, config = default["picture"], default["config"]
-    places = np.array([shown["points"], *(shown["moved"][kind] for kind in KINDS)])
+    places = np.array([shown["points"], *(shown["moved"][kind] for kind in PERTURBATIONS)])
     assert places.shape == (4, config["points"], 2)
     assert places.min() >= 0
     assert places.max() <= 1
@@ -86,8 +87,8 @@ def test_a_teacher_stays_the_same_when_members_are_added_and_points_follow_the_s
         assert all(torch.equal(p, q) for p, q in zip(net.parameters(), same.parameters(), strict=True))
     assert not torch.equal(few[0](points), few[1](points))
     teachers = DeepEnsemble(few)
-    assert torch.equal(move("ods", SHORT, points, teachers, 7), move("ods", SHORT, points, teachers, 7))
-    assert torch.equal(move("ods", dataclasses.replace(SHORT, step_size=0.0), points, teachers, 7), points)
+    assert torch.equal(perturb_all("ods", SHORT, points, teachers, 7), perturb_all("ods", SHORT, points, teachers, 7))
+    assert torch.equal(perturb_all("ods", dataclasses.replace(SHORT, step_size=0.0), points, teachers, 7), points)
 
 
 def test_equal_teachers_never_disagree():

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, experiment, loss_of, tiny
+from training_runs import QUIET, experiment, job, loss_of, tiny
 
 from divkd.empirical.data.datasets import load
-from divkd.empirical.data.splits import Augmentation, Split
+from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
 from divkd.empirical.training.config import PRESETS, Schedule
@@ -41,8 +41,7 @@ def test_the_first_step_is_sgd_by_hand(tmp_path):
         yield value, logits
 
     run = open_run(tmp_path / "run", "test", {})
-    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "student", "member": 0}
-    train(net, loss, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run, progress=QUIET)
+    train(job(run, data), net, loss, schedule, "student", 0, "x")
     factors = {id(factor) for factor in rank_one(net)}
     lr = 0.1 * schedule.factor(1)
     for name, after in net.named_parameters():
@@ -62,9 +61,8 @@ def test_divergence_stops_names_the_epoch_and_keeps_the_last_good_checkpoint(tmp
         yield cross_entropy(logits, y) * next(epochs), logits
 
     schedule = Schedule(5, 64, 0.1, 0, (0, 0.5, 1.0))
-    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "teacher", "member": 0}
     with pytest.raises(RunError, match=r"diverged in epoch 3.*--lr below 0\.1"):
-        train(net, loss, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run, progress=QUIET)
+        train(job(run, data), net, loss, schedule, "teacher", 0, "x")
     kept, header = run.load("x")
     assert header["epoch"] == 2
     assert all(np.isfinite(value).all() for value in kept.values())
@@ -91,14 +89,14 @@ def test_the_students_loss_is_the_papers(method):
     config = dataclasses.replace(PRESETS["smoke"], temperature=3.0, kd_weight=0.9, step_size=0.1)
     x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 3, 9, 9])
     twin = copy.deepcopy(student)
-    terms = list(loss_of(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)))
+    terms = list(loss_of(config, method, teachers)(student, x, y, np.random.default_rng(5)))
     value, logits = sum(term for term, _ in terms), terms[0][1]
 
     clean = twin(x)
     torch.testing.assert_close(logits, clean)
     moved, answers = x, clean
     if method not in ("none", "kd"):
-        moved = perturb(method, x, teachers, 10, 3.0, 0.1, np.random.default_rng(5))
+        moved = perturb(method, x, teachers, 3.0, 0.1, np.random.default_rng(5))
         answers = twin(moved)
     ce = kd = 0.0
     for m in range(2):
@@ -153,7 +151,7 @@ def test_a_perturbed_student_holds_one_graph_at_a_time():
     for method in ("kd", "confods"):
         alive = peak = 0
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
-            for value, _ in loss_of(config, method, teachers, 10)(student, x, y, np.random.default_rng(5)):
+            for value, _ in loss_of(config, method, teachers)(student, x, y, np.random.default_rng(5)):
                 value.backward()
                 del value
         peaks[method] = peak

@@ -6,15 +6,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, Killed, arrays, experiment, rows, tiny, weights
+from training_runs import Killed, arrays, experiment, job, rows, tiny, weights
 
 from divkd.empirical.data.datasets import load
-from divkd.empirical.data.splits import Augmentation
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import reused
+from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import train
 from divkd.empirical.training.losses import cross_entropy
 from divkd.shared import files
@@ -130,7 +130,6 @@ def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_surviv
         1, 25, 50, 75, 98, 99, 100
     ]  # fmt: skip
     scores = {1: 0.1, 4: 0.8, 5: 0.8, 6: 0.5}
-    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "teacher", "member": 0}
 
     def label(net, x, y, _):
         logits = net(x)
@@ -141,7 +140,7 @@ def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_surviv
         run = open_run(path, "test", {}, resume=resume)
         seen = []
 
-        def score(net):
+        def score(_, net):
             seen.append({name: value.clone() for name, value in net.state_dict().items()})
             return scores[[1, 4, 5, 6][len(seen) - 1 + first]]
 
@@ -155,9 +154,9 @@ def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_surviv
                 raise Killed
 
         monkeypatch.setattr(run, "save", save_and_die)
+        monkeypatch.setattr(Job, "score", score)
         with contextlib.suppress(Killed):
-            train(net, label, data.train, Augmentation(0, False), schedule, **settings, name="x", run=run,
-                  progress=QUIET, score=score)  # fmt: skip
+            train(job(run, data), net, label, schedule, "teacher", 0, "x")
         return net, seen, run
 
     net, seen, run = run_it(tmp_path / "whole", 99)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from training_runs import QUIET
+from training_runs import job
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import Augmentation, batches, to_float
@@ -17,7 +17,7 @@ from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.loop import train
-from divkd.empirical.use.distill import distil, predict
+from divkd.empirical.use.distill import distill, predict
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.run import open_run
 
@@ -46,17 +46,16 @@ def same(one, other):
 
 @pytest.mark.parametrize("method", ["kd", "confods"])
 @pytest.mark.parametrize("members", [2, 1])
-def test_distil_is_the_loop_of_a_run_to_the_bit(tmp_path, method, members):
+def test_distill_is_the_loop_of_a_run_to_the_bit(tmp_path, method, members):
     teachers = [network(1), network(2)]
     mine = to_batch_ensemble(network(), 2) if members == 2 else network()
     theirs = copy.deepcopy(mine) if members == 2 else DeepEnsemble([copy.deepcopy(mine)])
-    records = distil(teachers, mine, Epochs(), 3, method, temperature=2.0, kd_weight=0.7, step_size=0.05)
+    records = distill(teachers, mine, Epochs(), 3, method, temperature=2.0, kd_weight=0.7, step_size=0.05)
     frozen = DeepEnsemble(copy.deepcopy(teachers)).eval().requires_grad_(False)
-    loss = student_loss(method, frozen, 10, 2.0, 0.7, 0.05)
+    loss = student_loss(method, frozen, 2.0, 0.7, 0.05)
     schedule = Schedule(3, 64, 0.1, 4e-4, (0.05, 0.5, 0.9))
-    settings = {"momentum": 0.9, "rank_one_lr": 0.5, "seed": 0, "role": "student", "member": 0, "name": "student"}
     run = open_run(tmp_path / "run", "test", {})
-    train(theirs, loss, DATA.train, Augmentation(1, False), schedule, **settings, run=run, progress=QUIET)
+    train(job(run, DATA, crop=1), theirs, loss, schedule, "student", 0, "student")
     assert same(mine, theirs)
     assert [record["epoch"] for record in records] == [1, 2, 3]
 
@@ -66,7 +65,7 @@ def test_without_weight_on_the_teachers_it_is_plain_training():
     data = [(to_float(DATA.train.images[i : i + 43]), DATA.train.labels[i : i + 43]) for i in (0, 43, 86)]
     mine, theirs = network(), network()
     own = torch.optim.SGD(mine.parameters(), 0.05)
-    records = distil([network(1)], mine, data, 2, "kd", optimiser=own, kd_weight=0.0)
+    records = distill([network(1)], mine, data, 2, "kd", optimiser=own, kd_weight=0.0)
     optimiser = torch.optim.SGD(theirs.parameters(), 0.05)
     for record in records:
         losses = []
@@ -89,7 +88,7 @@ def test_teachers_come_back_as_they_were_and_a_loader_is_enough():
     loader = DataLoader(TensorDataset(to_float(DATA.train.images), DATA.train.labels), 50, shuffle=True)
     seen = []
     student = to_batch_ensemble(network(), 2)
-    assert distil(teachers, student, loader, 2, "ods", each_epoch=seen.append) == seen
+    assert distill(teachers, student, loader, 2, "ods", each_epoch=seen.append) == seen
     assert not student.training
     for teacher, was in zip(teachers, before, strict=True):
         assert same(teacher, was)
@@ -134,7 +133,7 @@ def test_equal_members_have_no_mutual_information():
 
 X, Y = to_float(DATA.train.images[:8]), DATA.train.labels[:8]
 BAD_BATCHES = [
-    ([(X * 2, Y)], "from 0 to 2", "Normalise"),
+    ([(X * 2, Y)], "from 0 to 2", "transforms.Normalize"),
     ([(X - 1, Y)], "from -1", "[0, 1]"),
     ([(X / 0, Y)], "nan", "[0, 1]"),
     ([(DATA.train.images[:8], Y)], "uint8", "bytes / 255"),
@@ -154,7 +153,7 @@ def test_batches_that_do_not_fit_are_refused_in_one_line(given, value, mend):
     student, teacher = network(), network(1).train()
     before = copy.deepcopy(student)
     with pytest.raises(InputError) as error:
-        distil([teacher], student, given, 1)
+        distill([teacher], student, given, 1)
     assert value in str(error.value)
     assert mend in str(error.value)
     assert "\n" not in str(error.value)
@@ -180,7 +179,7 @@ def test_what_else_does_not_fit_is_refused():
         (([nn.Flatten(0)], net, good, 1), {}, "logits (B, K)"),
     ):
         with pytest.raises(InputError) as error:
-            distil(*arguments, **options)
+            distill(*arguments, **options)
         assert words in str(error.value)
     for images, words in ((X[:0], "(0, 1, 8, 8)"), (X * math.nan, "nan"), (DATA.test.images, "uint8")):
         with pytest.raises(InputError, match="images") as error:
@@ -192,7 +191,7 @@ def test_what_else_does_not_fit_is_refused():
 
 def test_divergence_is_told():
     with pytest.raises(RunError, match=r"diverged in epoch 1.*lower lr"):
-        distil([network(1)], network(), [(X, Y)] * 5, 1, "none", lr=1e30)
+        distill([network(1)], network(), [(X, Y)] * 5, 1, "none", lr=1e30)
     broken = network()
     with torch.no_grad():
         broken.stem.weight.fill_(math.nan)
