@@ -7,7 +7,7 @@ from torch import Tensor
 from divkd.shared.errors import InputError
 from divkd.shared.metrics import evaluation
 from divkd.shared.metrics.checks import check_labels, check_logits
-from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, sample_scores
+from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, quality_of, sample_scores
 
 Array = Tensor | np.ndarray
 
@@ -36,7 +36,7 @@ def evaluate(logits: Array, labels: Array, validation: tuple[Array, Array] | Non
         return evaluation.evaluate(val_log_probs, torch.as_tensor(validation[1]), log_probs, truth)
     truth = check_labels(truth, log_probs)
     scores = sample_scores(ensemble_log_probs(log_probs)[None], truth)
-    return {**evaluation.quality(scores), "pairwise_kl": pairwise_kl(log_probs)}
+    return {**quality_of(scores), "pairwise_kl": pairwise_kl(log_probs)}
 
 
 def _log_probs(logits: Array, name: str) -> Tensor:
