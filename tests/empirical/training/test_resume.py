@@ -19,7 +19,7 @@ from divkd.empirical.training.loop import train
 from divkd.empirical.training.losses import cross_entropy
 from divkd.shared import files
 from divkd.shared.errors import InputError
-from divkd.shared.run import open_run
+from divkd.shared.run import Run, open_run
 
 
 @pytest.mark.parametrize("moment", [2, 7, 17])
@@ -78,7 +78,7 @@ def test_a_teacher_is_the_same_bits_whatever_the_number_of_members(tmp_path):
 def test_a_checkpoint_of_something_else_is_damaged(tmp_path, damage):
     config = tiny(members=1, students=())
     experiment(config, tmp_path / "run")
-    run = open_run(tmp_path / "run", "train cifar", dataclasses.asdict(config), resume=True)
+    run = Run(tmp_path / "run")
     run.save("seed0-teacher0", *damage(*run.load("seed0-teacher0")))
     results = (tmp_path / "run" / "results.json").read_bytes()
     with pytest.raises(InputError, match=r"seed0-teacher0\.safetensors is damaged"):
