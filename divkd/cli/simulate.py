@@ -120,9 +120,8 @@ def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
             grid[name] = tuple(_value(value, default) for value in values.split(","))
         except ValueError as error:
             example = ":".join(f"{part:g}" for part in (default if isinstance(default, tuple) else (default,)))
-            raise InputError(
-                f"--vary {text!r} is not allowed; give {name}=value,value,... as in --vary {name}={example}"
-            ) from error
+            mend = f"give {name}=value,value,... as in --vary {name}={example}"
+            raise InputError(f"--vary {text!r} is not allowed; {mend}") from error
     return grid
 
 
@@ -140,12 +139,8 @@ def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     content = read_json(file) if file is not None and file.exists() else None
     config = content.get("config") if isinstance(content, dict) else None
     vary = config.get("vary") if isinstance(config, dict) else None
-    if not isinstance(vary, dict):
-        return {}
-    return {
-        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
-        for name, values in vary.items()
-    }
+    grid = vary.items() if isinstance(vary, dict) else ()
+    return {name: tuple(tuple(one) if isinstance(one, list) else one for one in values) for name, values in grid}
 
 
 def measure_cells(
@@ -177,11 +172,9 @@ def configure(options: Mapping[str, Any], command: str = "simulate multiview") -
     """The validated configuration behind the command's options."""
     base = resolve(PRESETS, command, options, "default", beside=("vary",))
     config = dataclasses.replace(base, **given(MultiViewConfig, options))
-    if config.engine == "limit":
-        if options.get("dimension") is not None:
-            raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
-        config = dataclasses.replace(config, device=options["device"] or "cpu")
-    else:
-        config = dataclasses.replace(config, device=device_of(config, options))
+    if config.engine == "limit" and options.get("dimension") is not None:
+        raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
+    device = options["device"] or "cpu" if config.engine == "limit" else device_of(config, options)
+    config = dataclasses.replace(config, device=device)
     config.validate()
     return config

@@ -157,10 +157,9 @@ def _peak(device: torch.device, work: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated(device)
         work()
         return int(torch.cuda.max_memory_allocated(device) - before)
-    live = _LiveBytes()
-    with live:
+    with _LiveBytes() as live:
         work()
-    return live.peak
+    return int(live.peak)
 
 
 class _LiveBytes(TorchDispatchMode):

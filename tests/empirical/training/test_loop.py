@@ -16,7 +16,7 @@ from divkd.empirical.networks.ensembles import DeepEnsemble, rank_one, to_batch_
 from divkd.empirical.training.config import PRESETS, Schedule
 from divkd.empirical.training.experiment import run_training
 from divkd.empirical.training.loop import train
-from divkd.empirical.training.losses import cross_entropy
+from divkd.empirical.training.distillation import cross_entropy
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.run import open_run
