@@ -86,8 +86,7 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     from divkd.theory import sweep
 
     grid = parse_vary(vary) or stored_vary(options) or sweep.GRID
-    config = configure(options, "simulate window")
-    measure_cells("simulate window", config, sweep.one_at_a_time(grid), options, {"vary": grid})
+    measure_cells("simulate window", sweep.one_at_a_time(grid), options, {"vary": grid})
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")
@@ -101,7 +100,7 @@ def ablations(**options: Any) -> None:
     """
     from divkd.theory import sweep
 
-    measure_cells("simulate ablations", configure(options, "simulate ablations"), sweep.ABLATIONS, options, {})
+    measure_cells("simulate ablations", sweep.ABLATIONS, options, {})
 
 
 def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -143,18 +142,13 @@ def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     return {name: tuple(tuple(one) if isinstance(one, list) else one for one in values) for name, values in grid}
 
 
-def measure_cells(
-    command: str,
-    config: MultiViewConfig,
-    cells: Mapping[str, Mapping[str, Any]],
-    options: Mapping[str, Any],
-    beside: Mapping[str, Any],
-) -> None:
+def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, Any], beside: dict[str, Any]) -> None:
     """Simulate every cell; `beside` is what config.json holds beside the configuration."""
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check
     from divkd.theory.sweep import run_sweep
 
+    config = configure(options, command)
     check(config)
     for changes in cells.values():
         dataclasses.replace(config, **changes).validate()

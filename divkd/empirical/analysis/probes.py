@@ -102,9 +102,7 @@ def gradient_match(
     with torch.no_grad():
         classes = teachers.nets[0](to_float(images[:1])).shape[1]
     generator = rng(seed, "analysis/gradients")
-    own: list[Tensor] = []
-    other: list[Tensor] = []
-    between: list[Tensor] = []
+    cosines: dict[str, list[Tensor]] = {"own": [], "other": [], "teachers": []}
     for block in images.split(BLOCK):
         x = to_float(block)
         w = torch.from_numpy(generator.uniform(-1, 1, (len(x), classes))).to(x.device)
@@ -112,9 +110,8 @@ def gradient_match(
         for m, net in enumerate(nets):
             mine = _direction(net, x, w, temperature)
             for j, direction in enumerate(theirs):
-                (own if len(nets) == 1 or j == m else other).append((mine * direction).sum(1))
-        between += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
-    cosines = {"own": own, "other": other, "teachers": between}
+                cosines["own" if len(nets) == 1 or j == m else "other"].append((mine * direction).sum(1))
+        cosines["teachers"] += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
     means = {name: float(torch.cat(parts).mean()) if parts else None for name, parts in cosines.items()}
     return {**means, "n": len(images)}
 

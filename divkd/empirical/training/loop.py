@@ -78,12 +78,10 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
 
 def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float) -> torch.optim.SGD:
     """SGD on all of `net`; rank-one factors get `rank_one_lr` times the learning rate and no weight decay."""
-    factors = rank_one(net)
-    chosen = {id(factor) for factor in factors}
-    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    factors = dict.fromkeys(rank_one(net))
+    rest = [parameter for parameter in net.parameters() if parameter not in factors]
     groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
-    if factors:
-        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
+    groups += [{"params": list(factors), "weight_decay": 0.0, "share": rank_one_lr}] if factors else []
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
 
 
@@ -117,10 +115,9 @@ def run_epoch(
         terms = loss(net, images, labels, generator)
         while True:
             with lower:
-                term = next(terms, None)
-            if term is None:
+                value, logits = next(terms, (None, None))
+            if value is None:
                 break
-            value, logits = term
             value.backward()
             total += value.detach() * len(labels)
             if logits is not None:
