@@ -8,6 +8,8 @@ import click
 from divkd.cli.options import PATH, placed
 from divkd.shared.errors import InputError
 
+COUNT: dict[str, Any] = {"type": int, "default": 0, "show_default": True, "metavar": "N"}
+
 
 @click.command(short_help="Evaluate the predictions of any model, from any framework.")
 @click.argument("file", type=PATH, metavar="FILE.npz")
@@ -17,15 +19,8 @@ from divkd.shared.errors import InputError
     metavar="FILE.npz",
     help="A deep ensemble on the same samples, whose members measure the deep ensemble equivalent. [default: FILE]",
 )
-@click.option(
-    "--bootstrap",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Draw the samples again N times for 95 % intervals; 0: none, 1000 is usual.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of subsets and draws.")
+@click.option("--bootstrap", **COUNT, help="Draw the samples again N times for 95 % intervals; 0: none, 1000 is usual.")
+@click.option("--seed", **COUNT, help="Seed of subsets and draws.")
 @placed("Make the evaluation in --out again.")
 def evaluate(**options: Any) -> None:
     """Evaluate the predictions of any model or ensemble, from any framework.

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from divkd.cli.options import PATH
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
 
 
 @click.command(short_help="Draw theory beside practice, from finished runs alone.")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True, metavar="FOLDER")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option("--out", type=PATH, default=Path("figures"), show_default=True, metavar="FOLDER")
 def figures(runs: tuple[Path, ...], out: Path) -> None:
     """Set theory beside practice: every figure of the manual, from the results.json of finished runs alone.
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -156,14 +154,6 @@ def check_device(device: str | None) -> str:
 def device_of(config: Any, options: Mapping[str, Any]) -> str:
     """The device of a run: that of --device, else that of the run which --config repeats, else what is there."""
     return check_device(options["device"] or (config.device if options["config"] else None))
-
-
-def run_folder(out: Path | None, command: str, preset: str, resume: bool) -> Path:
-    """`out`, or a fresh folder under runs/ named after the command, the preset and the time."""
-    if out is None and resume:
-        raise InputError("--resume needs --out: the folder of the run to go on with")
-    name = re.sub(r"\W+", "-", f"{command}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return out or Path("runs") / name
 
 
 def check_file(out: Path, overwrite: bool, *endings: str) -> None:

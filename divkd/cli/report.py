@@ -4,15 +4,14 @@ from pathlib import Path
 
 import click
 
-from divkd.cli.options import check_file
+from divkd.cli.options import PATH, check_file
 from divkd.shared.errors import InputError
+from divkd.shared.files import write_bytes
 
 
 @click.command(short_help="Write one HTML page about finished runs, to read and to send.")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, metavar="FILE.html"
-)
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option("--out", type=PATH, default=Path("report.html"), show_default=True, metavar="FILE.html")
 @click.option("--title", metavar="TEXT", help="Heading of the page. [default: the names of the runs]")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool) -> None:
@@ -29,7 +28,6 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     from divkd.report.commands import REPORTS
     from divkd.report.page import page
     from divkd.report.sources import read_sources
-    from divkd.shared.files import write_bytes
 
     sources = read_sources(runs, REPORTS)
     names = [source.name for source in sources]

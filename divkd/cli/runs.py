@@ -1,9 +1,12 @@
 """How every command carries out a run: open its folder, compute, finish, draw, print."""
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from divkd.cli.options import run_folder
+from divkd.shared.errors import InputError
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run, open_run
 
@@ -13,29 +16,23 @@ def carry_out(
     config: Mapping[str, Any],
     compute: Callable[[Run, Progress], dict[str, Any]],
     options: Mapping[str, Any],
-    *,
     name: str,
-    extendable: Iterable[str] = (),
-    data: Mapping[str, Any] | None = None,
+    **known: Any,
 ) -> None:
     """Carry out `command` with `config` as --out, --resume and --overwrite among its `options` say.
 
-    `compute` gives the content of results.json. The folder is called after `name` where --out gives none; `extendable`
-    and `data` are those of `open_run`. Call it when every input has been checked: a refusal before writes nothing.
+    `compute` gives the content of results.json. Without --out it gets a fresh folder under runs/, named after command,
+    `name` and time. What else is `known` (extendable, data) goes to `open_run`. Call it when every input has been
+    checked: a refusal before writes nothing.
     """
     from divkd.cli.tables import print_tables
     from divkd.report import draw
 
-    folder = run_folder(options["out"], command.replace(" ", "-"), name, options["resume"])
-    run = open_run(
-        folder,
-        command,
-        config,
-        resume=options["resume"],
-        overwrite=options["overwrite"],
-        extendable=extendable,
-        data=data,
-    )
+    out, resume = options["out"], options["resume"]
+    if out is None and resume:
+        raise InputError("--resume needs --out: the folder of the run to go on with")
+    folder = out or Path("runs") / re.sub(r"\W+", "-", f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
     with Progress() as progress:
         results = compute(run, progress)
     run.finish(results)

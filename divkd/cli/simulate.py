@@ -86,8 +86,7 @@ def window(vary: tuple[str, ...], **options: Any) -> None:
     from divkd.theory import sweep
 
     grid = parse_vary(vary) or stored_vary(options) or sweep.GRID
-    config = configure(options, "simulate window")
-    measure_cells("simulate window", config, sweep.one_at_a_time(grid), options, {"vary": grid})
+    measure_cells("simulate window", sweep.one_at_a_time(grid), options, {"vary": grid})
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")
@@ -101,7 +100,7 @@ def ablations(**options: Any) -> None:
     """
     from divkd.theory import sweep
 
-    measure_cells("simulate ablations", configure(options, "simulate ablations"), sweep.ABLATIONS, options, {})
+    measure_cells("simulate ablations", sweep.ABLATIONS, options, {})
 
 
 def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -120,9 +119,8 @@ def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
             grid[name] = tuple(_value(value, default) for value in values.split(","))
         except ValueError as error:
             example = ":".join(f"{part:g}" for part in (default if isinstance(default, tuple) else (default,)))
-            raise InputError(
-                f"--vary {text!r} is not allowed; give {name}=value,value,... as in --vary {name}={example}"
-            ) from error
+            mend = f"give {name}=value,value,... as in --vary {name}={example}"
+            raise InputError(f"--vary {text!r} is not allowed; {mend}") from error
     return grid
 
 
@@ -140,26 +138,17 @@ def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     content = read_json(file) if file is not None and file.exists() else None
     config = content.get("config") if isinstance(content, dict) else None
     vary = config.get("vary") if isinstance(config, dict) else None
-    if not isinstance(vary, dict):
-        return {}
-    return {
-        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
-        for name, values in vary.items()
-    }
+    grid = vary.items() if isinstance(vary, dict) else ()
+    return {name: tuple(tuple(one) if isinstance(one, list) else one for one in values) for name, values in grid}
 
 
-def measure_cells(
-    command: str,
-    config: MultiViewConfig,
-    cells: Mapping[str, Mapping[str, Any]],
-    options: Mapping[str, Any],
-    beside: Mapping[str, Any],
-) -> None:
+def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, Any], beside: dict[str, Any]) -> None:
     """Simulate every cell; `beside` is what config.json holds beside the configuration."""
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check
     from divkd.theory.sweep import run_sweep
 
+    config = configure(options, command)
     check(config)
     for changes in cells.values():
         dataclasses.replace(config, **changes).validate()
@@ -177,11 +166,9 @@ def configure(options: Mapping[str, Any], command: str = "simulate multiview") -
     """The validated configuration behind the command's options."""
     base = resolve(PRESETS, command, options, "default", beside=("vary",))
     config = dataclasses.replace(base, **given(MultiViewConfig, options))
-    if config.engine == "limit":
-        if options.get("dimension") is not None:
-            raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
-        config = dataclasses.replace(config, device=options["device"] or "cpu")
-    else:
-        config = dataclasses.replace(config, device=device_of(config, options))
+    if config.engine == "limit" and options.get("dimension") is not None:
+        raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
+    device = options["device"] or "cpu" if config.engine == "limit" else device_of(config, options)
+    config = dataclasses.replace(config, device=device)
     config.validate()
     return config

@@ -1,5 +1,7 @@
 """``divkd predict`` and ``divkd export``: the networks of a run, put to use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import click
 
 from divkd.cli.options import PATH, check_device, check_file, on_device, together
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.files import write_bytes
 from divkd.shared.kinds import METHODS, MODELS
 
 FIELDS = ("file", "class", "confidence", "entropy", "mutual_information")
@@ -59,28 +62,27 @@ def predict(**options: Any) -> None:
     from divkd.empirical.use import distill as use
     from divkd.empirical.use.restore import load_model
 
-    found = load_model(options["run"], options["model"], options["method"], options["seed"], device)
-    temperature = 1.0
-    if options["calibrated"]:
-        if found.temperature is None:
-            raise InputError(f"--calibrated: {options['run']} is not finished and has no temperature; leave it out")
-        temperature = found.temperature
-    names, images = read_inputs(options["images"], found.shape, found.image_size, options["resize"])
+    restored = load_model(options["run"], options["model"], options["method"], options["seed"], device)
+    temperature = restored.temperature if options["calibrated"] else 1.0
+    if temperature is None:
+        raise InputError(f"--calibrated: {options['run']} is not finished and has no temperature; leave it out")
+    names, images = read_inputs(options["images"], restored.shape, restored.image_size, options["resize"])
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(FIELDS)
     for start in range(0, len(images), BLOCK):
-        block = use.predict(found.net, to_float(torch.from_numpy(images[start : start + BLOCK])), temperature)
+        block = use.predict(restored.net, to_float(torch.from_numpy(images[start : start + BLOCK])), temperature)
         columns = (block.confidence, block.entropy, block.mutual_information)
         for row, (name, number) in enumerate(zip(names[start:], block.classes, strict=False)):
-            table.writerow((name, found.class_names[number], *(f"{column[row]:.6g}" for column in columns)))
+            table.writerow((name, restored.class_names[number], *(f"{column[row]:.6g}" for column in columns)))
     scaled = f", temperature {temperature:.3f}" if options["calibrated"] else ""
-    click.echo(f"{found}{scaled}; {len(images)} image{'s' * (len(images) > 1)}", err=True)
+    click.echo(f"{restored}{scaled}; {len(images)} image{'s' * (len(images) > 1)}", err=True)
     content = text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file's name, whatever they are
     if options["out"] is None:
         click.echo(content, nl=False)
     else:
-        _write(options["out"], content)
+        with _writing(options["out"]):
+            write_bytes(options["out"], content)
 
 
 @click.command(short_help="Write a network of a run as one file that runs without divkd.")
@@ -101,23 +103,16 @@ def export(**options: Any) -> None:
     from divkd.empirical.use.export import export as write
     from divkd.empirical.use.restore import load_model
 
-    found = load_model(options["run"], options["model"], options["method"], options["seed"])
-    try:
-        difference = write(found, options["out"])
-    except OSError as error:
-        raise _unwritable(options["out"], error) from error
+    restored = load_model(options["run"], options["model"], options["method"], options["seed"])
+    with _writing(options["out"]):
+        difference = write(restored, options["out"])
     size = options["out"].stat().st_size / 1e6
-    click.echo(f"{found}: {options['out']}, {size:.1f} MB; logits differ by at most {difference:.2g}")
+    click.echo(f"{restored}: {options['out']}, {size:.1f} MB; logits differ by at most {difference:.2g}")
 
 
-def _write(path: Path, content: bytes) -> None:
-    from divkd.shared.files import write_bytes
-
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        write_bytes(path, content)
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(f"cannot write {path} ({error.strerror or error}); make room and run again")
+        raise RunError(f"cannot write {path} ({error.strerror or error}); make room and run again") from error

@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
                     out.save(name, {}, record)
                 rows.append(record)
                 task.update(done, note=f"{model} {method}")
-    first = trained.seeds[0]
+    first = SeedAnalysis(config, data, sets, trained.seeds[0])
     return {
         "command": "analyse",
         "preset": trained.preset,
@@ -149,8 +149,8 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
             "n": len(sets.corruptions),
         },
         "rows": rows,
-        "training_cost": training_cost(config, data, first),
-        "inference": inference(config, tuple(data.test.images.shape[1:]), first),
+        "training_cost": first.training_cost(),
+        "inference": first.inference(),
     }
 
 
@@ -166,7 +166,7 @@ class SeedAnalysis:
     @cached_property
     def ladder(self) -> DeepEnsemble:
         """All networks of the deep ensemble."""
-        return deep_ensemble(self.config, self.seed, self.config.trained.networks)
+        return cast(DeepEnsemble, self.load("deep_ensemble", None, self.config.trained.networks))
 
     @cached_property
     def teachers(self) -> DeepEnsemble:
@@ -196,11 +196,15 @@ class SeedAnalysis:
         """The corrupted images by kind and severity."""
         return shift.corrupted(self.sets.corruptions, torch.device(self.config.device))
 
+    def load(self, model: str, method: str | None = None, members: int | None = None) -> Ensemble:
+        """A network of the seed, by default by the run's last method."""
+        return load_model(self.config.run, model, method, self.seed, self.config.device, members).net
+
     def analyse(self, model: str, method: str) -> dict[str, Any]:
         """Everything that is asked of one network, as one record of results.json."""
-        data, config, trained = self.data, self.config, self.config.trained
+        data, config = self.data, self.config
         teaches = model == "deep_ensemble"
-        net = self.ladder if teaches else load_model(config.run, model, method, self.seed, config.device).net
+        net = self.ladder if teaches else self.load(model, method)
         validation, test = predict(net, data.validation), predict(net, data.test)
         val_labels, labels = data.validation.labels.cpu(), data.test.labels.cpu()
         record: dict[str, Any] = {"model": model, "method": method, "seed": self.seed}
@@ -229,60 +233,46 @@ class SeedAnalysis:
                 name: probes.transfer(net, self.perturbed[name]["clean"], steps) for name, steps in self.steps.items()
             }
         if not teaches:
+            t = config.trained.temperature
             record["gradients"] = {
-                name: probes.gradient_match(
-                    net, self.teachers, self.splits[name].images, trained.temperature, self.seed
-                )
+                name: probes.gradient_match(net, self.teachers, self.splits[name].images, t, self.seed)
                 for name in ("train", "test")
             }
         return record
 
+    def training_cost(self) -> list[dict[str, Any]]:
+        """What a training step costs, by student and method (`divkd.empirical.analysis.cost`).
 
-def deep_ensemble(config: AnalysisConfig, seed: int, networks: int | None = None) -> DeepEnsemble:
-    """The first `networks` of the run's deep ensemble, by default those that teach."""
-    net = load_model(config.run, "deep_ensemble", seed=seed, device=config.device, members=networks).net
-    assert isinstance(net, DeepEnsemble)
-    return net
+        `passes` of one network for each image, and `peak_bytes` of a `batch`, as it was trained: the deep ensemble's
+        networks one after another.
+        """
+        trained, rows = self.config.trained, []
+        for model, method in networks(trained):
+            teaches = model == "deep_ensemble"
+            net = DeepEnsemble([self.teachers.nets[0]]) if teaches else self.load(model, method)
+            batch = shift.first(self.data.train, (trained.teacher if teaches else trained.student).batch_size)
+            loss = student_loss(method, self.teachers, trained.temperature, trained.kd_weight, trained.step_size)
+            peak = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
+            row = {"model": model, "method": method, "passes": training_passes(model, method, trained.members)}
+            rows.append({**row, "batch": len(batch), "peak_bytes": peak})
+        return rows
+
+    def inference(self) -> list[dict[str, Any]]:
+        """What an answer costs: the deep ensemble, and by the last method each student, merged too where it can be.
+
+        Whatever the weights, the arithmetic is the same, so one method stands for all. The first teacher is the plain
+        network that the others are compared with where no single student was trained.
+        """
+        trained = self.config.trained
+        nets: dict[str, nn.Module] = {"single": DeepEnsemble([self.teachers.nets[0]]), "deep_ensemble": self.teachers}
+        for student in trained.students if trained.methods else ():
+            for model in (student, "merged") if STUDENTS[student].merges else (student,):
+                nets[model] = self.load(model)
+        channels, height, width = self.data.test.images.shape[1:]
+        return inference_cost(nets, (channels, height, width), BATCH, device=self.config.device, baseline="single")
 
 
 def by_members(validation: Tensor, val_labels: Tensor, test: Tensor, labels: Tensor) -> list[dict[str, float]]:
     """The quality of the first 1, 2, ..., M members together, each with a temperature of its own from validation."""
     rows = (evaluate(validation[:m], val_labels, test[:m], labels) for m in range(1, len(test) + 1))
     return [{"members": m, **shift.without_temperature(row)} for m, row in enumerate(rows, 1)]
-
-
-def training_cost(config: AnalysisConfig, data: ImageData, seed: int) -> list[dict[str, Any]]:
-    """What a training step costs, by student and method (`divkd.empirical.analysis.cost`).
-
-    `passes` of one network for each image, and `peak_bytes` of a `batch`, as it was trained: the deep ensemble's
-    networks one after another.
-    """
-    trained, ensemble = config.trained, deep_ensemble(config, seed)
-    rows = []
-    for model, method in networks(trained):
-        net: Ensemble = DeepEnsemble([ensemble.nets[0]])
-        schedule = trained.teacher
-        if model != "deep_ensemble":
-            net = load_model(config.run, model, method, seed, config.device).net
-            schedule = trained.student
-        loss = student_loss(method, ensemble, trained.temperature, trained.kd_weight, trained.step_size)
-        batch = shift.first(data.train, schedule.batch_size)
-        row = {"model": model, "method": method, "passes": training_passes(model, method, trained.members)}
-        peak = peak_training_bytes(net, loss, to_float(batch.images), batch.labels)
-        rows.append({**row, "batch": len(batch), "peak_bytes": peak})
-    return rows
-
-
-def inference(config: AnalysisConfig, shape: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
-    """What an answer costs: the deep ensemble, and by the last method each student, merged too where it can be.
-
-    Whatever the weights, the arithmetic is the same, so one method stands for all. The first teacher is the plain
-    network that the others are compared with where no single student was trained.
-    """
-    trained, ensemble = config.trained, deep_ensemble(config, seed)
-    nets: dict[str, nn.Module] = {"single": DeepEnsemble([ensemble.nets[0]]), "deep_ensemble": ensemble}
-    for student in trained.students if trained.methods else ():
-        for model in (student, "merged") if STUDENTS[student].merges else (student,):
-            nets[model] = load_model(config.run, model, seed=seed, device=config.device).net
-    channels, height, width = shape
-    return inference_cost(nets, (channels, height, width), BATCH, device=config.device, baseline="single")

@@ -157,10 +157,9 @@ def _peak(device: torch.device, work: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated(device)
         work()
         return int(torch.cuda.max_memory_allocated(device) - before)
-    live = _LiveBytes()
-    with live:
+    with _LiveBytes() as live:
         work()
-    return live.peak
+    return int(live.peak)
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -194,14 +193,13 @@ def _storages(tree: Any) -> Iterable[torch.UntypedStorage]:
 @torch.inference_mode()
 def _seconds(net: nn.Module, x: Tensor) -> float:
     """Wall-clock seconds of net(x), on the device's own time where that runs apart."""
-    net(x[:1])
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
-    began = time.perf_counter()
-    net(x)
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter() - began
+    times = []
+    for images in (x[:1], x):
+        net(images)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
+        times.append(time.perf_counter())
+    return times[1] - times[0]
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:

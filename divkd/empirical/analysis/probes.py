@@ -17,7 +17,7 @@ from divkd.empirical.training.job import log_probs
 from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb, perturbed
 from divkd.shared.kinds import STEPS
 from divkd.shared.metrics.diversity import by_confidence
-from divkd.shared.metrics.quality import pairwise_kl, pairwise_kl_of
+from divkd.shared.metrics.quality import pairwise_kl
 from divkd.shared.seeds import rng
 
 BLOCK = 100  # images at a time, moved by one teacher each: enough blocks to meet all teachers
@@ -27,12 +27,8 @@ def inputs(
     images: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, seed: int
 ) -> dict[str, list[Tensor]]:
     """`perturbed` images (N, C, H, W) uint8, by draws that are a function of (seed, `Perturbation.draws`)."""
-    blocks = [to_float(block) for block in images.split(BLOCK)]
-
-    def draws(kind: str) -> np.random.Generator:
-        return rng(seed, f"analysis/{PERTURBATIONS[kind].draws}")
-
-    return perturbed(blocks, teachers, temperature, step_size, draws)
+    blocks, step = [to_float(block) for block in images.split(BLOCK)], (temperature, step_size)
+    return perturbed(blocks, teachers, *step, lambda kind: rng(seed, f"analysis/{PERTURBATIONS[kind].draws}"))
 
 
 def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor) -> dict[str, Any]:
@@ -61,9 +57,8 @@ def steps(
     """For each of `networks`, `images` moved by an ODS step against it alone: r differs, w is the same."""
     by_network = []
     for net in networks.nets:
-        generator, one = rng(seed, "analysis/transfer"), DeepEnsemble([net])
-        blocks = (to_float(block) for block in images.split(BLOCK))
-        by_network.append([perturb("ods", x, one, temperature, step_size, generator) for x in blocks])
+        step = DeepEnsemble([net]), temperature, step_size, rng(seed, "analysis/transfer")
+        by_network.append([perturb("ods", to_float(block), *step) for block in images.split(BLOCK)])
     return by_network
 
 
@@ -82,18 +77,12 @@ def transfer(net: nn.Module, clean: Sequence[Tensor], by_teacher: Sequence[Seque
     kl: dict[str, list[float]] = {step: [] for step in STEPS}
     for i in range(members):
         for j in range(i):
-            pair = [float(_pair_kl(log_p[[i, j]])) for log_p in predicted]
+            pair = [pairwise_kl(log_p[[i, j]]) for log_p in predicted]
             kl["clean"].append(pair[0])
             for r, value in enumerate(pair[1:]):
                 step = "own" if r in (i, j) else "sibling" if r < members else "external"
                 kl[step].append(value)
     return {step: float(np.mean(values)) if values else None for step, values in kl.items()}
-
-
-def _pair_kl(log_p: Tensor) -> Tensor:
-    """Mean over samples and both orders of the KL between two members (2, N, K)."""
-    log_p = log_p.double()
-    return pairwise_kl_of(log_p, log_p.exp()).mean()
 
 
 def gradient_match(
@@ -113,18 +102,16 @@ def gradient_match(
     with torch.no_grad():
         classes = teachers.nets[0](to_float(images[:1])).shape[1]
     generator = rng(seed, "analysis/gradients")
-    own, other, between = [], [], []
+    cosines: dict[str, list[Tensor]] = {"own": [], "other": [], "teachers": []}
     for block in images.split(BLOCK):
         x = to_float(block)
         w = torch.from_numpy(generator.uniform(-1, 1, (len(x), classes))).to(x.device)
         theirs = [_direction(net, x, w, temperature) for net in teachers.nets]
         for m, net in enumerate(nets):
             mine = _direction(net, x, w, temperature)
-            to_each = [(mine * direction).sum(1) for direction in theirs]
-            own += to_each if len(nets) == 1 else [to_each[m]]
-            other += [] if len(nets) == 1 else [cosine for j, cosine in enumerate(to_each) if j != m]
-        between += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
-    cosines = {"own": own, "other": other, "teachers": between}
+            for j, direction in enumerate(theirs):
+                cosines["own" if len(nets) == 1 or j == m else "other"].append((mine * direction).sum(1))
+        cosines["teachers"] += [(theirs[i] * theirs[j]).sum(1) for i in range(count) for j in range(i)]
     means = {name: float(torch.cat(parts).mean()) if parts else None for name, parts in cosines.items()}
     return {**means, "n": len(images)}
 

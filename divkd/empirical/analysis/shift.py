@@ -1,6 +1,7 @@
 """Images that a network was not trained for: out of distribution, the same classes from elsewhere, corrupted ones."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,22 +140,16 @@ def corruption_cells(
     net: nn.Module, cells: Mapping[tuple[str, int], Split], temperature: Temperature
 ) -> dict[str, dict[str, list[float]]]:
     """{metric: {kind: [5 numbers]}}: acc, nll, ece, cal_nll and cal_ece by kind of corruption and severity 1 to 5."""
-    kinds = dict.fromkeys(kind for kind, _ in cells)
-    table: dict[str, dict[str, list[float]]] = {metric: {kind: [] for kind in kinds} for metric in CORRUPTED}
+    rows: dict[str, list[dict[str, float]]] = {}
     for (kind, _), split in cells.items():
-        row = evaluated(predict(net, split), split.labels.cpu(), temperature)
-        for metric in CORRUPTED:
-            table[metric][kind].append(row[metric])
-    return table
+        rows.setdefault(kind, []).append(evaluated(predict(net, split), split.labels.cpu(), temperature))
+    return {metric: {kind: [row[metric] for row in rows[kind]] for kind in rows} for metric in CORRUPTED}
 
 
 def corrupted(source: Corruptions, device: torch.device) -> dict[tuple[str, int], Split]:
     """Every cell of `source`, made once: (kind, severity) to its images, kinds in order and severities from 1."""
-    return {
-        (kind, severity): Split(source.images(kind, severity), source.labels).to(device)
-        for kind in source.kinds
-        for severity in range(1, SEVERITIES + 1)
-    }
+    cells = itertools.product(source.kinds, range(1, SEVERITIES + 1))
+    return {cell: Split(source.images(*cell), source.labels).to(device) for cell in cells}
 
 
 def first(split: Split, count: int) -> Split:

@@ -5,12 +5,10 @@ import torch
 from torch import nn
 
 from divkd.empirical.networks.names import parse
-from divkd.empirical.networks.resnets import ResNet, WideResNet
+from divkd.empirical.networks.resnets import ResNet, Stats, WideResNet
 
 
-def build(
-    name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...], rng: np.random.Generator
-) -> nn.Module:
+def build(name: str, classes: int, mean: Stats, std: Stats, rng: np.random.Generator) -> nn.Module:
     """The network `name` ("resnet32", "wrn28x10", "resnet18") with weights drawn from `rng`, in channels-last memory.
 
     Input (B, C, H, W) pixels in [0, 1], normalised inside by `mean` and `std`; output logits (B, classes). Raises
@@ -21,7 +19,7 @@ def build(
     return net.to(memory_format=torch.channels_last)
 
 
-def architecture(name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+def architecture(name: str, classes: int, mean: Stats, std: Stats) -> nn.Module:
     """The network `name` with the initial weights of torch's layers; under ``torch.device("meta")``, its shapes."""
     kind, blocks, width = parse(name)
     if kind == "wrn":

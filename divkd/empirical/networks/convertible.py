@@ -44,8 +44,7 @@ def layers(net: nn.Module) -> list[str]:
         for name, child in parent.named_children()
         if isinstance(child, LAYERS)
     ]
-    if isinstance(net, LAYERS):
-        names = [""]
+    names = [""] if isinstance(net, LAYERS) else names
     if not names:
         raise InputError(f"{type(net).__name__} has no convolution and no linear layer to convert; give one that has")
     return names
@@ -60,10 +59,8 @@ def _obstacle(module: nn.Module) -> str:
         base = next(kind for kind in LAYERS if isinstance(module, kind))
         if "weight" not in own or not {*own, *dict(module.named_buffers())} <= {"weight", "bias"}:
             return "its weight is computed from others (a parametrization, pruning); remove that, keeping the weight"
-        if any(
-            getattr(getattr(module, name, None), "__func__", None) is not getattr(base, name, None)
-            for name in ("forward", "_conv_forward")
-        ):
+        own_code = (getattr(getattr(module, name, None), "__func__", None) for name in ("forward", "_conv_forward"))
+        if tuple(own_code) != (base.forward, getattr(base, "_conv_forward", None)):
             return f"its forward pass is not that of {base.__name__}; use a plain {base.__name__}"
         if any(getattr(module, hooks) for hooks in HOOKS):
             return "its hooks would be lost; remove them before the conversion"
@@ -85,7 +82,7 @@ def _obstacle(module: nn.Module) -> str:
 
 @torch.no_grad()
 def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Tensor) -> None:
-    """Raise `InputError` unless rows m*B to (m+1)*B of folded(x) are members[m](x_m), in eval mode, for each m.
+    """Raise `InputError` unless rows m*B to (m+1)*B of folded(x) are members[m](x_m), in eval mode, where all stay.
 
     x_m is the `example` (B, ...) plus noise of its own, so that mixed rows show before the first layer too. The message
     names the innermost module that made the first tensor on which the two disagree, or in which the folded batch fails.
@@ -130,14 +127,13 @@ def _agree(folded: list[Tensor], alone: Sequence[list[Tensor]]) -> bool:
 
 
 def _trace(net: nn.Module, x: Tensor) -> tuple[list[tuple[str, list[Tensor]]], str]:
-    """Run `net` on `x` in eval mode: the tensors into and out of each module call, and where it failed, if it did.
+    """Run `net` on `x` in eval mode, in which it stays: what goes into and out of each module call, and any failure.
 
     The tensors come in order of time, each with the name of the module whose own code made them. A failure is the
     innermost module that was running, and why.
     """
     events: list[tuple[str, list[Tensor]]] = []
     running: list[str] = []
-    training = {module: module.training for module in net.modules()}
 
     def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         events.append((running[-1] if running else name, _tensors((args, kwargs))))
@@ -160,8 +156,6 @@ def _trace(net: nn.Module, x: Tensor) -> tuple[list[tuple[str, list[Tensor]]], s
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     return events, ""
 
 

@@ -124,11 +124,9 @@ def to_batch_ensemble(
         layer = cast(Layer, net.get_submodule(name))
         if layer in new:
             continue  # one layer under two names
-        if isinstance(layer, nn.Linear):
-            channels_in, channels_out = layer.in_features, layer.out_features
-        else:
-            channels_in, channels_out, ndim = layer.in_channels, layer.out_channels, layer.weight.ndim
-        r, s = draw(channels_in + channels_out).split([channels_in, channels_out], 1)
+        sizes = [layer.weight.shape[1] * getattr(layer, "groups", 1), layer.weight.shape[0]]  # channels in and out
+        ndim = ndim if isinstance(layer, nn.Linear) else layer.weight.ndim
+        r, s = draw(sum(sizes)).split(sizes, 1)
         new[layer] = BatchEnsembleLayer(layer, r, s)
     model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
     if example is not None:
@@ -147,10 +145,9 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
                     rows.copy_(torch.from_numpy(generator.normal(1, 0.5, tuple(rows.shape))))
     members = [member(probe, m) for m in range(probe.members)]
     check_members(probe.net, members, example)
-    probe.eval()
     for m, alone in enumerate(members):
         try:
-            agree = torch.allclose(probe._alone(m, example), alone.eval()(example), 1e-3, 1e-3, equal_nan=True)
+            agree = torch.allclose(probe._alone(m, example), alone(example), 1e-3, 1e-3, equal_nan=True)
         except InputError:  # rows that the layer takes for those of all members
             agree = False
         if not agree:

@@ -1,8 +1,13 @@
 """Residual networks for small images: He et al.'s two families and the pre-activation wide one."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Stats = tuple[float, ...]  # one number a channel
 
 
 class Normalise(nn.Module):
@@ -11,7 +16,7 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, mean: Stats, std: Stats) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -37,11 +42,10 @@ class BasicBlock(nn.Module):
         self.stride = stride
         self.new_channels = channels - channels_in
         self.changes = stride > 1 or channels != channels_in
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-            if project and self.changes
-            else None
-        )
+        self.shortcut = None
+        if project and self.changes:
+            conv = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, channels, H / stride, W / stride)."""
@@ -67,27 +71,14 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        widths: tuple[int, ...],
-        blocks: int,
-        classes: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        *,
-        project: bool,
+        self, widths: tuple[int, ...], blocks: int, classes: int, mean: Stats, std: Stats, *, project: bool
     ) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), widths[0], 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
-        layers: list[nn.Module] = []
-        channels_in = widths[0]
-        for stage, channels in enumerate(widths):
-            for block in range(blocks):
-                layers.append(BasicBlock(channels_in, channels, 2 if stage and not block else 1, project))
-                channels_in = channels
-        self.blocks = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels_in, classes)
+        self.blocks = _stages(partial(BasicBlock, project=project), widths[0], widths, blocks)
+        self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, classes)."""
@@ -125,22 +116,25 @@ class WideResNet(nn.Module):
     Input (B, C, H, W) pixels in [0, 1]; output logits (B, classes). WRN-28-10 on CIFAR-100 has 36,536,884 parameters.
     """
 
-    def __init__(self, blocks: int, width: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, blocks: int, width: int, classes: int, mean: Stats, std: Stats) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), 16, 3, 1, 1, bias=False)
-        layers: list[nn.Module] = []
-        channels_in = 16
-        for stage, channels in enumerate((16 * width, 32 * width, 64 * width)):
-            for block in range(blocks):
-                layers.append(WideBlock(channels_in, channels, 2 if stage and not block else 1))
-                channels_in = channels
-        self.blocks = nn.Sequential(*layers)
-        self.bn = nn.BatchNorm2d(channels_in)
-        self.classifier = nn.Linear(channels_in, classes)
+        self.blocks = _stages(WideBlock, 16, (16 * width, 32 * width, 64 * width), blocks)
+        self.bn = nn.BatchNorm2d(64 * width)
+        self.classifier = nn.Linear(64 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, classes)."""
         y = F.relu(self.bn(self.blocks(self.stem(self.normalise(x)))), inplace=True)
         logits: Tensor = self.classifier(y.mean((2, 3)))
         return logits
+
+
+def _stages(
+    block: Callable[[int, int, int], nn.Module], channels: int, widths: Sequence[int], blocks: int
+) -> nn.Sequential:
+    """`blocks` blocks of each of `widths`, the first of each stage but the first at stride 2."""
+    strides = [1] * blocks + ([2] + [1] * (blocks - 1)) * (len(widths) - 1)
+    outs = [width for width in widths for _ in range(blocks)]
+    return nn.Sequential(*map(block, [channels, *outs[:-1]], outs, strides))

@@ -131,11 +131,8 @@ def train_teacher(
 
 def perturb_all(kind: str, config: PlaneConfig, points: Tensor, teachers: DeepEnsemble, seed: int) -> Tensor:
     """Every point moved once by `perturb`, in batches; ODS and ConfODS share teachers and w."""
-    generator = rng(seed, "plane/perturb")
-    parts = [
-        perturb(kind, part, teachers, config.temperature, config.step_size, generator) for part in points.split(BATCH)
-    ]
-    return torch.cat(parts)
+    step = teachers, config.temperature, config.step_size, rng(seed, "plane/perturb")
+    return torch.cat([perturb(kind, part, *step) for part in points.split(BATCH)])
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Imports no torch: the command line reads this module for ``--help``.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from divkd.empirical.data.names import DATASETS
 from divkd.empirical.networks.names import RULE, parse
@@ -71,9 +72,7 @@ class TrainConfig(Config):
     temperature: float = field(meaning="of the distillation term", above=True, symbol="t")
     kd_weight: float = field(meaning="in the loss (1 - a) CE + a KD", high=1, symbol="a")
     step_size: float = field(meaning="of the perturbations, pixels in [0, 1]", high=1, symbol="eta")
-    train_images: int | None = field(
-        meaning="learn from the first N; the classes are mixed", low=2
-    )  # None: all of them
+    train_images: int | None = field(meaning="learn from the first N; the classes are mixed", low=2)  # None: all
     crop: int = field(
         meaning="random crops with so many pixels of padding; 0: none", high=16, hint="pixels of padding; 0: no crop"
     )
@@ -89,9 +88,7 @@ class TrainConfig(Config):
     teachers: str | None = field(None, "use the teachers of this run instead of training some", metavar="RUN")
     rank_one_lr: float = field(0.5)  # learning rate of the rank-one factors, as a share of the student's
     ladder: int = field(
-        0,
-        "networks whose ensembles measure the deep ensemble equivalent; those beyond --members teach nobody",
-        high=64,
+        0, "networks whose ensembles measure the deep ensemble equivalent; those beyond --members teach nobody", high=64
     )
 
     @property
@@ -159,22 +156,10 @@ def _published(
     """A protocol of Nam et al. 2021: epochs, images a batch, rate; 5 epochs of warm-up, decay from half to 90 %."""
     _, dataset, network = name.split("-")
     data = DATASETS[dataset]
-
-    def schedule(epochs: int, batch: int, lr: float) -> Schedule:
-        return Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), last)
-
-    return dataclasses.replace(
-        _CPU,
-        preset=name,
-        dataset=dataset,
-        network=network,
-        teacher=schedule(*teacher),
-        student=schedule(*student),
-        temperature=temperature,
-        train_images=None,
-        crop=data.crop,
-        flip=data.flip,
-    )
+    changes: dict[str, Any] = {"dataset": dataset, "network": network, "temperature": temperature}
+    for role, (epochs, batch, lr) in (("teacher", teacher), ("student", student)):
+        changes[role] = Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), last)
+    return dataclasses.replace(_CPU, preset=name, train_images=None, crop=data.crop, flip=data.flip, **changes)
 
 
 PRESETS = {

@@ -2,20 +2,19 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.job import EVALUATION_BATCH, Job
-from divkd.empirical.training.loop import BatchLoss, train
-from divkd.empirical.training.losses import cross_entropy, kd_loss
+from divkd.empirical.training.loop import BatchLoss, Terms, train
 from divkd.empirical.training.perturb import perturb
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.errors import InputError, unknown
@@ -24,9 +23,23 @@ from divkd.shared.kinds import METHODS
 from divkd.shared.run import Run
 
 
-def label_loss(
-    net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-1/(M B) sum_mb log softmax(logits_mb)[labels_b]. Logits (M, B, K), labels (B,) -> a scalar, in nats."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """t^2 / (M B) sum_mb KL( softmax(T_mb / t) || softmax(S_mb / t) )  (Nam et al. 2021, section 2.2, one-to-one).
+
+    Student (M or 1, B, K), teacher (M, B, K) logits -> a scalar. One student row serves every teacher, which for its
+    gradient equals distilling from the mean of the teachers' tempered probabilities (Hinton et al. 2015).
+    """
+    log_q, log_p = (F.log_softmax(logits / temperature, -1) for logits in (student, teacher))
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return temperature**2 * kl.mean()
+
+
+def label_loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> Terms:
     """Cross-entropy on the labels, for teachers and for method "none"; nothing is drawn from `generator`."""
     logits = net(x).float()
     yield cross_entropy(logits, y), logits
@@ -99,18 +112,15 @@ def student_loss(
         raise unknown("method", method, METHODS)
     if method == "none":
         return label_loss
-    a = kd_weight
 
-    def loss(
-        net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> Terms:
         def kd(images: Tensor, answers: Tensor) -> Tensor:
             with torch.no_grad():
                 targets = teachers(images).float()
-            return a * kd_loss(answers, targets, temperature)
+            return kd_weight * kd_loss(answers, targets, temperature)
 
         logits = net(x).float()
-        ce = (1 - a) * cross_entropy(logits, y)
+        ce = (1 - kd_weight) * cross_entropy(logits, y)
         if method == "kd":
             yield ce + kd(x, logits), logits
             return
@@ -125,8 +135,7 @@ def student_loss(
 def train_student(job: Job, teachers: DeepEnsemble, student: str, method: str) -> tuple[Ensemble, float]:
     """One student of the kind `student` (a key of `STUDENTS`) by `method`, and its seconds."""
     config, kind = job.config, STUDENTS[student]
-    net = kind.create(job.plain(config.network, "student"), config.members, job.seed)
-    net.to(torch.device(config.device))
+    net = kind.create(job.plain(config.network, "student"), config.members, job.seed).to(torch.device(config.device))
     loss = student_loss(method, teachers, config.temperature, config.kd_weight, config.step_size)
     name = kind.checkpoint(method, config.members, job.seed)
     return net, train(job, net, loss, config.student, "student", 0, name)

@@ -35,22 +35,22 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     their method, so that differences between methods are paired.
     """
     data = data.to(torch.device(config.device))
+    labels = [split.labels.cpu() for split in (data.validation, data.test, data.train)]
     rows: list[dict[str, Any]] = []
-    spent = 0.0
     diversity: list[dict[str, Any]] = []
     ladders: list[dict[str, Any]] = []
+    spent = 0.0
     for seed in config.seeds:
         job = Job(config, data, seed, run, progress)
         networks, seconds = train_teachers(job)
         teachers = DeepEnsemble(list(networks.nets[: config.members])).eval()
         spent += sum(seconds)
         predictions = job.predictions(networks)
-        val_labels, test_labels = data.validation.labels.cpu(), data.test.labels.cpu()
-        curve = equivalent_curve(predictions[0], val_labels, predictions[1], test_labels)
+        curve = equivalent_curve(predictions[0], labels[0], predictions[1], labels[1])
         ladders.append({"seed": seed, "curve": curve})
         each = parameters(networks) // config.networks
         for size in range(1, config.networks + 1):
-            scores = _scores(job, [answers[:size] for answers in predictions])
+            scores = _scores([answers[:size] for answers in predictions], labels)
             names = {"model": "deep_ensemble", "method": "none", "members": size, "seed": seed}
             rows.append({**names, **scores, "params": each * size, "seconds": sum(seconds[:size])})
         if config.members > 1:
@@ -58,17 +58,15 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         for student, method in itertools.product(config.students, config.methods):
             net, taken = train_student(job, teachers, student, method)
             spent += taken
-            models = {student: net}
-            if STUDENTS[student].merges:
-                models["merged"] = merged(net, data)
+            models = {student: net, **({"merged": merged(net, data)} if STUDENTS[student].merges else {})}
             for model, one in models.items():
-                scores = _scores(job, job.predictions(one))
+                scores = _scores(job.predictions(one), labels)
                 dee = equivalent(curve, scores["cal_nll"])
                 names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
                 scores |= {"dee": {"value": dee.value, "censored": dee.censored}}
                 rows.append({**names, **scores, "params": parameters(one), "seconds": taken})
                 run.log(event="row", **rows[-1])
-    sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+    sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
     return {
         "command": "train cifar",
         "preset": config.preset,
@@ -97,11 +95,9 @@ def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
     config, train = job.config, job.data.train
     images, labels = train.images[:1000], train.labels[:1000].cpu()
     blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
-    by_kind = perturbed(
-        blocks, teachers, config.temperature, config.step_size, lambda kind: rng(job.seed, "diversity/perturb")
-    )
+    step = config.temperature, config.step_size
     row = {"images": float(len(images))}
-    for kind, parts in by_kind.items():
+    for kind, parts in perturbed(blocks, teachers, *step, lambda _: rng(job.seed, "diversity/perturb")).items():
         answers = log_probs(teachers, parts)
         row[kind] = pairwise_kl(answers)
         if kind == "clean":
@@ -110,12 +106,10 @@ def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
     return row
 
 
-def _scores(job: Job, predictions: Sequence[Tensor]) -> dict[str, Any]:
+def _scores(predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Any]:
     """What a row says of predictions of the validation, the test and the training images."""
-    validation, test, training = predictions
-    data = job.data
-    scores = evaluate(validation, data.validation.labels.cpu(), test, data.test.labels.cpu())
-    return {**scores, "train_acc": accuracy(training, data.train.labels.cpu())}
+    scores = evaluate(predictions[0], labels[0], predictions[1], labels[1])
+    return {**scores, "train_acc": accuracy(predictions[2], labels[2])}
 
 
 def metrics(row: dict[str, Any]) -> list[str]:
@@ -126,11 +120,12 @@ def metrics(row: dict[str, Any]) -> list[str]:
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`rows` with every metric as {mean, std, n} over seeds, in the rows' order, and of students the DEE as
     {mean, std, n, censored}."""
-    keys = list(dict.fromkeys((row["model"], row["method"], row["members"]) for row in rows))
+    by: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        by.setdefault(tuple(row[name] for name in NAMES[:3]), []).append(row)
     lines = []
-    for model, method, members in keys:
-        same = [row for row in rows if (row["model"], row["method"], row["members"]) == (model, method, members)]
-        line: dict[str, Any] = {"model": model, "method": method, "members": members}
+    for key, same in by.items():
+        line: dict[str, Any] = dict(zip(NAMES, key, strict=False))
         line |= {metric: summarise(row[metric] for row in same) for metric in metrics(same[0])}
         if "dee" in same[0]:
             line["dee"] = summarise_equivalents(Equivalent(**row["dee"]) for row in same)
@@ -154,9 +149,6 @@ def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if other != (model, method) and other in kinds:
                 ours, theirs = ([by[*kind, seed] for seed in seeds] for kind in ((model, method), other))
                 line = {"model": model, "method": method, "against_model": other[0], "against_method": other[1]}
-                pairs = {
-                    metric: paired([row[metric] for row in ours], [row[metric] for row in theirs])
-                    for metric in compared
-                }
+                pairs = {key: paired([row[key] for row in ours], [row[key] for row in theirs]) for key in compared}
                 lines.append({**line, **pairs})
     return lines

@@ -3,8 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from divkd.shared.seeds import rng
 
 # (net, images in [0, 1], labels, generator of this epoch's perturbations) -> the loss in terms, the first with the
 # member logits of the clean images. A term is differentiated before the next is made: one graph is held at a time.
-BatchLoss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Iterator[tuple[Tensor, Tensor | None]]]
+Terms = Iterator[tuple[Tensor, Tensor | None]]
+BatchLoss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Terms]
 
 
 def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: str, member: int, name: str) -> float:
@@ -63,14 +63,11 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
                     best = Best(epoch, score, {key: array.copy() for key, array in state(net, None).items()})
             spent += time.perf_counter() - began
             run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
-            header: dict[str, Any] = {"epoch": epoch, "seconds": spent}
+            last = epoch == schedule.epochs
+            arrays, header = state(net, None if last else optimiser), {"epoch": epoch, "seconds": spent}
             if best is not None:
                 header |= {"chosen": best.epoch, "score": best.score}
-            if epoch < schedule.epochs:
-                arrays = state(net, optimiser)
-                arrays |= {} if best is None else {f"best/{key}": value for key, value in best.arrays.items()}
-            else:
-                arrays = state(net, None) if best is None else best.arrays
+                arrays |= {f"{'' if last else 'best/'}{key}": array for key, array in best.arrays.items()}
             run.save(name, arrays, header)
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
     if best is not None:
@@ -81,12 +78,10 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
 
 def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float) -> torch.optim.SGD:
     """SGD on all of `net`; rank-one factors get `rank_one_lr` times the learning rate and no weight decay."""
-    factors = rank_one(net)
-    chosen = {id(factor) for factor in factors}
-    rest = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    factors = dict.fromkeys(rank_one(net))
+    rest = [parameter for parameter in net.parameters() if parameter not in factors]
     groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
-    if factors:
-        groups.append({"params": factors, "weight_decay": 0.0, "share": rank_one_lr})
+    groups += [{"params": list(factors), "weight_decay": 0.0, "share": rank_one_lr}] if factors else []
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
 
 
@@ -120,10 +115,9 @@ def run_epoch(
         terms = loss(net, images, labels, generator)
         while True:
             with lower:
-                term = next(terms, None)
-            if term is None:
+                value, logits = next(terms, (None, None))
+            if value is None:
                 break
-            value, logits = term
             value.backward()
             total += value.detach() * len(labels)
             if logits is not None:
@@ -142,8 +136,7 @@ def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, 
     return arrays
 
 
-@dataclass(frozen=True)
-class Best:
+class Best(NamedTuple):
     """The epoch that validation chose so far."""
 
     epoch: int
@@ -166,20 +159,19 @@ def load(
     if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
         raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")
     own = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    shapes = dict(own)
-    if epoch < epochs:
-        shapes |= {f"momentum/{key}": tuple(parameter.shape) for key, parameter in net.named_parameters()}
-        shapes |= {} if chosen is None else {f"best/{key}": shape for key, shape in own.items()}
+    shapes, learns = dict(own), dict(net.named_parameters()) if epoch < epochs else {}
+    shapes |= {f"momentum/{key}": own[key] for key in learns}
+    if epoch < epochs and chosen is not None:
+        shapes |= {f"best/{key}": shape for key, shape in own.items()}
     if {key: value.shape for key, value in arrays.items()} != shapes:
         raise run.damaged(name, "its arrays are not those of this network")
     best = None
     if isinstance(chosen, int) and isinstance(score, float):
         prefix = "best/" if epoch < epochs else ""
         best = Best(chosen, score, {key: arrays[prefix + key] for key in own})
-    for key, parameter in net.named_parameters():
-        if epoch < epochs:
-            # copied into a tensor like the parameter, to keep its device and memory format
-            momentum = torch.from_numpy(arrays[f"momentum/{key}"])
-            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    for key, parameter in learns.items():
+        # copied into a tensor like the parameter, to keep its device and memory format
+        momentum = torch.from_numpy(arrays[f"momentum/{key}"])
+        optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
     net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in own})
     return epoch, float(seconds), best

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.job import EVALUATION_BATCH
@@ -65,10 +65,9 @@ def distill(
     teachers = [*teachers.nets] if isinstance(teachers, DeepEnsemble) else list(teachers)
     if not teachers:
         raise InputError("there are no teachers; give at least one network")
-    ensemble, net = DeepEnsemble(teachers), given.as_ensemble(student)
+    ensemble, net = DeepEnsemble(teachers), student if isinstance(student, Ensemble) else DeepEnsemble([student])
     loss = student_loss(method, ensemble, temperature, kd_weight, step_size)
-    shared = {id(parameter) for parameter in ensemble.parameters()} & {id(parameter) for parameter in net.parameters()}
-    if shared:
+    if not set(ensemble.parameters()).isdisjoint(net.parameters()):
         raise InputError("the student shares weights with a teacher; distill into a copy: copy.deepcopy")
     device = given.device_of(net)
     for m, teacher in enumerate(teachers):

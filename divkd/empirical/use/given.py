@@ -59,18 +59,18 @@ def common_classes(teachers: DeepEnsemble, student: nn.Module, images: Tensor) -
     for m, net in enumerate(teachers.nets):
         if isinstance(net, Ensemble):
             raise InputError(f"teacher {m} is an ensemble; give plain networks, e.g. member(model, 0)")
-    shapes = [tuple(member_logits(net, images, f"teacher {m}").shape[2:]) for m, net in enumerate(teachers.nets)]
+    theirs = [member_logits(net, images, f"teacher {m}").shape[2] for m, net in enumerate(teachers.nets)]
     with evaluating(student):
-        members, _, *classes = member_logits(student, images, "the student").shape
-    for m, shape in enumerate(shapes):
-        if shape != tuple(classes):
-            raise InputError(f"teacher {m} has {shape[0]} classes and the student {classes[0]}; they must agree")
-    if members not in (1, len(shapes)):
+        members, _, classes = member_logits(student, images, "the student").shape
+    for m, count in enumerate(theirs):
+        if count != classes:
+            raise InputError(f"teacher {m} has {count} classes and the student {classes}; they must agree")
+    if members not in (1, len(theirs)):
         raise InputError(
-            f"the student has {members} members and there are {len(shapes)} teachers; give one teacher for each "
+            f"the student has {members} members and there are {len(theirs)} teachers; give one teacher for each "
             "member, or a plain network"
         )
-    return int(classes[0])
+    return int(classes)
 
 
 def member_logits(net: nn.Module, images: Tensor, name: str) -> Tensor:
@@ -105,11 +105,6 @@ def check_numbers(epochs: int, lr: float, temperature: float, kd_weight: float, 
             raise InputError(f"{name} {value} is not allowed; give {allowed}")
 
 
-def as_ensemble(net: nn.Module) -> Ensemble:
-    """`net` with a member axis: a plain network is an ensemble of one."""
-    return net if isinstance(net, Ensemble) else DeepEnsemble([net])
-
-
 def device_of(net: nn.Module, default: torch.device | None = None) -> torch.device:
     """Where the weights of `net` are; without any, `default` or the CPU."""
     parameter = next(net.parameters(), None)
@@ -119,16 +114,12 @@ def device_of(net: nn.Module, default: torch.device | None = None) -> torch.devi
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """`net` in eval mode and without gradients of its own; afterwards as it was."""
-    modes = [(module, module.training) for module in net.modules()]
-    grads = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    was: list[tuple[nn.Module | Tensor, str, bool]] = [(part, "training", part.training) for part in net.modules()]
+    was += [(parameter, "requires_grad", parameter.requires_grad) for parameter in net.parameters()]
     try:
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in grads:
-            parameter.requires_grad_(False)
+        for part, name, _ in was:
+            setattr(part, name, False)
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, grad in grads:
-            parameter.requires_grad_(grad)
+        for part, name, value in was:
+            setattr(part, name, value)

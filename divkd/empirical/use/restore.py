@@ -78,7 +78,12 @@ def load_model(
 
     if model == "deep_ensemble":
         method = "none"
-        source, theirs = (folder, config) if config.teachers is None else _teachers(config, facts)
+        source, theirs, their_facts = folder, config, facts
+        if config.teachers is not None:
+            source = Run(Path(config.teachers))
+            theirs, their_facts = _read(source)
+        if their_facts["sha256"] != facts["sha256"]:
+            raise InputError(f"the teachers' run {source.path} has other data now; make it again, or take a student")
         nets = [plain(theirs.teacher_network or theirs.network) for _ in range(members or config.members)]
         for m, teacher in enumerate(nets):
             # saved as an ensemble of one
@@ -114,15 +119,6 @@ def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
     values = dict(content["config"])
     config = TrainConfig.from_dict({**values, "dataset": "digits"})
     return dataclasses.replace(config, dataset=str(values["dataset"])), facts
-
-
-def _teachers(config: TrainConfig, facts: dict[str, Any]) -> tuple[Run, TrainConfig]:
-    """The run whose teachers `config` uses."""
-    source = Run(Path(str(config.teachers)))
-    theirs, other = _read(source)
-    if other["sha256"] != facts["sha256"]:
-        raise InputError(f"the teachers' run {source.path} has other data now; make it again, or take a student")
-    return source, theirs
 
 
 def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed: int | None) -> None:

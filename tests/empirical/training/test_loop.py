@@ -14,9 +14,9 @@ from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, rank_one, to_batch_ensemble
 from divkd.empirical.training.config import PRESETS, Schedule
+from divkd.empirical.training.distillation import cross_entropy
 from divkd.empirical.training.experiment import run_training
 from divkd.empirical.training.loop import train
-from divkd.empirical.training.losses import cross_entropy
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.run import open_run

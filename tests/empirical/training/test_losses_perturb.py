@@ -7,7 +7,7 @@ from torch import nn
 
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.training.losses import cross_entropy, kd_loss
+from divkd.empirical.training.distillation import cross_entropy, kd_loss
 from divkd.empirical.training.perturb import ods_direction, perturb
 
 

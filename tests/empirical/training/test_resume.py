@@ -13,10 +13,9 @@ from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import Schedule
-from divkd.empirical.training.distillation import reused
+from divkd.empirical.training.distillation import cross_entropy, reused
 from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import train
-from divkd.empirical.training.losses import cross_entropy
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import Run, open_run
