@@ -55,9 +55,8 @@ class Layout(NamedTuple):
         size, shape = len(flat) * (features + 1), (len(flat), features + 1)
         counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
         weights = np.bincount(pairs, samples.weight.ravel(), size).reshape(shape).astype(np.float32)
-        shows = np.minimum(counts, 1)
         largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
-        return cls(sample, weight, start, order, weights, shows, counts.max(0), largest)
+        return cls(sample, weight, start, order, weights, np.minimum(counts, 1), counts.max(0), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:

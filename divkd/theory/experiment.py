@@ -78,11 +78,11 @@ def measure(seed: Seed, kinds: Sequence[str] = tuple(KINDS), *, with_traces: boo
         "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *seed.tests.values())),
     }
     unions: dict[str, np.ndarray] = {"union": np.asarray(learned.any(0))[None]}  # what teachers know between them
-    if "distilled" in taught:
-        after = evaluate.learned_views(_strengths(taught["distilled"].arrays, config))
-        views["distilled_views"] = float(after.mean())
-    if "self_distilled" in taught:
-        after = evaluate.learned_views(_strengths(taught["self_distilled"].arrays, config))
+    students = {name: evaluate.learned_views(_strengths(kind.arrays, config)) for name, kind in taught.items()}
+    if "distilled" in students:
+        views["distilled_views"] = float(students["distilled"].mean())
+    if "self_distilled" in students:
+        after = students["self_distilled"]
         pair = unions["pair"] = (learned | learned[self_teachers(config)])[: len(after)]
         outside = after[~pair]
         views["learned_inside_union"] = float(after[pair].mean())

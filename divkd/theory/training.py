@@ -66,19 +66,17 @@ def train(
     with progress.task(title, len(missing)) as task:
         for phase in phases:
             began = steps[-1]["times"] if steps else np.zeros(len(missing))
-            for step in descent.descend(
-                networks, phase.loss(missing), max_steps=config.max_steps, flow_time=phase.flow_time
-            ):
+            loss = phase.loss(missing)
+            for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
                 # contiguous: else a sum's order, and with it the bits, would depend on the number of networks
                 multi_losses = np.ascontiguousarray(step.sample_losses[:, ~single])
-                steps.append(
-                    {
-                        "times": began + step.times,
-                        "strengths": descent.strengths(networks.weights, config.classes),
-                        "single_losses": step.sample_losses[:, single],
-                        "multi_losses": multi_losses.mean(1),
-                    }
-                )
+                traced = {
+                    "times": began + step.times,
+                    "strengths": descent.strengths(networks.weights, config.classes),
+                    "single_losses": step.sample_losses[:, single],
+                    "multi_losses": multi_losses.mean(1),
+                }
+                steps.append(traced)
                 for row in step.finished if phase is phases[-1] else ():
                     outputs = np.ascontiguousarray(networks.outputs()[row])
                     arrays = {"weights": networks.weights[row].copy(), "train_outputs": outputs} | _of(row, steps)
