@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory.config import PRESETS
-from divkd.theory.experiment import Seed
+from divkd.theory.experiment import measure
+from divkd.theory.students import Seed
 
 REPEATS = 3
 
@@ -36,7 +37,7 @@ def claims() -> None:
     with TemporaryDirectory() as folder:
         run = Run(Path(folder))
         run.checkpoints.mkdir()
-        Seed(config, run, Progress(quiet=True), 0).measure(("distilled", "self_distilled"), with_traces=False)
+        measure(Seed(config, run, Progress(quiet=True), 0), ("distilled", "self_distilled"))
 
 
 def command(preset: str, cache: str | None = None) -> None:

@@ -45,18 +45,12 @@ def _as_ensemble(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, 
     rows = []
     for index in range(config.members):
         summary = summarise(float(seed.by_members[index]) for seed in seeds)
-        rows.append(
-            {
-                "members": index + 1,
-                "single_view_error": summary["mean"],
-                "std": summary["std"],
-                "n": summary["n"],
-                "predicted": predict.ensemble_error(config, index + 1, ties, strength),
-                "predicted_from_views": _mean(seed.covered[index] for seed in seeds),
-                "asymptotic": 0.5 ** (index + 1),
-                "uncovered": _mean(seed.uncovered[index] for seed in seeds),
-            }
-        )
+        row = {"members": index + 1, "single_view_error": summary.pop("mean"), **summary}
+        row["predicted"] = predict.ensemble_error(config, index + 1, ties, strength)
+        row["predicted_from_views"] = _mean(seed.covered[index] for seed in seeds)
+        row["asymptotic"] = 0.5 ** (index + 1)
+        row["uncovered"] = _mean(seed.uncovered[index] for seed in seeds)
+        rows.append(row)
     return {"members": config.members, "predicted": rows[-1]["predicted"], "by_members": rows}
 
 

@@ -3,6 +3,7 @@
 Imports nothing heavy: the command line reads this module for ``--help``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from divkd.shared.config import SEEDS, Config, Interval, field
@@ -51,12 +52,7 @@ class MultiViewConfig(Config):
     # the network
     neurons: int = field(8, "neurons a class", 1, symbol="m")
     power: int = field(
-        3,
-        "the activation is z^q / q below 1 and linear above",
-        2,
-        16,
-        "q",
-        hint="flatter ones are never left",
+        3, "the activation is z^q / q below 1 and linear above", 2, 16, "q", hint="flatter ones are never left"
     )
     init_scale: float = field(5e-4, "standard deviation of initial weights", symbol="sigma_0/varrho", above=True)
     logit_scale: float = field(
@@ -87,13 +83,14 @@ class MultiViewConfig(Config):
 
     def rules(self) -> None:
         """Raise `InputError` for the first values that do not fit each other."""
-        single, features = 2 * self.classes * self.single_views, 2 * self.classes
+        features = 2 * self.classes
+        single = features * self.single_views
         if self.expected_others > self.classes:
             raise InputError(
                 f"--expected-others {self.expected_others} is s in the probability s / k; "
                 f"at most --classes {self.classes} is possible: lower it"
             )
-        if self.train_samples < single + 2 * self.classes:
+        if self.train_samples < single + features:
             raise InputError(
                 f"--train-samples {self.train_samples} leaves under two multi-view samples a class beside the "
                 f"{single} single-view ones; raise it or lower --single-views"
@@ -111,27 +108,25 @@ class MultiViewConfig(Config):
                 f"--device {self.device}: the limit engine runs on the CPU; give --device cpu or --engine dense"
             )
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> Iterator[str]:
         """What will run, but not as the theory has it: one line each, with the mend."""
-        found = []
         if self.init_scale > 1:
-            found.append(
+            yield (
                 f"init_scale {self.init_scale} puts sigma_0 above varrho: activations start in their linear part, "
                 "where every view is learned and there is no lottery to win; the measured regime has 5e-4"
             )
         elif self.init_scale > 0.01:
-            found.append(
+            yield (
                 f"init_scale {self.init_scale}: from a start so near to varrho both views of a class often come in "
                 "together; the measured regime has 5e-4"
             )
         if self.power == 2:
-            found.append("power 2: views grow exponentially, none outruns the other, and both are learned; give 3")
+            yield "power 2: views grow exponentially, none outruns the other, and both are learned; give 3"
         if self.missing_weight[1] > self.other_weight_single[0]:
-            found.append(
+            yield (
                 f"missing_weight {self.missing_weight} reaches into other_weight_single {self.other_weight_single}: a "
                 "single-view sample then shows its missing view as strongly as other classes; lower missing_weight"
             )
-        return found
 
 
 # How `default` was found (seeds 0-4; docs/theory.md has the map around it). s = 5: a competitor is nearly always

@@ -2,11 +2,10 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from divkd.shared.config import Interval
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
@@ -56,9 +55,8 @@ class Layout(NamedTuple):
         size, shape = len(flat) * (features + 1), (len(flat), features + 1)
         counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
         weights = np.bincount(pairs, samples.weight.ravel(), size).reshape(shape).astype(np.float32)
-        shows = np.minimum(counts, 1)
         largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
-        return cls(sample, weight, start, order, weights, shows, counts.max(0), largest)
+        return cls(sample, weight, start, order, weights, np.minimum(counts, 1), counts.max(0), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:
@@ -105,26 +103,20 @@ def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.nd
                 f"raise patches, or lower expected_others ({config.expected_others}) or own_patches"
             )
 
-    weight = _uniform(generator, config.other_weight, (count, features))
-    weight[single] = _uniform(generator, config.other_weight_single, (int(single.sum()), features))
-    weight[own] = _uniform(generator, config.own_weight, (int(own.sum()),))
-    weight[missing] = _uniform(generator, config.missing_weight, (int(missing.sum()),))
+    weight = generator.uniform(*config.other_weight, (count, features))
+    weight[single] = generator.uniform(*config.other_weight_single, (single.sum(), features))
+    weight[own] = generator.uniform(*config.own_weight, own.sum())
+    weight[missing] = generator.uniform(*config.missing_weight, missing.sum())
     weight[:, 1::2] *= config.second_view
 
     # patches are exchangeable: the occupied ones are the first of a random order
     order = generator.random((count, config.patches)).argsort(1)
     sample, feature = np.nonzero(present)
-    repeats = copies[sample, feature]
-    z = np.repeat(weight[sample, feature] / repeats, repeats)
-    sample, feature = np.repeat(sample, repeats), np.repeat(feature, repeats)
+    sample, feature = np.repeat([sample, feature], copies[sample, feature], axis=1)
     position = np.arange(len(sample)) - np.searchsorted(sample, sample)
     patch = order[sample, position]
     placed = np.full((count, config.patches), NOISE, dtype=np.int32)
     z_placed = np.zeros((count, config.patches), dtype=np.float32)
     placed[sample, patch] = feature
-    z_placed[sample, patch] = z
+    z_placed[sample, patch] = (weight / copies)[sample, feature]
     return Samples(labels, views, placed, z_placed, redrawn)
-
-
-def _uniform(generator: np.random.Generator, interval: Interval, shape: tuple[int, ...]) -> Any:
-    return generator.uniform(*interval, size=shape)

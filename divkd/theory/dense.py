@@ -6,17 +6,14 @@ is rotation invariant. Weights are in units of varrho.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
-
-if TYPE_CHECKING:
-    import torch
 
 
 class DenseNetworks:
@@ -25,20 +22,17 @@ class DenseNetworks:
     One member is worked on at a time, so that its bits do not depend on M.
     """
 
-    def __init__(self, config: MultiViewConfig, patches: "torch.Tensor", weights: "torch.Tensor", count: int) -> None:
-        self.config, self.patches, self.count = config, patches, count
-        self._weights = weights  # (M, k m, d)
+    def __init__(self, config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> None:
+        self.config, self.patches, self._weights = config, patches, weights  # (N P, d), (M, k m, d)
 
     @property
     def weights(self) -> np.ndarray:
         """(M, k, m, d); the first 2k numbers of a neuron are its feature coordinates."""
-        shape = (len(self._weights), self.config.classes, self.config.neurons, self.config.dimension)
-        array: np.ndarray = self._weights.reshape(shape).cpu().numpy()
-        return array
+        return np.asarray(self._weights.unflatten(1, (self.config.classes, self.config.neurons)).cpu().numpy())
 
     def outputs(self) -> np.ndarray:
         """F on the training samples, (M, N, k)."""
-        return np.stack([_forward(self.config, self.patches, w, self.count) for w in self._weights])
+        return np.stack([_forward(self.config, self.patches, w) for w in self._weights])
 
     def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         """Move every member down its gradient by a step of its own, and return the steps' flow times (M,).
@@ -47,23 +41,20 @@ class DenseNetworks:
         feature coordinate moves by at most `trust` * min(max(|a|, sigma_0), `trust_cap`), <w, x_p> by at most
         `trust` / `noise_trust`. A member with 0 `remaining` (M,) stands still.
         """
-        import torch
-
         config, features = self.config, 2 * self.config.classes
         times = np.zeros(len(self._weights), np.float32)
         for row, weights in enumerate(self._weights):
             if not remaining[row] > 0:
                 continue
             slope = torch.as_tensor(np.ascontiguousarray(slopes[row]), dtype=torch.float32, device=weights.device)
-            scale = config.logit_scale / self.count
+            scale = config.logit_scale / len(slope)
             activation = (self.patches @ weights.T).clamp_(0, 1).pow_(config.power - 1)
-            activation = activation.view(self.count, config.patches, config.classes, config.neurons)
+            activation = activation.view(len(slope), config.patches, config.classes, config.neurons)
             coefficient = activation.mul_(scale * slope[:, None, :, None]).view(len(self.patches), -1)
             gradient = coefficient.T @ self.patches
             clamp = weights[:, :features].abs().clamp(config.init_scale, config.trust_cap)
-            steepest = (gradient[:, :features].abs() / clamp).max()
             moved = (self.patches @ gradient.T).abs().max()
-            steepest = torch.maximum(steepest, config.noise_trust * moved)
+            steepest = torch.maximum((gradient[:, :features].abs() / clamp).max(), config.noise_trust * moved)
             if steepest > 0:
                 times[row] = min(config.trust / float(steepest), float(remaining[row]))
                 weights -= float(times[row]) * gradient
@@ -74,36 +65,30 @@ class DenseNetworks:
 
     def copy(self, rows: Sequence[int]) -> "DenseNetworks":
         """Networks of their own that go on from where `rows` stand."""
-        return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self.count)
+        return DenseNetworks(self.config, self.patches, self._weights[list(rows)])
 
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> DenseNetworks:
     """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
-    import torch
-
     width = config.classes * config.neurons
     weights = np.stack(
         [rng(seed, "init", member).standard_normal((width, config.dimension), np.float32) for member in members]
     )
     start = torch.from_numpy(weights * np.float32(config.init_scale)).to(config.device)
-    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), start, len(samples))
+    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), start)
 
 
 def fresh_outputs(
     config: MultiViewConfig, weights: np.ndarray, samples: Samples, seed: int, role: str, members: Sequence[int]
 ) -> np.ndarray:
     """F on samples that were not trained on, (M, N, k), for `weights` (M, k, m, d); noise is drawn for `role`."""
-    import torch
-
     patches = draw_patches(config, samples, seed, role)
     flat = torch.from_numpy(np.ascontiguousarray(weights)).to(config.device).flatten(1, 2)
-    return np.stack([_forward(config, patches, w, len(samples)) for w in flat[: len(members)]])
+    return np.stack([_forward(config, patches, w) for w in flat[: len(members)]])
 
 
-def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> "torch.Tensor":
+def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> torch.Tensor:
     """x_p for every patch of `samples`, (N P, d), with the noise of `role`."""
-    import torch
-
     flat = samples.feature.ravel()
     patches = rng(seed, f"noise/{role}").standard_normal((flat.size, config.dimension), np.float32)
     patches *= np.float32(config.noise / config.dimension**0.5)
@@ -114,8 +99,6 @@ def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str
 
 def check_device(config: MultiViewConfig) -> None:
     """Raise `InputError` where the configured device is not there."""
-    import torch
-
     if config.device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if torch.device(config.device).index not in {None, *range(count)} or not count:
@@ -131,10 +114,9 @@ def state_bytes(config: MultiViewConfig) -> int:
     return 4 * (rows * (config.dimension + 3 * joint) + 3 * weights * config.dimension)
 
 
-def _forward(config: MultiViewConfig, patches: "torch.Tensor", weights: "torch.Tensor", count: int) -> np.ndarray:
+def _forward(config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> np.ndarray:
     """(N, k) outputs of one member."""
     u = patches @ weights.T
     value = u.clamp(0, 1) ** config.power / config.power + (u - 1).clamp_(min=0)
-    total = value.view(count, config.patches, config.classes, config.neurons).sum((1, 3))
-    outputs: np.ndarray = (config.logit_scale * total).cpu().numpy()
-    return outputs
+    total = value.view(-1, config.patches, config.classes, config.neurons).sum((1, 3))
+    return np.asarray((config.logit_scale * total).cpu().numpy())

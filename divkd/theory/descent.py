@@ -44,8 +44,8 @@ class Step:
     finished: list[int]  # members that have just stopped; their state will not change any more
 
 
-def cross_entropy(labels: np.ndarray) -> Loss:
-    """-log p_y, p = softmax(F), and its slopes p - 1_y, for `labels` (N,)."""
+def cross_entropy(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Loss:
+    """-log p_y, p = softmax(F), and its slopes p - 1_y, for `labels` (N,); `push` changes slopes in place, from F."""
     rows = np.arange(len(labels))
 
     def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,30 +56,20 @@ def cross_entropy(labels: np.ndarray) -> Loss:
         total = slopes.sum(2)
         slopes /= total[:, :, None]
         slopes[:, rows, labels] -= 1
+        if push is not None:
+            push(slopes, outputs)
         return np.log(total) - own, slopes
 
     return loss
 
 
-def fitted(losses: np.ndarray) -> np.ndarray:
-    """Members (M,) with p_y > 1/2 on every sample, hence train accuracy 1, from their cross-entropies (M, N)."""
-    done: np.ndarray = losses.max(1) < np.log(2)
-    return done
+def descend(networks: Networks, loss: Loss, *, max_steps: int, flow_time: float = np.inf) -> Iterator[Step]:
+    """dW/dt = -dL/dW, L = mean_n loss_n, for `flow_time` or, where none is given, until a member fits the labels.
 
-
-def descend(
-    networks: Networks,
-    loss: Loss,
-    *,
-    max_steps: int,
-    done: Callable[[np.ndarray], np.ndarray] | None = fitted,
-    flow_time: float = np.inf,
-) -> Iterator[Step]:
-    """dW/dt = -dL/dW, L = mean_n loss_n, until `done` (from the losses (M, N)) or for `flow_time`, per member.
-
-    A member that is finished stands still, so that it ends as it would have ended alone. Steps are the engine's: the
-    largest inside its trust region, taken on the current gradient, because a step that fits the previous gradient
-    overshoots where strengths blow up in finite time (the tensor-power race).
+    It fits where p_y > 1/2 on every sample (losses below log 2), hence train accuracy 1. A member that is finished
+    stands still, so that it ends as it would have ended alone. Steps are the engine's: the largest inside its trust
+    region, taken on the current gradient, because a step that fits the previous gradient overshoots where strengths
+    blow up in finite time (the tensor-power race).
 
     Yields a `Step` before every step and after the last. Raises `RunError` where a loss is no longer finite or
     `max_steps` were not enough.
@@ -93,10 +83,11 @@ def descend(
         broken = np.flatnonzero(active & ~np.isfinite(mean))
         if len(broken):
             raise RunError(f"descent diverged at step {number} in network {broken[0]} of this batch; lower trust")
-        stop = active & ((times >= flow_time) if done is None else (done(losses) | (times >= flow_time)))
+        stop = active & (losses.max(1) < np.log(2) if np.isinf(flow_time) else times >= flow_time)
+        finished = np.flatnonzero(stop).tolist()
         active = active & ~stop
-        networks.settle(np.flatnonzero(stop).tolist())
-        yield Step(number, times.copy(), mean, losses, active.copy(), np.flatnonzero(stop).tolist())
+        networks.settle(finished)
+        yield Step(number, times.copy(), mean, losses, active.copy(), finished)
         if not active.any():
             return
         if number >= max_steps:
@@ -113,8 +104,6 @@ def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
 
     Following Allen-Zhu and Li, arXiv 2012.09816.
     """
-    own = np.arange(classes)
-    columns = 2 * own[:, None] + np.arange(2)
-    largest = weights[:, own[:, None], :, columns].max(-1)  # advanced indices come first: (k, 2, M, m)
-    positive: np.ndarray = np.maximum(np.moveaxis(largest, -1, 0), 0)
-    return positive
+    own = np.arange(classes)[:, None]
+    largest = weights[:, own, :, 2 * own + np.arange(2)].max(-1)  # advanced indices come first: (k, 2, M, m)
+    return np.asarray(np.maximum(np.moveaxis(largest, -1, 0), 0))

@@ -4,9 +4,10 @@ The losses returned are the students' cross-entropies on the labels, by which de
 slopes are those of the whole objective.
 """
 
-from collections.abc import Callable
+import dataclasses
 
 import numpy as np
+from scipy.special import softmax
 
 from divkd.theory.data import NOISE, Samples
 from divkd.theory.descent import Loss, cross_entropy
@@ -17,7 +18,7 @@ def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.nd
 
     They write min(tau^2 F_i, 1) / tau, that is c = 1 / tau^2; at finite size c and tau are better chosen apart.
     """
-    return softmax(np.minimum(outputs / clip, 1) / tau)
+    return np.asarray(softmax(np.minimum(outputs / clip, 1) / tau, -1))
 
 
 def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -> Loss:
@@ -33,7 +34,7 @@ def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -
         lacking = wanted - clipped_probabilities(outputs, clip, tau)
         slopes -= np.where(outputs < clip, np.maximum(lacking, 0), 0)
 
-    return _with_labels(labels, push)
+    return cross_entropy(labels, push)
 
 
 def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float) -> Loss:
@@ -42,12 +43,12 @@ def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float)
     Hinton, Vinyals and Dean (arXiv 1503.02531): T^2 keeps the two terms' slopes comparable whatever T is. Shapes as
     in `clipped`.
     """
-    wanted = softmax(teachers / temperature)
+    wanted = softmax(teachers / temperature, -1)
 
     def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        slopes += temperature * (softmax(outputs / temperature) - wanted)
+        slopes += temperature * (softmax(outputs / temperature, -1) - wanted)
 
-    return _with_labels(labels, push)
+    return cross_entropy(labels, push)
 
 
 def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
@@ -56,13 +57,13 @@ def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
     The loss of the empirical half of this package, H the cross-entropy of the student's prediction S on the teacher's
     T. `label_share` is t; shapes as in `clipped`.
     """
-    wanted = (1 - label_share) * softmax(teachers)
+    wanted = (1 - label_share) * softmax(teachers, -1)
 
     def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
         slopes[:, np.arange(len(labels)), labels] += 1 - label_share
         slopes -= wanted
 
-    return _with_labels(labels, push)
+    return cross_entropy(labels, push)
 
 
 def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
@@ -85,23 +86,4 @@ def without_others(samples: Samples) -> Samples:
     """`samples` with the patches of other classes' features turned into noise: no dark knowledge is left in them."""
     own = samples.feature // 2 == samples.labels[:, None]
     feature = np.where(own, samples.feature, NOISE).astype(samples.feature.dtype)
-    return Samples(samples.labels, samples.views, feature, np.where(own, samples.weight, 0), samples.redrawn)
-
-
-def _with_labels(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], None]) -> Loss:
-    """Cross-entropy on the labels, whose slopes p - 1_y `push` changes in place, from the outputs."""
-    label_loss = cross_entropy(labels)
-
-    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = label_loss(outputs)
-        push(slopes, outputs)
-        return losses, slopes
-
-    return loss
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    values: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
-    values /= values.sum(-1, keepdims=True)
-    return values
+    return dataclasses.replace(samples, feature=feature, weight=np.where(own, samples.weight, 0))

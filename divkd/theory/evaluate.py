@@ -1,6 +1,16 @@
 """What trained networks get right, and which views they know."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+
+def windows(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The sums of `values` (M, ...) over the M cyclic windows of K neighbours, (M, ...) for each K = 1..M."""
+    summed = values
+    for size in range(1, len(values) + 1):
+        yield summed
+        summed = summed + np.roll(values, -size, axis=0)
 
 
 def errors_by_members(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -9,14 +19,8 @@ def errors_by_members(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     The value for K is the mean over the M cyclic windows of K neighbouring members (one window for K = M), so that
     every member serves every size equally. Windows overlap: spread is to be taken over seeds, not over windows.
     """
-    members = len(outputs)
-    windows = outputs.astype(np.float64)
-    errors = np.empty(members)
-    for size in range(1, members + 1):
-        wrong = windows.argmax(2) != labels
-        errors[size - 1] = wrong[:1].mean() if size == members else wrong.mean()
-        windows = windows + np.roll(outputs, -size, axis=0)
-    return errors
+    wrong = [summed.argmax(2) != labels for summed in windows(outputs.astype(np.float64))]
+    return np.array([one.mean() for one in (*wrong[:-1], wrong[-1][:1])])
 
 
 def uncovered_by_members(learned: np.ndarray) -> np.ndarray:
@@ -24,12 +28,7 @@ def uncovered_by_members(learned: np.ndarray) -> np.ndarray:
 
     Windows as in `errors_by_members`.
     """
-    known = learned.copy()
-    shares = np.empty(len(learned))
-    for size in range(1, len(learned) + 1):
-        shares[size - 1] = (~known).mean()
-        known = known | np.roll(learned, -size, axis=0)
-    return shares
+    return np.array([(known == 0).mean() for known in windows(learned.astype(np.int64))])
 
 
 def learned_views(strengths: np.ndarray) -> np.ndarray:
@@ -39,5 +38,4 @@ def learned_views(strengths: np.ndarray) -> np.ndarray:
     following Allen-Zhu and Li, Lemma D.19. A network that was distilled can know both views unequally well: 3.1 and 7.0
     were seen in one class, which half, in place of a quarter, would count as one view.
     """
-    known: np.ndarray = strengths >= 0.25 * strengths.max(2, keepdims=True)
-    return known
+    return np.asarray(strengths >= 0.25 * strengths.max(2, keepdims=True))

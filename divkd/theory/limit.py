@@ -39,18 +39,14 @@ class LimitNetworks:
     """
 
     def __init__(self, config: MultiViewConfig, samples: Samples, weights: np.ndarray, noise: np.ndarray) -> None:
-        self.config, self.samples, self.count = config, samples, len(samples)
-        self.layout = Layout.of(samples, 2 * config.classes)
-        self.weights, self.noise = weights, noise
-        self._constants = _constants(config, self.count)
-        self._outputs = np.empty((len(weights), config.classes, self.count), np.float32)
-        self._networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
-        self._lags = [
-            blocks.Lag(np.zeros(n.sums.shape), np.zeros_like(n.outputs), np.zeros_like(n.g), np.zeros_like(n.top))
-            for n in self._networks
-        ]
+        self.config, self.samples, self.weights, self.noise = config, samples, weights, noise
+        self.layout, constants = Layout.of(samples, 2 * config.classes), _constants(config, len(samples))
+        self._outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
+        networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
+        lags = [blocks.Lag(*map(np.zeros_like, (n.sums, n.outputs, n.g, n.top))) for n in networks]
+        self._states = [(*one, self.layout, constants) for one in zip(networks, lags, strict=True)]
         self._last = np.full(len(weights), FOREVER)
-        _each(lambda b: blocks.forward(self._networks[b], self.layout, self._constants), range(len(weights)))
+        _each(lambda b: blocks.forward(networks[b], self.layout, constants), range(len(weights)))
 
     def outputs(self) -> np.ndarray:
         """F on the training samples, (M, N, k); a view that the next `step` overwrites."""
@@ -68,8 +64,7 @@ class LimitNetworks:
         times = np.zeros(len(limits), np.float32)
 
         def move(b: int) -> None:
-            state = self._networks[b], self._lags[b], self.layout, self._constants
-            times[b] = blocks.advance(*state, contiguous[b], limits[b], self._last[b])
+            times[b] = blocks.advance(*self._states[b], contiguous[b], limits[b], self._last[b])
 
         moving = np.flatnonzero(limits > 0)
         _each(move, moving)
@@ -78,11 +73,7 @@ class LimitNetworks:
 
     def settle(self, rows: Sequence[int]) -> None:
         """Bring every block of members `rows`, and with them their outputs, up to date."""
-
-        def catch_up(b: int) -> None:
-            blocks.catch_up(self._networks[b], self._lags[b], self.layout, self._constants, np.float32(0))
-
-        _each(catch_up, rows)
+        _each(lambda b: blocks.catch_up(*self._states[b], np.float32(0)), rows)
 
     def copy(self, rows: Sequence[int]) -> "LimitNetworks":
         """Networks of their own that go on from where `rows`, which have settled, stand."""

@@ -1,10 +1,11 @@
 """What the theory expects at these sizes: the winning view, and the errors of single models and of ensembles."""
 
+from collections import defaultdict
 from math import comb
 
 import numpy as np
 
-from divkd.shared.config import Interval
+from divkd.theory import evaluate
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples
 
@@ -17,17 +18,12 @@ def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewCo
     Following Allen-Zhu and Li, arXiv 2012.09816 (the tensor-power race, Lemma D.19). `strengths` (M, k, 2) are
     those at the start; S is taken over the training samples. For q = 2 growth is exponential and S alone decides.
     """
-    shape = (config.classes, 2)
     own = samples.feature // 2 == samples.labels[:, None]
-    race = np.zeros(shape)
-    feature = samples.feature[own]
-    np.add.at(race, (feature // 2, feature % 2), samples.weight[own].astype(np.float64) ** config.power)
-    head_start = np.zeros(strengths.shape)
+    strides = samples.weight[own].astype(np.float64) ** config.power
+    race = np.bincount(samples.feature[own], strides, 2 * config.classes).reshape(-1, 2)
     with np.errstate(divide="ignore"):
-        if config.power > 2:
-            head_start = np.log(strengths.astype(np.float64)) * (config.power - 2)
-        winners: np.ndarray = (head_start + np.log(race)).argmax(-1)
-    return winners
+        start = np.log(strengths.astype(np.float64)) * (config.power - 2) if config.power > 2 else 0 * strengths
+        return np.asarray((start + np.log(race)).argmax(-1))
 
 
 def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConfig) -> np.ndarray:
@@ -40,8 +36,7 @@ def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConf
     are no stronger than it. Probabilities stay at 1/k until the first views arrive. `strengths` (M, k, 2) are those at
     the start; infinite where the view does not grow.
     """
-    nodes, node_weights = np.polynomial.hermite_e.hermegauss(24)
-    node_weights = node_weights / node_weights.sum()
+    nodes, shares = np.polynomial.hermite_e.hermegauss(24)
     start = strengths.astype(np.float64)
     grid = np.geomspace(min(start[start > 0].min(), 0.5), 1.0, 240)
     times = np.empty(start.shape)
@@ -51,7 +46,7 @@ def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConf
         z, place = np.unique(samples.weight[sample, patch].astype(np.float64).round(2), return_inverse=True)
         factor = np.bincount(place, pull, len(z)) * z  # over patches of nearly the same weight
         u = z[:, None, None] * grid[:, None] + config.init_scale * config.noise * nodes
-        slope = np.clip(u, 0, 1) ** (config.power - 1) @ node_weights  # (z, grid)
+        slope = np.clip(u, 0, 1) ** (config.power - 1) @ (shares / shares.sum())  # (z, grid)
         speed = config.logit_scale / len(samples) * (factor @ slope)
         pace = np.where(speed > 0, 1 / np.where(speed > 0, speed, 1), np.inf)
         left = np.append(np.cumsum((0.5 * (pace[1:] + pace[:-1]) * np.diff(grid))[::-1])[::-1], 0.0)
@@ -88,13 +83,11 @@ def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength:
     weights are set to the middle of their intervals, Gamma is integrated over its own.
     """
     known = _known(members, ties)
-    counts = np.array(list(known))
-    probability = np.array(list(known.values()))
+    counts, probability = np.array(list(known)), np.array(list(known.values()))
     scores, chances = _scores(config, counts, strength)
     own = _own_scores(config, counts, strength)
     beaten = (scores[None] > own[:, None, None]) @ chances  # (drawn b and c, competitor's counts)
-    error: float = probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1))
-    return float(error)
+    return float(probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1)))
 
 
 def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: float) -> np.ndarray:
@@ -105,32 +98,27 @@ def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: floa
     is the luck of these members.
     """
     errors = np.zeros(len(learned))
-    counts = learned.astype(np.int64)
-    for size in range(1, len(learned) + 1):
+    for index, counts in enumerate(evaluate.windows(learned.astype(np.int64))):
         for window in counts:
             scores, chances = _scores(config, window, strength)  # (k, S)
             own = np.stack([_own_scores(config, window, strength), _own_scores(config, window[:, ::-1], strength)], 1)
             safe = 1 - (scores[None, None] > own[:, :, None, None]) @ chances  # (y, drawn view, competitor)
             safe[np.arange(config.classes), :, np.arange(config.classes)] = 1
-            errors[size - 1] += (1 - safe.prod(2)).mean() / len(counts)
-        counts = counts + np.roll(learned, -size, axis=0)
+            errors[index] += (1 - safe.prod(2)).mean() / len(counts)
     return errors
 
 
 def _response(config: MultiViewConfig, z: np.ndarray | float, strength: float) -> np.ndarray:
     """h(z) / varrho = sReLU(z Lambda)."""
     u = np.asarray(z) * strength
-    value: np.ndarray = np.minimum(u, 1.0) ** config.power / config.power + np.maximum(u - 1.0, 0.0)
-    return value
+    return np.asarray(np.minimum(u, 1.0) ** config.power / config.power + np.maximum(u - 1.0, 0.0))
 
 
 def _own_scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> np.ndarray:
     """A_{b,c} / varrho for `counts` (..., 2): the members that know the drawn view, and the missing one."""
-    own = config.own_patches * _response(config, _middle(config.own_weight) / config.own_patches, strength)
-    score: np.ndarray = counts[..., 0] * own + counts[..., 1] * _response(
-        config, _middle(config.missing_weight), strength
-    )
-    return score
+    middle_own, middle_missing = (sum(interval) / 2 for interval in (config.own_weight, config.missing_weight))
+    own = config.own_patches * _response(config, middle_own / config.own_patches, strength)
+    return np.asarray(counts[..., 0] * own + counts[..., 1] * _response(config, middle_missing, strength))
 
 
 def _scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -146,14 +134,9 @@ def _scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> tup
 
 def _known(members: int, ties: float) -> dict[tuple[int, int], float]:
     """P(x members know the first view, y the second): both with probability `ties`, else one of the two."""
-    table: dict[tuple[int, int], float] = {}
+    table: dict[tuple[int, int], float] = defaultdict(float)
     for both in range(members + 1):
         tied = comb(members, both) * ties**both * (1 - ties) ** (members - both)
         for first in range(members - both + 1):
-            key = (first + both, members - first)
-            table[key] = table.get(key, 0.0) + tied * comb(members - both, first) * 0.5 ** (members - both)
+            table[first + both, members - first] += tied * comb(members - both, first) * 0.5 ** (members - both)
     return table
-
-
-def _middle(interval: Interval) -> float:
-    return (interval[0] + interval[1]) / 2

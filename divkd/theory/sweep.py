@@ -20,8 +20,8 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.experiment import Seed, check
-from divkd.theory.students import KINDS
+from divkd.theory.experiment import check, measure
+from divkd.theory.students import KINDS, Seed
 
 STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
 CLAIMS = ("single", "ensemble", *STUDENTS)
@@ -134,10 +134,10 @@ def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progr
     with TemporaryDirectory() as folder:  # a cell's networks are not kept
         scratch = Run(Path(folder))
         scratch.checkpoints.mkdir()
-        result = Seed(cell, scratch, progress, seed).measure(STUDENTS, with_traces=False)
-    errors = {f"errors/{claim}": result.errors[claim] for claim in CLAIMS if claim in result.errors}
-    flat = {key: error["single_view"] for key, error in errors.items()}
-    flat |= {f"{key}_multi_view": error["multi_view"] for key, error in errors.items()}
+        result = measure(Seed(cell, scratch, progress, seed), STUDENTS)
+    errors = {claim: result.errors[claim] for claim in CLAIMS if claim in result.errors}
+    flat = {f"errors/{claim}": error["single_view"] for claim, error in errors.items()}
+    flat |= {f"errors/{claim}_multi_view": error["multi_view"] for claim, error in errors.items()}
     flat |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS}
     flat["seconds"] = time.perf_counter() - began
     arrays = {key: np.array(value) for key, value in flat.items()}

@@ -90,4 +90,4 @@ def test_what_leaves_the_theory_is_warned_about_and_runs(changes, words):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_need_no_warning(name):
-    assert PRESETS[name].warnings() == []
+    assert list(PRESETS[name].warnings()) == []

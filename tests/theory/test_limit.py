@@ -92,7 +92,7 @@ def test_descent_with_lazy_blocks_ends_where_it_ends_with_every_block_in_every_s
         monkeypatch.setattr(limit, "LAZY_SHARE", share)
         monkeypatch.setattr(limit, "LAZY_OUTPUT", output)
         networks = limit.create(tiny, samples, 0, range(3))
-        *_, last = descent.descend(networks, loss, max_steps=5000, done=None, flow_time=3e4)
+        *_, last = descent.descend(networks, loss, max_steps=5000, flow_time=3e4)
         assert last.times == pytest.approx(3e4)
         ends.append((descent.strengths(networks.weights, tiny.classes), networks.outputs().copy()))
     (strengths, outputs), (exact, exact_outputs) = ends
@@ -204,7 +204,7 @@ def test_the_dense_engine_approaches_the_limit_as_d_grows():
         exact = limit.LimitNetworks(config, samples, weights[..., : 2 * config.classes].copy(), products)
         pair = []
         for networks in (full, exact):
-            *_, last = descent.descend(networks, loss, max_steps=5000, done=None, flow_time=1000.0)
+            *_, last = descent.descend(networks, loss, max_steps=5000, flow_time=1000.0)
             assert last.times[0] == pytest.approx(1000.0)
             pair.append(descent.strengths(networks.weights, config.classes))
         distances.append(np.abs(pair[0] - pair[1]).mean())
