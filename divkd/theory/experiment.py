@@ -1,6 +1,5 @@
 """The simulation: train members and students, test them, compare with what the theory expects."""
 
-import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from divkd.theory import claims, descent, evaluate, predict, traces
 from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import training_samples
+from divkd.theory.engines import engine
 from divkd.theory.students import KINDS, TESTS, Seed, Students, self_teachers
 from divkd.theory.training import Arrays
 
@@ -24,10 +24,11 @@ TOGETHER = {"single": "ensemble", "distilled": "ensemble_of_distilled"}  # the c
 def check(config: MultiViewConfig) -> None:
     """Raise `InputError` for a configuration that cannot run here: values, device, memory, features without room."""
     config.validate()
-    engine = importlib.import_module(f"divkd.theory.{config.engine}")
     if config.engine == "dense":
-        engine.check_device(config)
-    needed = engine.state_bytes(config)
+        from divkd.theory import dense
+
+        dense.check_device(config)
+    needed = engine(config.engine).state_bytes(config)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.9 * available:
         lower = "members, train_samples, neurons or patches"

@@ -4,7 +4,6 @@ Fresh students start from the same initial weights whatever they learn by, so th
 """
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from divkd.shared.run import Run
 from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples, test_samples, training_samples
+from divkd.theory.engines import engine
 from divkd.theory.training import Arrays, Create, Phase, labels_only, train
 
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
@@ -33,12 +33,12 @@ class Seed:
     """One seed: its samples, its members, and by `students` those who learn from them.
 
     Networks are trained, or read from their checkpoints. The method of a kind of students returns them by the claim
-    that they serve. An engine is the module of its name: it has `create`, `fresh_outputs` and `state_bytes`.
+    that they serve.
     """
 
     def __init__(self, config: MultiViewConfig, run: Run, progress: Progress, seed: int) -> None:
         self.config, self.run, self.progress, self.seed = config, run, progress, seed
-        self.engine = importlib.import_module(f"divkd.theory.{config.engine}")
+        self.engine = engine(config.engine)
         self.samples = training_samples(config, seed)
         self.tests = {name: test_samples(config, seed, kind) for name, kind in TESTS.items()}
         title = f"seed {seed}: {config.members} members"
