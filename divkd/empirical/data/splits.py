@@ -60,7 +60,8 @@ class ImageData:
 
     def to(self, device: torch.device) -> "ImageData":
         """The same data on `device`."""
-        return replace(self, **{name: split.to(device) for name, split in self.splits.items()})
+        train, validation, test = (split.to(device) for split in self.splits.values())
+        return replace(self, train=train, validation=validation, test=test)
 
     def facts(self) -> dict[str, Any]:
         """What config.json keeps of the data: all that a later prediction needs, and the sum of every byte."""

@@ -131,5 +131,10 @@ def calibrated(pooled: Tensor, labels: Tensor, temperature: Temperature) -> tupl
     pooled (N, K) as `ensemble_log_probs` gives it, labels (N,), and a temperature fitted elsewhere.
     """
     scores = sample_scores(apply_temperature(pooled, temperature.value)[None], labels)
-    row = {f"cal_{name}": value for name, value in quality_of(scores).items() if name != "acc"}
-    return {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound, **row}, scores
+    row = {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound}
+    return row | calibrated_quality(scores), scores
+
+
+def calibrated_quality(scores: dict[str, Tensor]) -> dict[str, float]:
+    """{cal_nll, cal_brier, cal_ece} from the `sample_scores` of calibrated predictions."""
+    return {f"cal_{name}": value for name, value in quality_of(scores).items() if name != "acc"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import calibrated_nll, fit_pooled
-from divkd.shared.metrics.checks import check_labels, check_log_probs
+from divkd.shared.metrics.checks import check_splits
 from divkd.shared.metrics.quality import pool
 from divkd.shared.seeds import rng
 from divkd.shared.stats import summarise
@@ -63,24 +63,17 @@ def equivalent_curve(
     val_log_probs (M, N_val, K), test_log_probs (M, N, K) of the same members, labels (N_val,) and (N,) integers in
     0..K-1; at most `limit` subsets of each size, drawn from `seed`. Raises `InputError` where they are unusable.
     """
-    val_labels = check_labels(val_labels, check_log_probs(val_log_probs, "val_log_probs"), "val_labels")
-    test_labels = check_labels(test_labels, check_log_probs(test_log_probs))
-    if (val_log_probs.shape[0], val_log_probs.shape[2]) != (test_log_probs.shape[0], test_log_probs.shape[2]):
-        raise InputError(
-            f"validation has shape {tuple(val_log_probs.shape)} and test {tuple(test_log_probs.shape)}; members and "
-            "classes (the first and the last number) must be the same: predict both splits with the same ensemble"
-        )
+    val_labels, test_labels = check_splits(val_log_probs, val_labels, test_log_probs, test_labels)
     if limit < 1:
         raise InputError(f"limit is {limit}; at least 1 subset of each size is needed")
     val, test = val_log_probs.detach(), test_log_probs.detach()
-    members, temperature, curve = len(val), 1.0, []
-    for size in range(1, members + 1):
+    temperature, curve = 1.0, []
+    for size in range(1, len(val) + 1):
         values = []
-        for subset in subsets(members, size, limit, seed):
-            chosen = list(subset)
+        for chosen in map(list, subsets(len(val), size, limit, seed)):
             temperature = fit_pooled(pool(val[chosen]), val_labels, start=temperature).value
             values.append(calibrated_nll(pool(test[chosen]), test_labels, temperature))
-        curve.append({"members": size, **summarise(values), "of": math.comb(members, size)})
+        curve.append({"members": size, **summarise(values), "of": math.comb(len(val), size)})
     return curve
 
 

@@ -58,7 +58,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 
     0 log 0 counts 0. Raises `InputError` where `log_probs` is unusable.
     """
-    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
+    pooled = ensemble_log_probs(log_probs).detach()
     return torch.cat([_entropy(block[0]) for block in blocks(pooled[None])])
 
 
@@ -73,12 +73,17 @@ def decomposition(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
     labels = check_labels(labels, check_log_probs(log_probs))
-    members = log_probs.shape[0]
-    given = log_probs.detach().gather(2, labels[None, :, None].expand(members, -1, 1))[..., 0].double()
-    nll = math.log(members) - torch.logsumexp(given, dim=0) + 0.0
+    given = of_labels(log_probs, labels)
+    nll = math.log(len(given)) - torch.logsumexp(given, dim=0) + 0.0
     nll_member = -given.mean(dim=0) + 0.0
     gain = (nll_member - nll).clamp_(min=0.0).nan_to_num_(nan=0.0, posinf=math.inf)
     return {"nll_member": nll_member, "nll": nll, "ensemble_gain": gain}
+
+
+def of_labels(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """log p_m(y_n|x_n), what each member says of the labels: (M, N) float64, off the graph, of checked arrays."""
+    index = labels[None, :, None].expand(len(log_probs), -1, 1)
+    return log_probs.detach().gather(2, index)[..., 0].double()
 
 
 def error_correlation_matrix(votes: Tensor, labels: Tensor) -> Tensor:
@@ -88,9 +93,8 @@ def error_correlation_matrix(votes: Tensor, labels: Tensor) -> Tensor:
     then do not vary.
     """
     wrong = (votes != labels).double()
-    wrong = wrong - wrong.mean(dim=1, keepdim=True)
-    norm = wrong.norm(dim=1)
-    norm = torch.where(norm > 1e-9, norm, math.nan)
+    wrong -= wrong.mean(dim=1, keepdim=True)
+    norm = torch.where(wrong.norm(dim=1) > 1e-9, wrong.norm(dim=1), math.nan)
     return ((wrong @ wrong.T) / (norm[:, None] * norm)).clamp_(-1.0, 1.0)
 
 
@@ -99,8 +103,7 @@ def agreement_matrix(votes: Tensor) -> Tensor:
 
     votes (M, N) class numbers; float64, 1 on the diagonal.
     """
-    rows = [(votes == vote).double().mean(dim=1) for vote in votes]
-    return torch.stack(rows)
+    return torch.stack([(votes == vote).double().mean(dim=1) for vote in votes])
 
 
 def diversity(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
@@ -123,8 +126,7 @@ def diversity_of(samples: dict[str, Tensor], parts: dict[str, Tensor], labels: T
 
 def mean_pair(matrix: Tensor) -> float:
     """The mean of a symmetric (M, M) matrix over unordered pairs of members, NaN pairs left out; NaN without any."""
-    pairs = matrix[tuple(torch.triu_indices(len(matrix), len(matrix), 1))]
-    return float(pairs.nanmean())
+    return float(matrix[tuple(torch.triu_indices(len(matrix), len(matrix), 1))].nanmean())
 
 
 def by_confidence(log_probs: Tensor, labels: Tensor) -> list[dict[str, float]]:
@@ -145,7 +147,7 @@ def by_confidence_of(
     scores: dict[str, Tensor], samples: dict[str, Tensor], parts: dict[str, Tensor], labels: Tensor
 ) -> list[dict[str, float]]:
     """`by_confidence` from `sample_scores`, `sample_diversity` and `decomposition` of the same samples."""
-    rows = reliability(scores["confidence"], scores["correct"])
+    rows = reliability(scores)
     index = confidence_bin(scores["confidence"])
     for number, row in enumerate(rows):
         inside = index == number
@@ -157,22 +159,24 @@ def by_confidence_of(
     return rows
 
 
-def reliability(confidence: Tensor, correct: Tensor) -> list[dict[str, float]]:
+def reliability(scores: dict[str, Tensor]) -> list[dict[str, float]]:
     """The reliability diagram: {low, high, n, share, confidence, accuracy} for each of the 15 bins (lo, hi].
 
-    Guo et al. 2017 (arXiv:1706.04599), figure 1. confidence, correct (N,) float64, as `sample_scores` gives them;
-    sum_b share |accuracy - confidence| is `divkd.shared.metrics.quality.ece`. An empty bin has NaN means.
+    Guo et al. 2017 (arXiv:1706.04599), figure 1. Of scores, `confidence` and `correct` (N,) float64 are read, as
+    `sample_scores` gives them; sum_b share |accuracy - confidence| is `divkd.shared.metrics.quality.ece`. An empty bin
+    has NaN means.
     """
-    index = confidence_bin(confidence)
+    index = confidence_bin(scores["confidence"])
     count = torch.bincount(index, minlength=CONFIDENCE_BINS)
-    sums = [confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, index, value) for value in (confidence, correct)]
+    zero = torch.zeros(CONFIDENCE_BINS, dtype=torch.float64, device=index.device)
+    sums = [zero.index_add(0, index, scores[name]) for name in ("confidence", "correct")]
     means = [(total / count).tolist() for total in sums]  # 0 / 0 is NaN
     return [
         {
             "low": number / CONFIDENCE_BINS,
             "high": (number + 1) / CONFIDENCE_BINS,
             "n": int(count[number]),
-            "share": float(count[number]) / len(confidence),
+            "share": float(count[number]) / len(index),
             "confidence": means[0][number],
             "accuracy": means[1][number],
         }

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.bootstrap import LEVEL, bootstrap
-from divkd.shared.metrics.calibration import calibrated, fit_temperature
-from divkd.shared.metrics.checks import check_labels, check_log_probs
+from divkd.shared.metrics.calibration import calibrated, calibrated_quality, fit_temperature
+from divkd.shared.metrics.checks import check_labels, check_splits
 from divkd.shared.metrics.dee import SUBSETS, equivalent, equivalent_curve
 from divkd.shared.metrics.diversity import (
     agreement_matrix,
@@ -19,12 +19,13 @@ from divkd.shared.metrics.diversity import (
     diversity_of,
     error_correlation_matrix,
     mean_pair,
+    of_labels,
     reliability,
     sample_diversity,
 )
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import PredictedSplit, Predictions
-from divkd.shared.metrics.quality import ece_of, ensemble_log_probs, pairwise_kl, quality_of, sample_scores
+from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, quality_of, sample_scores
 from divkd.shared.run import environment
 
 
@@ -40,15 +41,7 @@ def evaluate(
     val_log_probs (M, N_val, K), test_log_probs (M, N_test, K), labels (N_val,) and (N_test,) integers in 0..K-1.
     Raises `InputError` where an array is unusable or the two splits differ in members or classes.
     """
-    val_shape = check_log_probs(val_log_probs, "val_log_probs").shape
-    test_shape = check_log_probs(test_log_probs, "test_log_probs").shape
-    if (val_shape[0], val_shape[2]) != (test_shape[0], test_shape[2]):
-        raise InputError(
-            f"validation has shape {tuple(val_shape)} and test {tuple(test_shape)}; members and classes (the first "
-            "and the last number) must be the same: predict both splits with the same model"
-        )
-    val_labels = check_labels(val_labels, val_log_probs, "val_labels")
-    test_labels = check_labels(test_labels, test_log_probs, "test_labels")
+    val_labels, test_labels = check_splits(val_log_probs, val_labels, test_log_probs, test_labels)
     pooled = ensemble_log_probs(test_log_probs.detach())
     temperature = fit_temperature(val_log_probs, val_labels)
     row = quality_of(sample_scores(pooled[None], test_labels)) | calibrated(pooled, test_labels, temperature)[0]
@@ -101,16 +94,16 @@ def evaluate_predictions(
     scores, samples = sample_scores(pooled[None], labels), sample_diversity(test.log_probs)
     parts = decomposition(test.log_probs, labels)
     results: dict[str, Any] = {"members": members, "samples": count, "classes": classes}
-    results |= {"validation_samples": val.log_probs.shape[1] if val else 0}
-    results |= {"ood_samples": predictions.ood.log_probs.shape[1] if predictions.ood else 0}
+    for name, part in (("validation", val), ("ood", predictions.ood)):
+        results[f"{name}_samples"] = part.log_probs.shape[1] if part else 0
     results |= quality_of(scores)
     calibrated_scores = None
     if val:
         row, calibrated_scores = calibrated(pooled, labels, fit_temperature(val.log_probs, _labels(val)))
-        results |= row | {"cal_reliability": _bins(calibrated_scores)}
+        results |= row | {"cal_reliability": reliability(calibrated_scores)}
     results |= {key: value for key, value in diversity_of(samples, parts, labels).items() if key != "nll"}
     results["by_member"] = _by_member(test, samples["votes"], labels)
-    results["reliability"] = _bins(scores)
+    results["reliability"] = reliability(scores)
     if members > 1:
         results["diversity_by_confidence"] = by_confidence_of(scores, samples, parts, labels)
         results["similarity"] = {
@@ -125,12 +118,11 @@ def evaluate_predictions(
         results["ood"] = {name: separation(own[name], ood[name]) for name in shared}
     if resamples:
         measured = {**samples, **parts}
-        intervals = bootstrap(
-            lambda index: _drawn(index, scores, calibrated_scores, measured, labels),
-            count,
-            resamples=resamples,
-            seed=seed,
-        )
+
+        def drawn(index: Tensor) -> dict[str, float]:
+            return _drawn(index, scores, calibrated_scores, measured, labels)
+
+        intervals = bootstrap(drawn, count, resamples=resamples, seed=seed)
         results["intervals"] = {"level": LEVEL, "resamples": resamples, "seed": seed, **intervals}
         if predictions.ood:
             results["intervals"]["ood"] = _ood_intervals(own, ood, shared, resamples, seed)
@@ -142,14 +134,9 @@ def _labels(part: PredictedSplit) -> Tensor:
     return part.labels
 
 
-def _bins(scores: dict[str, Tensor]) -> list[dict[str, float]]:
-    return reliability(scores["confidence"], scores["correct"])
-
-
 def _by_member(test: PredictedSplit, votes: Tensor, labels: Tensor) -> list[dict[str, float]]:
     """{acc, nll} of each member alone."""
-    index = labels[None, :, None].expand(len(votes), -1, 1)
-    losses = -test.log_probs.gather(2, index)[..., 0].double().mean(dim=1) + 0.0
+    losses = -of_labels(test.log_probs, labels).mean(dim=1) + 0.0
     hits = (votes == labels).double().mean(dim=1)
     return [{"acc": acc, "nll": nll} for acc, nll in zip(hits.tolist(), losses.tolist(), strict=True)]
 
@@ -161,14 +148,8 @@ def _dee(
         check_reference(predictions, reference)
     ensemble = reference or predictions
     assert ensemble.val is not None
-    curve = equivalent_curve(
-        ensemble.val.log_probs,
-        _labels(ensemble.val),
-        ensemble.test.log_probs,
-        _labels(ensemble.test),
-        limit=limit,
-        seed=seed,
-    )
+    arrays = [array for part in (ensemble.val, ensemble.test) for array in (part.log_probs, _labels(part))]
+    curve = equivalent_curve(*arrays, limit=limit, seed=seed)
     worth = equivalent(curve, results["cal_nll"] if reference else curve[-1]["mean"])  # its own: equal but for rounding
     return {"value": worth.value, "censored": worth.censored, "own_members": reference is None, "curve": curve}
 
@@ -178,11 +159,9 @@ def check_reference(predictions: Predictions, reference: Predictions) -> None:
     if predictions.val is None or reference.val is None:
         missing = "the model's file" if predictions.val is None else "the deep ensemble's file"
         raise InputError(f"{missing} has no val_* arrays; the deep ensemble equivalent compares calibrated NLLs")
-    for name, mine, theirs in (
-        ("labels", predictions.test, reference.test),
-        ("val_labels", predictions.val, reference.val),
-    ):
-        a, b = _labels(mine), _labels(theirs)
+    pairs = {"labels": (predictions.test, reference.test), "val_labels": (predictions.val, reference.val)}
+    for name, pair in pairs.items():
+        a, b = map(_labels, pair)
         if len(a) != len(b) or not torch.equal(a, b):
             where = "" if len(a) != len(b) else f" from [{int((a != b).nonzero()[0])}] on"
             raise InputError(
@@ -208,9 +187,7 @@ def _drawn(
     """The numbers of one bootstrap draw."""
     drawn = quality_of({name: value[index] for name, value in scores.items()})
     if calibrated_scores:
-        again = {name: value[index] for name, value in calibrated_scores.items()}
-        drawn |= {"cal_nll": float(again["nll"].mean()), "cal_brier": float(again["brier"].mean())}
-        drawn["cal_ece"] = ece_of(again["confidence"], again["correct"])
+        drawn |= calibrated_quality({name: value[index] for name, value in calibrated_scores.items()})
     if len(measured["votes"]) > 1:
         kept = ("pairwise_kl", "disagreement", "mutual_information", "nll_member", "ensemble_gain")
         drawn |= {name: float(measured[name][index].mean()) for name in kept}

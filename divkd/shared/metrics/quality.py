@@ -39,7 +39,8 @@ def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     max_k p(k|x_n): each (N,) float64, off the graph. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
     `InputError` where they are unusable.
     """
-    pooled, labels = _pool(log_probs, labels)
+    pooled = ensemble_log_probs(log_probs).detach()
+    labels = check_labels(labels, log_probs)
     top, predicted = pooled.max(dim=-1)
     target = pooled.gather(1, labels[:, None])[:, 0]
     # (p_y - 1)^2 beside the squares of the others, without a copy of the array: expm1 keeps the digits of 1 - p
@@ -96,20 +97,16 @@ def ece(log_probs: Tensor, labels: Tensor) -> float:
 
     log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
-    scores = sample_scores(log_probs, labels)
-    return ece_of(scores["confidence"], scores["correct"])
-
-
-def ece_of(confidence: Tensor, correct: Tensor) -> float:
-    """`ece` from the (N,) float64 `confidence` and `correct` of `sample_scores`."""
-    by_bin = confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), correct - confidence)
-    return float(by_bin.abs().sum()) / len(confidence)
+    return quality_of(sample_scores(log_probs, labels))["ece"]
 
 
 def quality_of(scores: dict[str, Tensor]) -> dict[str, float]:
     """{acc, nll, brier, ece} from `sample_scores`."""
     means = {name: float(scores[key].mean()) for name, key in (("acc", "correct"), ("nll", "nll"), ("brier", "brier"))}
-    return means | {"ece": ece_of(scores["confidence"], scores["correct"])}
+    confidence = scores["confidence"]
+    gaps = confidence.new_zeros(CONFIDENCE_BINS)
+    gaps.index_add_(0, confidence_bin(confidence), scores["correct"] - confidence)
+    return means | {"ece": float(gaps.abs().sum()) / len(confidence)}
 
 
 def pairwise_kl(log_probs: Tensor) -> float:
@@ -140,9 +137,3 @@ def pairwise_kl_of(log_p: Tensor, p: Tensor) -> Tensor:
     kl = (p - p.mean(dim=0)).mul_(centred).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
     kl.clamp_(min=0.0)  # rounding may leave -1e-33 for equal members
     return kl if infinite is None else kl.masked_fill_(infinite, math.inf)
-
-
-def _pool(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The ensemble's log-probabilities (N, K) float64, off the graph, and the checked labels."""
-    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
-    return pooled, check_labels(labels, log_probs)
