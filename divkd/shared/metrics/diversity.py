@@ -28,21 +28,19 @@ def sample_diversity(log_probs: Tensor) -> dict[str, Tensor]:
                          Jensen-Shannon divergence, in [0, log M] (Houlsby et al. 2011, arXiv:1112.5745)
     votes                argmax_k p_m(k|x_n); a tie goes to the first class
 
-    0 log 0 counts 0, so only pairwise_kl may be +inf. One pass in blocks. Raises `InputError` where `log_probs` is
-    unusable.
+    0 log 0 counts 0, so only pairwise_kl may be +inf. One pass in blocks. An unusable `log_probs` is an `InputError`.
     """
     members, samples, _ = check_log_probs(log_probs).shape
     log_probs = log_probs.detach()
     votes = torch.cat([block.argmax(dim=-1) for block in blocks(log_probs)], dim=1)
+    apart = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
     if members == 1:
-        zero = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
-        return {"pairwise_kl": zero, "disagreement": zero, "mutual_information": zero, "votes": votes}
+        return {"pairwise_kl": apart, "disagreement": apart, "mutual_information": apart, "votes": votes}
     kl, information = [], []
     for log_p in blocks(log_probs):
         p = log_p.exp()
         kl.append(pairwise_kl_of(log_p, p))
         information.append(_entropy(torch.logsumexp(log_p, dim=0) - math.log(members)) - _entropy(log_p, p).mean(0))
-    apart = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
     for member in range(1, members):
         apart += (votes[:member] != votes[member]).sum(dim=0)
     return {
@@ -110,18 +108,21 @@ def diversity(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
     """The means over samples {pairwise_kl, disagreement, mutual_information, nll_member, nll, ensemble_gain} and
     {error_correlation}, the mean over pairs of members whose errors vary (NaN where there is no such pair).
 
-    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`. log_probs (M, N, K), labels (N,)
-    integers in 0..K-1. Raises `InputError` where they are unusable.
+    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`, with their shapes and errors.
     """
+    return diversity_of(measured(log_probs, labels))
+
+
+def measured(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """`sample_diversity`, `decomposition` and {labels} (N,) int64 of the same samples, on the last axis."""
     labels = check_labels(labels, check_log_probs(log_probs))
-    return diversity_of(sample_diversity(log_probs), decomposition(log_probs, labels), labels)
+    return {**sample_diversity(log_probs), **decomposition(log_probs, labels), "labels": labels}
 
 
-def diversity_of(samples: dict[str, Tensor], parts: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
-    """`diversity` from what `sample_diversity` and `decomposition` give for the same samples."""
-    means = {name: float(samples[name].mean()) for name in ("pairwise_kl", "disagreement", "mutual_information")}
-    means |= {name: float(value.mean()) for name, value in parts.items()}
-    return means | {"error_correlation": mean_pair(error_correlation_matrix(samples["votes"], labels))}
+def diversity_of(samples: dict[str, Tensor]) -> dict[str, float]:
+    """`diversity` from what `measured` gives, of all samples or of some."""
+    means = {name: float(value.mean()) for name, value in samples.items() if name not in ("votes", "labels")}
+    return means | {"error_correlation": mean_pair(error_correlation_matrix(samples["votes"], samples["labels"]))}
 
 
 def mean_pair(matrix: Tensor) -> float:
@@ -138,24 +139,15 @@ def by_confidence(log_probs: Tensor, labels: Tensor) -> list[dict[str, float]]:
 
     log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
     """
-    labels = check_labels(labels, check_log_probs(log_probs))
-    scores = sample_scores(log_probs, labels)
-    return by_confidence_of(scores, sample_diversity(log_probs), decomposition(log_probs, labels), labels)
+    return by_confidence_of(sample_scores(log_probs, labels), measured(log_probs, labels))
 
 
-def by_confidence_of(
-    scores: dict[str, Tensor], samples: dict[str, Tensor], parts: dict[str, Tensor], labels: Tensor
-) -> list[dict[str, float]]:
-    """`by_confidence` from `sample_scores`, `sample_diversity` and `decomposition` of the same samples."""
+def by_confidence_of(scores: dict[str, Tensor], samples: dict[str, Tensor]) -> list[dict[str, float]]:
+    """`by_confidence` from `sample_scores` and `measured` of the same samples."""
     rows = reliability(scores)
     index = confidence_bin(scores["confidence"])
     for number, row in enumerate(rows):
-        inside = index == number
-        row |= diversity_of(
-            {name: value[..., inside] for name, value in samples.items()},
-            {name: value[inside] for name, value in parts.items()},
-            labels[inside],
-        )
+        row |= diversity_of({name: value[..., index == number] for name, value in samples.items()})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,11 @@ from divkd.shared.metrics.dee import SUBSETS, equivalent, equivalent_curve
 from divkd.shared.metrics.diversity import (
     agreement_matrix,
     by_confidence_of,
-    decomposition,
     diversity_of,
     error_correlation_matrix,
-    mean_pair,
+    measured,
     of_labels,
     reliability,
-    sample_diversity,
 )
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import PredictedSplit, Predictions
@@ -91,8 +90,7 @@ def evaluate_predictions(
     labels = check_labels(_labels(test), test.log_probs)
     members, count, classes = test.log_probs.shape
     pooled = ensemble_log_probs(test.log_probs)
-    scores, samples = sample_scores(pooled[None], labels), sample_diversity(test.log_probs)
-    parts = decomposition(test.log_probs, labels)
+    scores, samples = sample_scores(pooled[None], labels), measured(test.log_probs, labels)
     results: dict[str, Any] = {"members": members, "samples": count, "classes": classes}
     for name, part in (("validation", val), ("ood", predictions.ood)):
         results[f"{name}_samples"] = part.log_probs.shape[1] if part else 0
@@ -101,11 +99,11 @@ def evaluate_predictions(
     if val:
         row, calibrated_scores = calibrated(pooled, labels, fit_temperature(val.log_probs, _labels(val)))
         results |= row | {"cal_reliability": reliability(calibrated_scores)}
-    results |= {key: value for key, value in diversity_of(samples, parts, labels).items() if key != "nll"}
+    results |= _diversity(samples)
     results["by_member"] = _by_member(test, samples["votes"], labels)
     results["reliability"] = reliability(scores)
     if members > 1:
-        results["diversity_by_confidence"] = by_confidence_of(scores, samples, parts, labels)
+        results["diversity_by_confidence"] = by_confidence_of(scores, samples)
         results["similarity"] = {
             "agreement": agreement_matrix(samples["votes"]).tolist(),
             "error_correlation": error_correlation_matrix(samples["votes"], labels).tolist(),
@@ -117,16 +115,32 @@ def evaluate_predictions(
         shared = [name for name in own if name in ood]
         results["ood"] = {name: separation(own[name], ood[name]) for name in shared}
     if resamples:
-        measured = {**samples, **parts}
 
         def drawn(index: Tensor) -> dict[str, float]:
-            return _drawn(index, scores, calibrated_scores, measured, labels)
+            row = quality_of(_at(scores, index))
+            row |= calibrated_quality(_at(calibrated_scores, index)) if calibrated_scores else {}
+            return row | (_diversity(_at(samples, index)) if members > 1 else {})
 
-        intervals = bootstrap(drawn, count, resamples=resamples, seed=seed)
-        results["intervals"] = {"level": LEVEL, "resamples": resamples, "seed": seed, **intervals}
+        def separated(name: str, mine: Tensor, theirs: Tensor) -> dict[str, float]:
+            return separation(own[name][mine], ood[name][theirs])
+
+        draws = {"resamples": resamples, "seed": seed}
+        results["intervals"] = {"level": LEVEL, **draws, **bootstrap(drawn, count, **draws)}
         if predictions.ood:
-            results["intervals"]["ood"] = _ood_intervals(own, ood, shared, resamples, seed)
+            sizes = count, results["ood_samples"]
+            results["intervals"]["ood"] = {
+                name: bootstrap(partial(separated, name), *sizes, **draws) for name in shared
+            }
     return results
+
+
+def _at(scores: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    return {name: value[..., index] for name, value in scores.items()}
+
+
+def _diversity(samples: dict[str, Tensor]) -> dict[str, float]:
+    """`diversity_of` without the NLL, which is that of `quality_of`."""
+    return {name: value for name, value in diversity_of(samples).items() if name != "nll"}
 
 
 def _labels(part: PredictedSplit) -> Tensor:
@@ -175,34 +189,3 @@ def check_reference(predictions: Predictions, reference: Predictions) -> None:
 def _ood_scores(part: PredictedSplit) -> dict[str, Tensor]:
     """Every score that can be had, higher where a sample looks more out of distribution."""
     return ood_scores(part.log_probs) | ({} if part.energy is None else {"energy": part.energy})
-
-
-def _drawn(
-    index: Tensor,
-    scores: dict[str, Tensor],
-    calibrated_scores: dict[str, Tensor] | None,
-    measured: dict[str, Tensor],
-    labels: Tensor,
-) -> dict[str, float]:
-    """The numbers of one bootstrap draw."""
-    drawn = quality_of({name: value[index] for name, value in scores.items()})
-    if calibrated_scores:
-        drawn |= calibrated_quality({name: value[index] for name, value in calibrated_scores.items()})
-    if len(measured["votes"]) > 1:
-        kept = ("pairwise_kl", "disagreement", "mutual_information", "nll_member", "ensemble_gain")
-        drawn |= {name: float(measured[name][index].mean()) for name in kept}
-        drawn["error_correlation"] = mean_pair(error_correlation_matrix(measured["votes"][:, index], labels[index]))
-    return drawn
-
-
-def _ood_intervals(
-    own: dict[str, Tensor], ood: dict[str, Tensor], names: list[str], resamples: int, seed: int
-) -> dict[str, dict[str, tuple[float, float]]]:
-    sizes = len(own[names[0]]), len(ood[names[0]])
-
-    def drawn(mine: Tensor, theirs: Tensor) -> dict[str, float]:
-        rows = {name: separation(own[name][mine], ood[name][theirs]) for name in names}
-        return {f"{name} {key}": value for name, row in rows.items() for key, value in row.items()}
-
-    flat = bootstrap(drawn, *sizes, resamples=resamples, seed=seed)
-    return {name: {key: flat[f"{name} {key}"] for key in ("auroc", "aupr", "fpr95")} for name in names}
