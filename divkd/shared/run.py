@@ -34,9 +34,7 @@ class Run:
     """An open run directory. Open one with `open_run`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.figures = path / "figures"
-        self.checkpoints = path / "checkpoints"
+        self.path, self.figures, self.checkpoints = path, path / "figures", path / "checkpoints"
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""

@@ -141,7 +141,10 @@ def read_npz(path: Path) -> ImageData:
         )
     splits = {}
     for part in parts:
-        images, labels = channels_first(f"x_{part}", arrays[f"x_{part}"]), _labels(f"y_{part}", arrays[f"y_{part}"])
+        images, labels = (
+            channels_first(f"x_{part}", arrays[f"x_{part}"]),
+            class_numbers(f"y_{part}", arrays[f"y_{part}"]),
+        )
         if len(images) != len(labels):
             raise InputError(f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}")
         if part == "train":
@@ -174,7 +177,8 @@ def channels_first(name: str, array: np.ndarray) -> np.ndarray:
     return array if first else array.transpose(0, 3, 1, 2)
 
 
-def _labels(name: str, array: np.ndarray) -> np.ndarray:
+def class_numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """`array` (N,) of whole numbers from 0 as int64; raises `InputError` where it holds something else."""
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise InputError(f"{name} has dtype {array.dtype} and shape {array.shape}; whole numbers (N,) are needed")
     if (bad := np.flatnonzero(array.astype(np.int64) < 0)).size:

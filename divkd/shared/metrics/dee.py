@@ -55,7 +55,7 @@ def equivalent_curve(
     spread and not an error of the mean.
 
     val_log_probs (M, N_val, K), log_probs (M, N, K) of the same members on the test split, labels (N_val,) and (N,)
-    integers in 0..K-1; at most `limit` subsets of each size, drawn from `seed`. Raises `InputError` on what is unusable.
+    integers in 0..K-1; at most `limit` subsets of a size, drawn from `seed`. Raises `InputError` where one is unusable.
     """
     val_labels, labels = check_splits(val_log_probs, val_labels, log_probs, labels)
     if limit < 1:

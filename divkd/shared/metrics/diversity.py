@@ -1,7 +1,7 @@
 """How the members of an ensemble differ: for each sample, in total, by confidence, and member against member.
 
-Everything takes member log-probabilities (M, N, K) and labels (N,), as `quality` does. With one member
-nothing differs: every measure of difference is 0 and the correlation of errors has no value (NaN).
+Everything takes member log-probabilities (M, N, K) and labels (N,), and raises `InputError`, as `quality` does. With
+one member nothing differs: every measure of difference is 0 and the correlation of errors has no value (NaN).
 """
 
 import math
@@ -28,7 +28,7 @@ def sample_diversity(log_probs: Tensor) -> dict[str, Tensor]:
                          Jensen-Shannon divergence, in [0, log M] (Houlsby et al. 2011, arXiv:1112.5745)
     votes                argmax_k p_m(k|x_n); a tie goes to the first class
 
-    0 log 0 counts 0, so only pairwise_kl may be +inf. One pass in blocks. An unusable `log_probs` is an `InputError`.
+    0 log 0 counts 0, so only pairwise_kl may be +inf. log_probs (M, N, K); one pass in blocks.
     """
     members, samples, _ = check_log_probs(log_probs).shape
     log_probs = log_probs.detach()
@@ -54,7 +54,7 @@ def sample_diversity(log_probs: Tensor) -> dict[str, Tensor]:
 def entropy(log_probs: Tensor) -> Tensor:
     """H(p) = -sum_k p(k|x_n) log p(k|x_n) of the members' mean probability, in nats: (M, N, K) to (N,) float64.
 
-    0 log 0 counts 0. Raises `InputError` where `log_probs` is unusable.
+    0 log 0 counts 0.
     """
     pooled = ensemble_log_probs(log_probs).detach()
     return torch.cat([_entropy(block[0]) for block in blocks(pooled[None])])
@@ -66,9 +66,7 @@ def decomposition(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     nll_member = -1/M sum_m log p_m(y), nll = -log p(y), ensemble_gain = log of the arithmetic over the geometric mean
     of the members' probabilities of the label, >= 0 (the ambiguity of the cross-entropy: Wood et al. 2023,
     arXiv:2301.03962). The gain is +inf where some, not all, give the label zero; where all do, both NLLs
-    are +inf and the gain counts 0, as the members agree.
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    are +inf and the gain counts 0, as the members agree. log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
     labels = check_labels(labels, check_log_probs(log_probs))
     given = of_labels(log_probs, labels)
@@ -108,7 +106,7 @@ def diversity(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
     """The means over samples {pairwise_kl, disagreement, mutual_information, nll_member, nll, ensemble_gain} and
     {error_correlation}, the mean over pairs of members whose errors vary (NaN where there is no such pair).
 
-    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`, with their shapes and errors.
+    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`. log_probs (M, N, K), labels (N,).
     """
     return diversity_of(measured(log_probs, labels))
 
@@ -135,9 +133,8 @@ def by_confidence(log_probs: Tensor, labels: Tensor) -> list[dict[str, float]]:
 
     Figure 3 of Nam et al. 2021 (arXiv:2110.14149). A list of {low, high, n, share, confidence, accuracy} and the keys
     of `diversity`: the reliability diagram is in it too. The mean of each measure but the correlation over bins,
-    weighted by share, is its overall mean. An empty bin has n = 0, share = 0 and NaN elsewhere.
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    weighted by share, is its overall mean. An empty bin has n = 0, share = 0 and NaN elsewhere. log_probs (M, N, K),
+    labels (N,) integers in 0..K-1.
     """
     return by_confidence_of(sample_scores(log_probs, labels), measured(log_probs, labels))
 
