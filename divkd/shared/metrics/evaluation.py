@@ -12,7 +12,7 @@ from divkd.shared.errors import InputError
 from divkd.shared.metrics.bootstrap import LEVEL, bootstrap
 from divkd.shared.metrics.calibration import calibrated, calibrated_quality, fit_temperature
 from divkd.shared.metrics.checks import check_labels, check_splits
-from divkd.shared.metrics.dee import SUBSETS, equivalent, equivalent_curve
+from divkd.shared.metrics.dee import equivalent, equivalent_curve
 from divkd.shared.metrics.diversity import (
     agreement_matrix,
     by_confidence_of,
@@ -48,12 +48,7 @@ def evaluate(
 
 
 def run_evaluation(
-    predictions: Predictions,
-    reference: Predictions | None,
-    files: Mapping[str, str | None],
-    *,
-    resamples: int,
-    seed: int,
+    predictions: Predictions, reference: Predictions | None, files: Mapping[str, Any], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """The content of an evaluation's results.json; `files` are the names of `file` and `ensemble`."""
     began = time.perf_counter()
@@ -65,19 +60,14 @@ def run_evaluation(
 
 
 def evaluate_predictions(
-    predictions: Predictions,
-    *,
-    reference: Predictions | None = None,
-    resamples: int = 0,
-    seed: int = 0,
-    limit: int = SUBSETS,
+    predictions: Predictions, *, reference: Predictions | None = None, resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
     """The flat row of `evaluate`, the diversity, bins, similarity, DEE and OOD: an evaluation's results.json.
 
     Calibrated values and the DEE need the validation split: without it they are left out, as the test split never
     chooses. The DEE is measured on the curve of `reference`, the predictions of a deep ensemble on the same samples,
-    or else on the curve of the model's own members, if there is more than one. Draws of subsets (at most `limit` a
-    size) and samples follow from `seed`.
+    or else on the curve of the model's own members, if there is more than one. Draws of subsets and samples
+    follow from `seed`.
 
     `resamples` > 0 adds bootstrap intervals over draws of the test samples (and the out-of-distribution ones). The
     temperature is held: it comes from the validation samples, which are not drawn. The DEE has no interval: what moves
@@ -109,7 +99,7 @@ def evaluate_predictions(
             "error_correlation": error_correlation_matrix(samples["votes"], labels).tolist(),
         }
     if reference is not None or (val and members > 1):
-        results["dee"] = _dee(predictions, reference, results, limit, seed)
+        results["dee"] = _dee(predictions, reference, results, seed)
     if predictions.ood:
         own, ood = _ood_scores(test), _ood_scores(predictions.ood)
         shared = [name for name in own if name in ood]
@@ -155,15 +145,13 @@ def _by_member(test: PredictedSplit, votes: Tensor, labels: Tensor) -> list[dict
     return [{"acc": acc, "nll": nll} for acc, nll in zip(hits.tolist(), losses.tolist(), strict=True)]
 
 
-def _dee(
-    predictions: Predictions, reference: Predictions | None, results: dict[str, Any], limit: int, seed: int
-) -> dict[str, Any]:
+def _dee(predictions: Predictions, reference: Predictions | None, results: dict[str, Any], seed: int) -> dict[str, Any]:
     if reference is not None:
         check_reference(predictions, reference)
     ensemble = reference or predictions
     assert ensemble.val is not None
     arrays = [array for part in (ensemble.val, ensemble.test) for array in (part.log_probs, _labels(part))]
-    curve = equivalent_curve(*arrays, limit=limit, seed=seed)
+    curve = equivalent_curve(*arrays, seed=seed)
     worth = equivalent(curve, results["cal_nll"] if reference else curve[-1]["mean"])  # its own: equal but for rounding
     return {"value": worth.value, "censored": worth.censored, "own_members": reference is None, "curve": curve}
 
