@@ -1,7 +1,7 @@
 """Progress for people: rich bars on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Self
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 PLAIN_SECONDS = 15.0  # between two plain lines of one task: a log of a long run stays readable
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Shows tasks as they advance. Use it as a context manager; `Progress(quiet=True)` shows nothing."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
@@ -19,23 +19,16 @@ class Progress:
         self.quiet = quiet
         self.bars: Bars | None = None
         if self.console.is_terminal and not quiet:
-            self.bars = Bars(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-            )
+            name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+            columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+            self.bars = Bars(*columns, console=self.console)
 
     def __enter__(self) -> Self:
         if self.bars:
             self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bars:
             self.bars.stop()
 
@@ -44,7 +37,7 @@ class Progress:
         return Task(self, description, total)
 
 
-class Task:
+class Task(AbstractContextManager["Task"]):
     """One line of progress. `update` is cheap enough to call every step."""
 
     def __init__(self, progress: Progress, description: str, total: int) -> None:
@@ -67,11 +60,6 @@ class Task:
             self.progress.console.print(f"{self.description}: {done}/{self.total} {note}".rstrip(), highlight=False)
         self.printed = time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self.bar is None and kind is None:
             self._print()

@@ -34,9 +34,7 @@ class Run:
     """An open run directory. Open one with `open_run`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.figures = path / "figures"
-        self.checkpoints = path / "checkpoints"
+        self.path, self.figures, self.checkpoints = path, path / "figures", path / "checkpoints"
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
@@ -105,65 +103,54 @@ def open_run(
     config = plain(config)
     run = Run(path)
     try:
-        if path.exists():
-            _check_existing(path, command, config, resume, overwrite, set(extendable), data)
+        known = {"command": command, "config": config} | ({} if data is None else {"data": data})
+        old = _existing(path)
+        if old and not (resume or overwrite):
+            state = "a finished run" if (path / "results.json").exists() else "an unfinished run"
+            raise InputError(
+                f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
+            )
+        if old and resume:
+            _check_same(path, old, known, set(extendable))
         if overwrite:
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
-        known = {} if data is None else {"data": data}
-        write_json(path / "config.json", {"command": command, "config": config, **known, **environment(config)})
+        write_json(path / "config.json", {**known, **environment(config)})
         for folder in (run.checkpoints, run.figures):
             folder.mkdir(exist_ok=True)
-        _mend_log(path / "log.jsonl")
+        log = path / "log.jsonl"
+        if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, which a kill has left
+            write_bytes(log, content[: content.rfind(b"\n") + 1])
     except OSError as error:
-        raise InputError(
-            f"--out {path} cannot be written ({error.strerror}); give a folder that you can write to"
-        ) from error
+        why = f"cannot be written ({error.strerror}); give a folder that you can write to"
+        raise InputError(f"--out {path} {why}") from error
     return run
 
 
-def _mend_log(path: Path) -> None:
-    """Cut off the half line that a kill may have left, so that every line stays a record."""
-    if path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            write_bytes(path, content[: content.rfind(b"\n") + 1])
-
-
-def _check_existing(
-    path: Path,
-    command: str,
-    config: Mapping[str, Any],
-    resume: bool,
-    overwrite: bool,
-    extendable: set[str],
-    data: Mapping[str, Any] | None,
-) -> None:
-    if not path.is_dir():
+def _existing(path: Path) -> dict[str, Any]:
+    """The config.json of the run in `path`, {} where there is nothing; raises `InputError` where there is no run."""
+    if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file; give a folder")
     # A .part file is what a kill left of a write that never happened.
-    entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"}
-    if not entries:
-        return
-    found = read_json(path / "config.json") if "config.json" in entries else None
+    if not path.exists() or all(entry.suffix == ".part" for entry in path.iterdir()):
+        return {}
+    found = read_json(path / "config.json") if (path / "config.json").exists() else None
     if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("config", "versions")):
         raise InputError(f"--out {path} holds files that are no run of divkd; give an empty or a new folder")
-    if overwrite:
-        return
-    state = "a finished run" if "results.json" in entries else "an unfinished run"
-    if not resume:
+    return found
+
+
+def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], extendable: set[str]) -> None:
+    """Raise `InputError` unless the run `found` in `path` goes on as `known`: command, configuration and data."""
+    old, config, data = found["config"], known["config"], known.get("data")
+    if found.get("command") != known["command"]:
         raise InputError(
-            f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
+            f"--out {path} holds a run of '{found.get('command')}', not of '{known['command']}'; give its own"
         )
-    if found.get("command") != command:
-        raise InputError(f"--out {path} holds a run of '{found.get('command')}', not of '{command}'; give its own")
-    old = found["config"]
     for key in sorted((set(config) | set(old)) - extendable):
         if config.get(key) != old.get(key):
-            raise InputError(
-                f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
-                f"repeat the first with --config {path / 'config.json'}, or give another --out"
-            )
+            mend = f"repeat the first with --config {path / 'config.json'}"
+            raise _changed(path, key, old.get(key), config.get(key), mend)
     was = found.get("data")
     if data is not None and (not isinstance(was, dict) or was.get("sha256") != data["sha256"]):
         raise InputError(
@@ -172,12 +159,13 @@ def _check_existing(
         )
     for key in extendable:
         was, now = old.get(key), config.get(key)
-        left = [value for value in was if value not in now] if isinstance(was, list) and isinstance(now, list) else []
-        if left or (isinstance(was, int) and isinstance(now, int) and now < was):
-            raise InputError(
-                f"--resume: {key} was {was!r} in {path} and is {now!r} now; name all that the run has (and more), "
-                "or give another --out"
-            )
+        shorter = isinstance(was, list) and isinstance(now, list) and any(value not in now for value in was)
+        if shorter or (isinstance(was, int) and isinstance(now, int) and now < was):
+            raise _changed(path, key, was, now, "name all that the run has (and more)")
+
+
+def _changed(path: Path, key: str, was: Any, now: Any, mend: str) -> InputError:
+    return InputError(f"--resume: {key} was {was!r} in {path} and is {now!r} now; {mend}, or give another --out")
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,11 +201,8 @@ def git_revision() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
-        )
+        return subprocess.run(describe, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -19,7 +19,10 @@ def unpack(archive: Path, folder: Path, md5: str) -> None:
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        check_md5(archive, md5)
+        with open(archive, "rb") as content:
+            actual = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if actual != md5:
+            raise InputError(f"{archive} has the md5 sum {actual}, and {md5} is published; fetch it again")
         temporary.mkdir(parents=True)
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as zipped:
@@ -39,11 +42,3 @@ def unpack(archive: Path, folder: Path, md5: str) -> None:
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_md5(file: Path, md5: str) -> None:
-    """Raise `InputError` unless the md5 sum of `file` is `md5`."""
-    with open(file, "rb") as content:
-        actual = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if actual != md5:
-        raise InputError(f"{file} has the md5 sum {actual}, and {md5} is published; fetch it again")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from divkd.empirical.data.corrupt import SEVERITIES, Corruptions, check_cell
+from divkd.empirical.data.images import class_numbers
 from divkd.shared.errors import InputError
 
 LABELS = "labels.npy"
@@ -19,12 +20,10 @@ def read_published(folder: Path, limit: int | None = None) -> Corruptions:
     as published, n = 10,000 and the images are 32 x 32 x 3. Nothing is unpickled. The kinds are sorted; labels (N,)
     int64, images (N, C, H, W) uint8. Raises `InputError` for the first file that does not fit.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the one that holds {LABELS} and a KIND.npy for each corruption")
     if not (folder / LABELS).is_file():
-        raise InputError(
-            f"{folder} holds no {LABELS}; give the folder into which CIFAR-10-C or CIFAR-100-C was unpacked"
-        )
+        why = f"holds no {LABELS}" if folder.is_dir() else "is no folder"
+        mend = f"with {LABELS} and a KIND.npy for each corruption, into which CIFAR-10-C or CIFAR-100-C was unpacked"
+        raise InputError(f"{folder} {why}; give the folder {mend}")
     labels = _read_labels(folder / LABELS)
     rows, count = len(labels), len(labels) // SEVERITIES
     limit = count if limit is None else limit
@@ -56,12 +55,10 @@ def read_published(folder: Path, limit: int | None = None) -> Corruptions:
 
 
 def _read_labels(file: Path) -> np.ndarray:
-    labels = _open(file)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise InputError(f"{file} has dtype {labels.dtype} and shape {labels.shape}; whole numbers (N,) are needed")
+    labels = class_numbers(str(file), _open(file))
     if len(labels) == 0 or len(labels) % SEVERITIES:
         raise InputError(f"{file} has {len(labels)} labels; a multiple of {SEVERITIES} is needed, n for each severity")
-    blocks = np.array(labels, np.int64).reshape(SEVERITIES, -1)
+    blocks = labels.reshape(SEVERITIES, -1)
     for severity, block in enumerate(blocks[1:], 2):
         if (bad := np.flatnonzero(block != blocks[0])).size:
             row = (severity - 1) * len(block) + bad[0]
@@ -69,9 +66,7 @@ def _read_labels(file: Path) -> np.ndarray:
                 f"{file}: row {row} (severity {severity}) has label {block[bad[0]]} and row {bad[0]} (severity 1) "
                 f"{blocks[0, bad[0]]}; all severities show the same images in one order: restore the file"
             )
-    if (bad := np.flatnonzero(blocks[0] < 0)).size:
-        raise InputError(f"{file}: row {bad[0]} has label {blocks[0, bad[0]]}; classes are numbered from 0")
-    return blocks.reshape(-1)
+    return labels
 
 
 def _open(file: Path) -> np.ndarray:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d  # type: ignore[attr-defined]  # scipy has no types
+from scipy.ndimage import gaussian_filter  # type: ignore[attr-defined]  # scipy has no types
 from scipy.signal import fftconvolve  # type: ignore[attr-defined]
 from torch import Tensor
 
@@ -128,8 +128,7 @@ def _change(kind: str, x: np.ndarray, c: float, s: float, draw: np.random.Genera
             u = draw.random(x.shape)
             return np.where(u < c, u >= c / 2, x)
         case "gaussian_blur":
-            rows = gaussian_filter1d(x, c * s, 1, mode="reflect", truncate=4)
-            return np.asarray(gaussian_filter1d(rows, c * s, 2, mode="reflect", truncate=4))
+            return np.asarray(gaussian_filter(x, c * s, mode="reflect", truncate=4, axes=(1, 2)))
         case "defocus_blur":
             return _convolve(x, stroke(0, c * s, 0))
         case "motion_blur":
@@ -185,8 +184,7 @@ def _squares(side: int, width: float) -> np.ndarray:
     """The projection (side, side) that averages pixels over cells of a real `width`, and cells over pixels."""
     edges = np.append(np.arange(0, side - 1e-9, width), side)
     pixel = np.arange(side)
-    shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    shared = np.maximum(shared, 0)
+    shared = (np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)).clip(0)
     return np.asarray(shared.T @ (shared / shared.sum(1, keepdims=True)))
 
 

@@ -1,6 +1,6 @@
 """Data sets by name, in their published layouts and splits; anything else is the path of someone's own images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,10 +12,14 @@ import torch
 from divkd.empirical.data.archives import unpack
 from divkd.empirical.data.images import read_folder, read_images, read_npz, spread
 from divkd.empirical.data.names import DATASETS, full
-from divkd.empirical.data.splits import ImageData, Split, check, moments
+from divkd.empirical.data.splits import ImageData, Moments, Split, check, moments
 from divkd.shared.errors import InputError, unknown
 
 CIFAR_TRAIN = 45_000  # of the 50,000 training images
+CIFAR_MOMENTS: dict[str, Moments] = {
+    "cifar10": ((0.4915, 0.4821, 0.4464), (0.2472, 0.2437, 0.2617)),
+    "cifar100": ((0.5072, 0.4866, 0.4410), (0.2673, 0.2564, 0.2760)),
+}
 TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 TINY_PER_CLASS = 500
 TINY_TEST = 10_000
@@ -46,12 +50,10 @@ def load(
         data = READERS[name](data_dir, download)
     if train_images is not None:
         if train_images > len(data.train):
-            raise InputError(
-                f"--train-images {train_images} is more than the training split of {name}; "
-                f"give at most {len(data.train)}"
-            )
-        kept = Split(data.train.images[:train_images], data.train.labels[:train_images])
-        data = replace(data, train=kept, rule=f"{data.rule}; of the training split the first {train_images}")
+            have = f"the training split of {name}; give at most {len(data.train)}"
+            raise InputError(f"--train-images {train_images} is more than {have}")
+        rule = f"{data.rule}; of the training split the first {train_images}"
+        data = replace(data, train=data.train[:train_images], rule=rule)
     check(data)
     return data
 
@@ -62,11 +64,9 @@ def read_digits(data_dir: str | None = None, download: bool = False) -> ImageDat
 
     bunch = load_digits()
     images = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8)[:, None])
-    labels = torch.from_numpy(bunch.target.astype(np.int64))
-    cuts = [slice(0, 1197), slice(1197, 1397), slice(1397, 1797)]
-    train, validation, test = (Split(images[cut], labels[cut]) for cut in cuts)
+    every = Split(images, torch.from_numpy(bunch.target.astype(np.int64)))
     rule = "positional: 1197 train, 200 validation, 400 test, in file order"
-    return ImageData("digits", train, validation, test, tuple("0123456789"), (0.3064,), (0.3753,), rule)
+    return _cut("digits", every[:1397], 1197, every[1397:], "0123456789", rule)
 
 
 def read_cifar(name: str, data_dir: str | None, download: bool) -> ImageData:
@@ -85,24 +85,15 @@ def read_cifar(name: str, data_dir: str | None, download: bool) -> ImageData:
             download_url(kind.url, root, kind.filename, kind.tgz_md5)
         _need_folder(folder, archive, kind.tgz_md5, "put one of them there, or add --download")
         parts = [kind(root, train=train) for train in (True, False)]
-    images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts]
-    labels = [torch.tensor(part.targets, dtype=torch.int64) for part in parts]
-    mean, std = {
-        "cifar10": ((0.4915, 0.4821, 0.4464), (0.2472, 0.2437, 0.2617)),
-        "cifar100": ((0.5072, 0.4866, 0.4410), (0.2673, 0.2564, 0.2760)),
-    }[name]
-    cut = CIFAR_TRAIN
-    return ImageData(
-        name,
-        Split(images[0][:cut], labels[0][:cut]),
-        Split(images[0][cut:], labels[0][cut:]),
-        Split(images[1], labels[1]),
-        tuple(parts[0].classes),
-        mean,
-        std,
-        f"positional: training images 0-{cut - 1} train, {cut}-{len(labels[0]) - 1} validation; "
-        f"the {len(labels[1])} test images",
+    train, test = (
+        Split(
+            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets, dtype=torch.int64)
+        )
+        for part in parts
     )
+    validation = f"{CIFAR_TRAIN}-{len(train) - 1} validation; the {len(test)} test images"
+    rule = f"positional: training images 0-{CIFAR_TRAIN - 1} train, {validation}"
+    return _cut(name, train, CIFAR_TRAIN, test, parts[0].classes, rule, CIFAR_MOMENTS[name])
 
 
 def read_svhn(data_dir: str | None, download: bool) -> ImageData:
@@ -121,11 +112,8 @@ def read_svhn(data_dir: str | None, download: bool) -> ImageData:
         parts = [SVHN(root, split=part, download=download) for part in ("train", "test")]
     train, test = (Split(torch.from_numpy(p.data).contiguous(), torch.from_numpy(p.labels)) for p in parts)
     cut = len(train) - len(train) // 10
-    kept = Split(train.images[:cut], train.labels[:cut])
-    mean, std = moments(kept.images)
-    validation = Split(train.images[cut:], train.labels[cut:])
-    rule = f"positional: {cut} of the training images train, the last {len(validation)} validation; the test images"
-    return ImageData("svhn", kept, validation, test, tuple("0123456789"), mean, std, rule)
+    rule = f"positional: {cut} of the training images train, the last {len(train) - cut} validation; the test images"
+    return _cut("svhn", train, cut, test, "0123456789", rule)
 
 
 def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
@@ -152,22 +140,14 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
             raise InputError(f"{folder}/val/val_annotations.txt names {len(rows)} of {TINY_TEST} images, or no class")
     labels = np.repeat(np.arange(len(numbers)), TINY_PER_CLASS)
     order = spread(labels)
-    images = torch.from_numpy(read_images([files[i] for i in order], None))
-    tested = read_images([folder / "val" / "images" / row[0] for row in rows], None, tuple(images.shape[1:]))
-    targets = torch.from_numpy(labels[order])
+    images = read_images([files[i] for i in order], None)
+    tested = read_images([folder / "val" / "images" / row[0] for row in rows], None, images.shape[1:])
+    train = Split(torch.from_numpy(images), torch.from_numpy(labels[order]))
+    test = Split(torch.from_numpy(tested), torch.tensor([numbers.index(row[1]) for row in rows]))
     cut = len(files) - len(files) // 10
-    mean, std = moments(images[:cut])
-    return ImageData(
-        "tinyimagenet",
-        Split(images[:cut], targets[:cut]),
-        Split(images[cut:], targets[cut:]),
-        Split(torch.from_numpy(tested), torch.tensor([numbers.index(row[1]) for row in rows])),
-        tuple(words.get(number, number) for number in numbers),
-        mean,
-        std,
-        f"dealt out by class, then positional: {cut} train, {len(files) - cut} validation; the published validation "
-        f"images, {len(rows)}, test",
-    )
+    rule = f"dealt out by class, then positional: {cut} train, {len(files) - cut} validation; the published validation "
+    classes = [words.get(number, number) for number in numbers]
+    return _cut("tinyimagenet", train, cut, test, classes, f"{rule}images, {len(rows)}, test")
 
 
 READERS: dict[str, Callable[[str | None, bool], ImageData]] = {
@@ -177,6 +157,14 @@ READERS: dict[str, Callable[[str | None, bool], ImageData]] = {
     "svhn": read_svhn,
     "tinyimagenet": read_tinyimagenet,
 }
+
+
+def _cut(
+    name: str, train: Split, cut: int, test: Split, classes: Iterable[str], rule: str, known: Moments | None = None
+) -> ImageData:
+    """A published training split cut at position `cut` into train and validation; `known` are its published moments."""
+    mean, std = known or moments(train.images[:cut])
+    return ImageData(name, train[:cut], train[cut:], test, tuple(classes), mean, std, rule)
 
 
 @contextmanager

@@ -44,17 +44,15 @@ def read_folder(root: Path, size: int | None) -> ImageData:
     `size` (`read_image`). Raises `InputError` for the first folder or file that does not fit.
     """
     names = _subfolders(root / "train")
-    found = {"train": _files(root / "train", names), "test": _files(root / "test", names)}
-    if (root / "val").exists():
-        found["val"] = _files(root / "val", names)
-    order = mixed(found["train"][1])
-    found["train"] = [found["train"][0][i] for i in order], found["train"][1][order]
+    parts = [part for part in ("train", "test", "val") if part != "val" or (root / part).exists()]
+    found = {part: _files(root / part, names) for part in parts}
     shape: tuple[int, ...] | None = None
     splits = {}
     for part, (files, labels) in found.items():
-        images = read_images(files, size, shape)
+        order = mixed(labels) if part == "train" else np.arange(len(labels))
+        images = read_images([files[i] for i in order], size, shape)
         shape = images.shape[1:]
-        splits[part] = Split(torch.from_numpy(images), torch.from_numpy(labels))
+        splits[part] = Split(torch.from_numpy(images), torch.from_numpy(labels[order]))
     return _own(root.resolve().name, splits, names)
 
 
@@ -67,18 +65,23 @@ def _subfolders(folder: Path) -> list[str]:
     return names
 
 
+def image_files(folder: Path, pattern: str) -> list[Path]:
+    """The image files in `folder` that fit `pattern`, sorted; others are passed over, none is an `InputError`."""
+    files = sorted(file for file in folder.glob(pattern) if file.suffix.lower() in ENDINGS and file.is_file())
+    if not files:
+        raise InputError(f"{folder} holds no image; allowed: {', '.join(ENDINGS)}")
+    return files
+
+
 def _files(folder: Path, names: list[str]) -> tuple[list[Path], np.ndarray]:
-    """The image files of `folder` in class order with their labels (N,) int64; other files are passed over."""
+    """The image files of `folder` in class order with their labels (N,) int64."""
     files: list[Path] = []
     labels: list[int] = []
     for name in _subfolders(folder):
         if name not in names:
             raise InputError(f"{folder / name} is a class that train/ has not; its classes: {', '.join(names)}")
-        inside = sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in ENDINGS)
-        if not inside:
-            raise InputError(f"{folder / name} holds no image; allowed: {', '.join(ENDINGS)}")
-        files += inside
-        labels += [names.index(name)] * len(inside)
+        files += image_files(folder / name, "*")
+        labels += [names.index(name)] * (len(files) - len(labels))
     return files, np.array(labels, np.int64)
 
 
@@ -87,27 +90,26 @@ def read_images(files: Sequence[Path], size: int | None, shape: tuple[int, ...] 
 
     Raises `InputError` for the first that is unreadable, too large or of another shape.
     """
-    images: np.ndarray | None = None
     for i, file in enumerate(files):
         image = read_image(file, size)
         shape = shape or image.shape
         if image.shape != shape or max(shape) > LARGEST:
+            other = f" and the first image {shape[2]} x {shape[1]}" if image.shape != shape else ""
             raise InputError(
-                f"{file} is {image.shape[2]} x {image.shape[1]} pixels"
-                + (f" and the first image {shape[2]} x {shape[1]}" if image.shape != shape else "")
-                + f"; give images of one size, at most {LARGEST} a side, or --image-size, e.g. 32"
+                f"{file} is {image.shape[2]} x {image.shape[1]} pixels{other}; give images of one size, at most "
+                f"{LARGEST} a side, or --image-size, e.g. 32"
             )
-        if images is None:
+        if i == 0:
             images = np.empty((len(files), *shape), np.uint8)
         images[i] = image
-    assert images is not None
     return images
 
 
-def read_image(file: Path, size: int | None) -> np.ndarray:
+def read_image(file: Path, size: int | None, mode: str = "RGB") -> np.ndarray:
     """The image in `file` as (3, H, W) uint8: grey becomes RGB, transparency is dropped.
 
-    With `size`, its centre square is scaled to `size` x `size` (bicubic). Raises `InputError` where the file is damaged
+    With `size`, its centre square is scaled to `size` x `size` (bicubic). In the `mode` "L" it then becomes grey,
+    (1, H, W), by ITU-R 601 luma: exact where the channels are equal. Raises `InputError` where the file is damaged
     or has more than 8 bits a channel.
     """
     from PIL import Image, ImageOps
@@ -121,7 +123,8 @@ def read_image(file: Path, size: int | None) -> np.ndarray:
             colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} cannot be read as an image ({error}); restore or remove it") from error
-    return np.asarray(colours).transpose(2, 0, 1)
+    pixels: np.ndarray = np.atleast_3d(np.asarray(colours.convert(mode))).transpose(2, 0, 1)
+    return pixels
 
 
 def read_npz(path: Path) -> ImageData:
@@ -130,23 +133,24 @@ def read_npz(path: Path) -> ImageData:
     Nothing is unpickled. Classes are named by their numbers. Raises `InputError` for the first array that does not fit.
     """
     arrays = read_arrays(path, NAMES, "x_train=..., y_train=..., x_test=..., y_test=...")
-    missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
-    missing += [f"{a}_val" for a, b in ("xy", "yx") if f"{b}_val" in arrays and f"{a}_val" not in arrays]
+    parts = [part for part in ("train", "val", "test") if part != "val" or {"x_val", "y_val"} & arrays.keys()]
+    missing = [name for part in parts for name in (f"x_{part}", f"y_{part}") if name not in arrays]
     if missing:
         raise InputError(
             f"{path} holds no {missing[0]}; required: x_train, y_train, x_test, y_test, or also both *_val"
         )
     splits = {}
-    for part in ("train", "val", "test"):
-        if f"x_{part}" in arrays:
-            images, labels = channels_first(f"x_{part}", arrays[f"x_{part}"]), _labels(f"y_{part}", arrays[f"y_{part}"])
-            if len(images) != len(labels):
-                raise InputError(f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}")
-            if part == "train":
-                names = _names(labels)
-                order = mixed(labels)
-                images, labels = images[order], labels[order]
-            splits[part] = Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
+    for part in parts:
+        images, labels = (
+            channels_first(f"x_{part}", arrays[f"x_{part}"]),
+            class_numbers(f"y_{part}", arrays[f"y_{part}"]),
+        )
+        if len(images) != len(labels):
+            raise InputError(f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}")
+        if part == "train":
+            names, order = _names(labels), mixed(labels)
+            images, labels = images[order], labels[order]
+        splits[part] = Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
     return _own(path.stem, splits, names)
 
 
@@ -173,7 +177,8 @@ def channels_first(name: str, array: np.ndarray) -> np.ndarray:
     return array if first else array.transpose(0, 3, 1, 2)
 
 
-def _labels(name: str, array: np.ndarray) -> np.ndarray:
+def class_numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """`array` (N,) of whole numbers from 0 as int64; raises `InputError` where it holds something else."""
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise InputError(f"{name} has dtype {array.dtype} and shape {array.shape}; whole numbers (N,) are needed")
     if (bad := np.flatnonzero(array.astype(np.int64) < 0)).size:
@@ -187,8 +192,7 @@ def _own(name: str, splits: dict[str, Split], names: Sequence[str]) -> ImageData
     rule = "splits as given; train in a fixed random order, classes evenly spread"
     if validation is None:
         cut = len(train) - max(1, len(train) // 10)
-        validation = Split(train.images[cut:], train.labels[cut:])
-        train = Split(train.images[:cut], train.labels[:cut])
+        train, validation = train[:cut], train[cut:]
         rule = f"test as given; of train {cut} train and {len(validation)} validate, each class in proportion"
     mean, std = moments(train.images)
     return ImageData(name, train, validation, splits["test"], tuple(names), mean, std, rule)

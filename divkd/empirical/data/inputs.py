@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from divkd.empirical.data.images import ENDINGS, channels_first, read_image
+from divkd.empirical.data.images import channels_first, image_files, read_image
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.predictions import read_arrays
 
@@ -43,10 +43,10 @@ def read_inputs(
             names += [f"{path}[{i}]" for i in range(len(block))]
             images += list(block)
             continue
-        for file in _files(path):
-            image = read_image(file, image_size)
-            if channels == 1:
-                image = _grey(image)
+        if not (path.is_dir() or path.is_file()):
+            raise InputError(f"there is no {path}; give image files, a folder of them or an .npz file with images=...")
+        for file in image_files(path, "**/*") if path.is_dir() else [path]:
+            image = read_image(file, image_size, "L" if channels == 1 else "RGB")
             if image.shape != shape:
                 raise InputError(
                     f"{file} is {image.shape[2]} x {image.shape[1]} pixels and the run's images {width} x {height}; "
@@ -57,25 +57,6 @@ def read_inputs(
     if not images:
         raise InputError("there are no images; give files, folders or an .npz file with images=...")
     return names, np.stack(images)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
-        if not inside:
-            raise InputError(f"{path} holds no image; allowed: {', '.join(ENDINGS)}")
-        return inside
-    if not path.is_file():
-        raise InputError(f"there is no {path}; give image files, a folder of them or an .npz file with images=...")
-    return [path]
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """(3, H, W) uint8 to (1, H, W); exact where the channels are equal."""
-    from PIL import Image
-
-    grey: np.ndarray = np.asarray(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert("L"))[None]
-    return grey
 
 
 def _size(shape: tuple[int, ...]) -> str:

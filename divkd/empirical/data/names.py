@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+TINY = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -25,30 +28,10 @@ DATASETS = {
     data.name: data
     for data in (
         DataSet("digits", 1, False),
-        DataSet(
-            "cifar10",
-            4,
-            True,
-            "cifar-10-batches-py/ or cifar-10-python.tar.gz",
-            "https://www.cs.toronto.edu/~kriz/cifar.html",
-            short="cifar",
-        ),
-        DataSet(
-            "cifar100",
-            4,
-            True,
-            "cifar-100-python/ or cifar-100-python.tar.gz",
-            "https://www.cs.toronto.edu/~kriz/cifar.html",
-        ),
+        DataSet("cifar10", 4, True, "cifar-10-batches-py/ or cifar-10-python.tar.gz", CIFAR, short="cifar"),
+        DataSet("cifar100", 4, True, "cifar-100-python/ or cifar-100-python.tar.gz", CIFAR),
         DataSet("svhn", 4, False, "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers/"),
-        DataSet(
-            "tinyimagenet",
-            8,
-            True,
-            "tiny-imagenet-200.zip or tiny-imagenet-200/",
-            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-            fetched=False,
-        ),
+        DataSet("tinyimagenet", 8, True, "tiny-imagenet-200.zip or tiny-imagenet-200/", TINY, fetched=False),
     )
 }
 SHORT = {data.short: data.name for data in DATASETS.values() if data.short}

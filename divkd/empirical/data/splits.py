@@ -14,6 +14,8 @@ from torch import Tensor
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -24,6 +26,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, cut: slice) -> "Split":
+        return Split(self.images[cut], self.labels[cut])
 
     def to(self, device: torch.device) -> "Split":
         """The same split on `device`."""
@@ -48,15 +53,20 @@ class ImageData:
         """The number of classes."""
         return len(self.class_names)
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def to(self, device: torch.device) -> "ImageData":
         """The same data on `device`."""
-        moved = [split.to(device) for split in (self.train, self.validation, self.test)]
-        return replace(self, train=moved[0], validation=moved[1], test=moved[2])
+        train, validation, test = (split.to(device) for split in self.splits.values())
+        return replace(self, train=train, validation=validation, test=test)
 
     def facts(self) -> dict[str, Any]:
         """What config.json keeps of the data: all that a later prediction needs, and the sum of every byte."""
         digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
+        for split in self.splits.values():
             digest.update(str(tuple(split.images.shape)).encode())
             for array in (split.images, split.labels):
                 digest.update(array.cpu().contiguous().numpy().data)
@@ -73,7 +83,7 @@ class ImageData:
 def check(data: ImageData) -> None:
     """Raise `InputError` unless the splits hold uint8 images of one shape, valid labels and at least two classes."""
     shape = data.train.images.shape[1:]
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+    for name, split in data.splits.items():
         if split.images.ndim != 4 or split.images.dtype != torch.uint8 or split.images.shape[1:] != shape:
             raise InputError(
                 f"{data.name} {name} images are {split.images.dtype} of shape {tuple(split.images.shape)}; "
@@ -88,11 +98,11 @@ def check(data: ImageData) -> None:
             raise InputError(f"{data.name} {name} has labels from {low} to {high}; allowed: 0 to {data.classes - 1}")
     if len(torch.unique(data.train.labels)) < 2:
         raise InputError(
-            f"{data.name}: all {len(data.train)} training images are of one class; training needs two or more"
+            f"{data.name}: all {len(data.train)} training images are of one class; at least two are needed"
         )
 
 
-def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(images: Tensor) -> Moments:
     """Mean and standard deviation of each channel of (N, C, H, W) uint8, in [0, 1], to the usual four decimals.
 
     They come from a count of every byte, so that no float copy is made; a constant channel gets the deviation 1.

@@ -50,12 +50,9 @@ def fit_pooled(pooled: Tensor, labels: Tensor, start: float = 1.0) -> Temperatur
         return Temperature(1.0, at_bound=False)
     if not possible.all():
         pooled, labels = pooled[possible], labels[possible]
-    top = pooled.amax(dim=-1, keepdim=True)
-    target = float((pooled.gather(1, labels[:, None]) - top).mean())
+    target = float((pooled.gather(1, labels[:, None]) - pooled.amax(dim=-1, keepdim=True)).mean())
     # in blocks that stay in cache; a score of -inf weighs nothing at any temperature, and neither does -1e300
-    scores = [
-        (rows - high).clamp_(min=-1e300) for rows, high in zip(_rows(pooled), _rows(top, pooled.shape[1]), strict=True)
-    ]
+    scores = [(rows - rows.amax(dim=-1, keepdim=True)).clamp_(min=-1e300) for rows in _rows(pooled)]
 
     def slopes(log_beta: float) -> tuple[float, float]:
         """d NLL / d beta at beta = 1/T, the mean over samples of E_q[score] - score of the label; d2 NLL / d beta2."""
@@ -115,7 +112,7 @@ def apply_temperature(pooled: Tensor, temperature: float) -> Tensor:
     pooled (N, K), as `ensemble_log_probs` gives it, to (N, K) float64; -inf stays -inf, the argmax stays where it
     was. Raises `InputError` where `pooled` is unusable or the temperature is not a positive finite number.
     """
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not 0 < temperature < math.inf:
         raise InputError(f"temperature is {temperature}; a positive finite number is required")
     if not isinstance(pooled, Tensor) or pooled.ndim != 2:
         given = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
@@ -131,5 +128,10 @@ def calibrated(pooled: Tensor, labels: Tensor, temperature: Temperature) -> tupl
     pooled (N, K) as `ensemble_log_probs` gives it, labels (N,), and a temperature fitted elsewhere.
     """
     scores = sample_scores(apply_temperature(pooled, temperature.value)[None], labels)
-    row = {f"cal_{name}": value for name, value in quality_of(scores).items() if name != "acc"}
-    return {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound, **row}, scores
+    row = {"temperature": temperature.value, "temperature_at_bound": temperature.at_bound}
+    return row | calibrated_quality(scores), scores
+
+
+def calibrated_quality(scores: dict[str, Tensor]) -> dict[str, float]:
+    """{cal_nll, cal_brier, cal_ece} from the `sample_scores` of calibrated predictions."""
+    return {f"cal_{name}": value for name, value in quality_of(scores).items() if name != "acc"}

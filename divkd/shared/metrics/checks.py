@@ -21,22 +21,11 @@ def check_log_probs(log_probs: Tensor, name: str = "log_probs") -> Tensor:
     float32 or float64, M, N and K at least 1; -inf is legal, NaN and a row that is no distribution are refused with
     the index of the first one. `name` is what the message calls the array. One pass over the numbers.
     """
-    if not isinstance(log_probs, Tensor):
-        raise InputError(f"{name} is a {type(log_probs).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
-    if log_probs.dtype not in (torch.float32, torch.float64):
-        raise InputError(
-            f"{name} has dtype {log_probs.dtype}; float32 and float64 are allowed: "
-            "use torch.log_softmax(logits.float(), -1)"
-        )
-    if log_probs.ndim != 3 or 0 in log_probs.shape:
-        raise InputError(
-            f"{name} has shape {tuple(log_probs.shape)}; (members, samples, classes) is required, none of them "
-            "zero: use log_probs[None] for a single model"
-        )
-    log_probs_ = log_probs.detach()
-    for block in split(log_probs_):
-        if not ((block.exp().sum(dim=-1) - 1).abs() <= SLACK).all():  # NaN fails the comparison
-            raise InputError(_first_bad_row(log_probs_, name))
+    array = _members(log_probs, name, "torch.log_softmax(logits.float(), -1)")
+    good = torch.cat([(block.exp().sum(dim=-1) - 1).abs() <= SLACK for block in split(array)], dim=1)  # NaN is not
+    if not good.all():
+        member, sample = _first(~good)
+        raise InputError(_no_distribution(array[member, sample].double(), f"{name}[{member}, {sample}"))
     return log_probs
 
 
@@ -46,22 +35,16 @@ def check_logits(logits: Tensor, name: str = "logits") -> Tensor:
     float32 or float64, M, N and K at least 1. -inf excludes a class and is legal; NaN, +inf and a row of nothing but
     -inf are refused with the index of the first, and so is an array whose every row is a row of probabilities.
     """
-    if not isinstance(logits, Tensor) or logits.dtype not in (torch.float32, torch.float64):
-        given = f"dtype {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"{name} is of {given}; a torch tensor of float32 or float64 is required")
-    if logits.ndim != 3 or 0 in logits.shape:
-        raise InputError(
-            f"{name} has shape {tuple(logits.shape)}; (members, samples, classes) is required, none of them zero: "
-            "use logits[None] for a single model"
-        )
-    logits_ = logits.detach()
-    probabilities = True
-    for block in split(logits_):
-        top = block.amax(dim=-1)  # passes NaN on
-        if not torch.isfinite(top).all():
-            raise InputError(_first_bad_logit(logits_, name))
-        probabilities = probabilities and bool(((block.sum(dim=-1) - 1).abs() <= SLACK).all() and (block >= 0).all())
-    if probabilities:
+    array = _members(logits, name, f"{name}.float()")
+    good = torch.cat([torch.isfinite(block.amax(dim=-1)) for block in split(array)], dim=1)  # amax passes NaN on
+    if not good.all():
+        member, sample = _first(~good)
+        row = array[member, sample]
+        if not (odd := row.isnan() | row.isposinf()).any():
+            raise InputError(f"{name}[{member}, {sample}] is -inf in every class; at least one must be possible")
+        where = f"{name}[{member}, {sample}, {_first(odd)[0]}]"
+        raise InputError(f"{where} is {row[odd][0].item()}; logits are numbers, or -inf for no chance")
+    if all(((block.sum(dim=-1) - 1).abs() <= SLACK).all() and (block >= 0).all() for block in split(array)):
         raise InputError(
             f"{name} holds probabilities: {name}[0, 0] and every other row sums to 1 with nothing below 0; pass the "
             "numbers before the softmax, or the logarithms as log_probs"
@@ -74,13 +57,11 @@ def check_labels(labels: Tensor, log_probs: Tensor, name: str = "labels") -> Ten
 
     Integers in 0..K-1; the message names the first that is not, under the name `name`.
     """
-    if not isinstance(labels, Tensor):
-        raise InputError(f"{name} is a {type(labels).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
+    _tensor(labels, name)
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         where = ""
         if labels.is_floating_point() and labels.ndim == 1 and (odd := labels.remainder(1) != 0).any():
-            index = int(odd.nonzero()[0])  # inf and NaN leave NaN
-            where = f" and {name}[{index}] is {labels[index].item():g}"
+            where = f" and {name}[{_first(odd)[0]}] is {labels[odd][0].item():g}"  # inf and NaN leave NaN
         raise InputError(
             f"{name} has dtype {str(labels.dtype).removeprefix('torch.')}{where}; class numbers are integers: "
             "use labels.long(), or labels.astype('int64') in NumPy"
@@ -91,14 +72,28 @@ def check_labels(labels: Tensor, log_probs: Tensor, name: str = "labels") -> Ten
             f"{name} has shape {tuple(labels.shape)}; ({samples},) is required: one class number for each sample"
         )
     labels = labels.to(log_probs.device, torch.int64)
-    low, high = (int(bound.item()) for bound in labels.aminmax())
-    if low < 0 or high >= classes:
-        index = int(((labels < 0) | (labels >= classes)).nonzero()[0])
+    if (odd := (labels < 0) | (labels >= classes)).any():
         raise InputError(
-            f"{name}[{index}] is {int(labels[index])}, and they range from {low} to {high}; 0 to {classes - 1} is "
-            f"allowed for {classes} classes"
+            f"{name}[{_first(odd)[0]}] is {int(labels[odd][0])}, and they range from {int(labels.min())} to "
+            f"{int(labels.max())}; 0 to {classes - 1} is allowed for {classes} classes"
         )
     return labels
+
+
+def check_splits(
+    val_log_probs: Tensor, val_labels: Tensor, test_log_probs: Tensor, test_labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The labels of both splits, as `check_labels` gives them.
+
+    Raises `InputError` where an array is unusable or the splits differ in members or classes.
+    """
+    val, test = check_log_probs(val_log_probs, "val_log_probs"), check_log_probs(test_log_probs, "test_log_probs")
+    if (val.shape[0], val.shape[2]) != (test.shape[0], test.shape[2]):
+        raise InputError(
+            f"validation has shape {tuple(val.shape)} and test {tuple(test.shape)}; members and classes (the first "
+            "and the last number) must be the same: predict both splits with the same model or ensemble"
+        )
+    return check_labels(val_labels, val, "val_labels"), check_labels(test_labels, test, "test_labels")
 
 
 def split(log_probs: Tensor) -> Iterator[Tensor]:
@@ -112,14 +107,34 @@ def blocks(log_probs: Tensor) -> Iterator[Tensor]:
     return (block.double() for block in split(log_probs))
 
 
-def _first_bad_row(log_probs: Tensor, name: str) -> str:
-    """What to say of the first row, in the order of the array, that is no distribution."""
-    good = torch.cat([(block.exp().sum(dim=-1) - 1).abs() <= SLACK for block in split(log_probs)], dim=1)
-    member, sample = (int(index) for index in (~good).nonzero()[0])
-    row = log_probs[member, sample].double()
-    where = f"{name}[{member}, {sample}"
+def _tensor(array: Tensor, name: str) -> None:
+    if not isinstance(array, Tensor):
+        raise InputError(f"{name} is a {type(array).__name__}; pass a torch tensor, e.g. torch.as_tensor(array)")
+
+
+def _members(array: Tensor, name: str, mend: str) -> Tensor:
+    """`array` off the graph; raises `InputError` unless it is of floats (M, N, K)."""
+    _tensor(array, name)
+    if array.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name} has dtype {array.dtype}; float32 and float64 are allowed: use {mend}")
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(
+            f"{name} has shape {tuple(array.shape)}; (members, samples, classes) is required, none of them zero: use "
+            f"{name}[None] for a single model"
+        )
+    return array.detach()
+
+
+def _first(bad: Tensor) -> list[int]:
+    """The index of the first True."""
+    index: list[int] = bad.nonzero()[0].tolist()
+    return index
+
+
+def _no_distribution(row: Tensor, where: str) -> str:
+    """What to say of a row that is no distribution, by its place `where` in the array, ``log_probs[0, 1``."""
     if row.isnan().any():
-        return f"{where}, {int(row.isnan().nonzero()[0])}] is nan; log-probabilities are numbers from -inf to 0"
+        return f"{where}, {_first(row.isnan())[0]}] is nan; log-probabilities are numbers from -inf to 0"
     if (row >= 0).all() and abs(float(row.sum()) - 1) <= SLACK:
         return f"{where}] holds probabilities (the largest is {float(row.max()):g}); pass their logarithms"
     total = float(row.exp().sum())
@@ -128,15 +143,3 @@ def _first_bad_row(log_probs: Tensor, name: str) -> str:
         f"logarithm is {float(row.max()):g}; use torch.log_softmax(logits, -1)"
         + ("" if math.isfinite(total) else ", and mend what made the logits infinite")
     )
-
-
-def _first_bad_logit(logits: Tensor, name: str) -> str:
-    """What to say of the first row, in the order of the array, that has no softmax."""
-    good = torch.cat([torch.isfinite(block.amax(dim=-1)) for block in split(logits)], dim=1)
-    member, sample = (int(index) for index in (~good).nonzero()[0])
-    row = logits[member, sample]
-    odd = row.isnan() | row.isposinf()
-    if not odd.any():
-        return f"{name}[{member}, {sample}] is -inf in every class; at least one must be possible"
-    index = int(odd.nonzero()[0])
-    return f"{name}[{member}, {sample}, {index}] is {row[index].item()}; logits are numbers, or -inf for no chance"

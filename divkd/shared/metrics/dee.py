@@ -10,7 +10,7 @@ from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import calibrated_nll, fit_pooled
-from divkd.shared.metrics.checks import check_labels, check_log_probs
+from divkd.shared.metrics.checks import check_splits
 from divkd.shared.metrics.quality import pool
 from divkd.shared.seeds import rng
 from divkd.shared.stats import summarise
@@ -45,13 +45,7 @@ def subsets(members: int, size: int, limit: int, seed: int) -> list[tuple[int, .
 
 
 def equivalent_curve(
-    val_log_probs: Tensor,
-    val_labels: Tensor,
-    test_log_probs: Tensor,
-    test_labels: Tensor,
-    *,
-    limit: int = SUBSETS,
-    seed: int = 0,
+    val_log_probs: Tensor, val_labels: Tensor, log_probs: Tensor, labels: Tensor, *, limit: int = SUBSETS, seed: int = 0
 ) -> list[dict[str, Any]]:
     """c(l) = mean over subsets S of l members of the calibrated NLL of S, l = 1..M, in nats.
 
@@ -60,27 +54,20 @@ def equivalent_curve(
     None where n = 1; n subsets were measured `of` as many as there are. The subsets share members, so std is their
     spread and not an error of the mean.
 
-    val_log_probs (M, N_val, K), test_log_probs (M, N, K) of the same members, labels (N_val,) and (N,) integers in
-    0..K-1; at most `limit` subsets of each size, drawn from `seed`. Raises `InputError` where they are unusable.
+    val_log_probs (M, N_val, K), log_probs (M, N, K) of the same members on the test split, labels (N_val,) and (N,)
+    integers in 0..K-1; at most `limit` subsets of a size, drawn from `seed`. Raises `InputError` where one is unusable.
     """
-    val_labels = check_labels(val_labels, check_log_probs(val_log_probs, "val_log_probs"), "val_labels")
-    test_labels = check_labels(test_labels, check_log_probs(test_log_probs))
-    if (val_log_probs.shape[0], val_log_probs.shape[2]) != (test_log_probs.shape[0], test_log_probs.shape[2]):
-        raise InputError(
-            f"validation has shape {tuple(val_log_probs.shape)} and test {tuple(test_log_probs.shape)}; members and "
-            "classes (the first and the last number) must be the same: predict both splits with the same ensemble"
-        )
+    val_labels, labels = check_splits(val_log_probs, val_labels, log_probs, labels)
     if limit < 1:
         raise InputError(f"limit is {limit}; at least 1 subset of each size is needed")
-    val, test = val_log_probs.detach(), test_log_probs.detach()
-    members, temperature, curve = len(val), 1.0, []
-    for size in range(1, members + 1):
+    val, test = val_log_probs.detach(), log_probs.detach()
+    temperature, curve = 1.0, []
+    for size in range(1, len(val) + 1):
         values = []
-        for subset in subsets(members, size, limit, seed):
-            chosen = list(subset)
+        for chosen in map(list, subsets(len(val), size, limit, seed)):
             temperature = fit_pooled(pool(val[chosen]), val_labels, start=temperature).value
-            values.append(calibrated_nll(pool(test[chosen]), test_labels, temperature))
-        curve.append({"members": size, **summarise(values), "of": math.comb(members, size)})
+            values.append(calibrated_nll(pool(test[chosen]), labels, temperature))
+        curve.append({"members": size, **summarise(values), "of": math.comb(len(val), size)})
     return curve
 
 

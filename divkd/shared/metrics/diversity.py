@@ -1,7 +1,7 @@
 """How the members of an ensemble differ: for each sample, in total, by confidence, and member against member.
 
-Everything takes member log-probabilities (M, N, K) and labels (N,), as `quality` does. With one member
-nothing differs: every measure of difference is 0 and the correlation of errors has no value (NaN).
+Everything takes member log-probabilities (M, N, K) and labels (N,), and raises `InputError`, as `quality` does. With
+one member nothing differs: every measure of difference is 0 and the correlation of errors has no value (NaN).
 """
 
 import math
@@ -28,21 +28,19 @@ def sample_diversity(log_probs: Tensor) -> dict[str, Tensor]:
                          Jensen-Shannon divergence, in [0, log M] (Houlsby et al. 2011, arXiv:1112.5745)
     votes                argmax_k p_m(k|x_n); a tie goes to the first class
 
-    0 log 0 counts 0, so only pairwise_kl may be +inf. One pass in blocks. Raises `InputError` where `log_probs` is
-    unusable.
+    0 log 0 counts 0, so only pairwise_kl may be +inf. log_probs (M, N, K); one pass in blocks.
     """
     members, samples, _ = check_log_probs(log_probs).shape
     log_probs = log_probs.detach()
     votes = torch.cat([block.argmax(dim=-1) for block in blocks(log_probs)], dim=1)
+    apart = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
     if members == 1:
-        zero = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
-        return {"pairwise_kl": zero, "disagreement": zero, "mutual_information": zero, "votes": votes}
+        return {"pairwise_kl": apart, "disagreement": apart, "mutual_information": apart, "votes": votes}
     kl, information = [], []
     for log_p in blocks(log_probs):
         p = log_p.exp()
         kl.append(pairwise_kl_of(log_p, p))
         information.append(_entropy(torch.logsumexp(log_p, dim=0) - math.log(members)) - _entropy(log_p, p).mean(0))
-    apart = torch.zeros(samples, dtype=torch.float64, device=log_probs.device)
     for member in range(1, members):
         apart += (votes[:member] != votes[member]).sum(dim=0)
     return {
@@ -56,9 +54,9 @@ def sample_diversity(log_probs: Tensor) -> dict[str, Tensor]:
 def entropy(log_probs: Tensor) -> Tensor:
     """H(p) = -sum_k p(k|x_n) log p(k|x_n) of the members' mean probability, in nats: (M, N, K) to (N,) float64.
 
-    0 log 0 counts 0. Raises `InputError` where `log_probs` is unusable.
+    0 log 0 counts 0.
     """
-    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
+    pooled = ensemble_log_probs(log_probs).detach()
     return torch.cat([_entropy(block[0]) for block in blocks(pooled[None])])
 
 
@@ -68,17 +66,20 @@ def decomposition(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     nll_member = -1/M sum_m log p_m(y), nll = -log p(y), ensemble_gain = log of the arithmetic over the geometric mean
     of the members' probabilities of the label, >= 0 (the ambiguity of the cross-entropy: Wood et al. 2023,
     arXiv:2301.03962). The gain is +inf where some, not all, give the label zero; where all do, both NLLs
-    are +inf and the gain counts 0, as the members agree.
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    are +inf and the gain counts 0, as the members agree. log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
     labels = check_labels(labels, check_log_probs(log_probs))
-    members = log_probs.shape[0]
-    given = log_probs.detach().gather(2, labels[None, :, None].expand(members, -1, 1))[..., 0].double()
-    nll = math.log(members) - torch.logsumexp(given, dim=0) + 0.0
+    given = of_labels(log_probs, labels)
+    nll = math.log(len(given)) - torch.logsumexp(given, dim=0) + 0.0
     nll_member = -given.mean(dim=0) + 0.0
     gain = (nll_member - nll).clamp_(min=0.0).nan_to_num_(nan=0.0, posinf=math.inf)
     return {"nll_member": nll_member, "nll": nll, "ensemble_gain": gain}
+
+
+def of_labels(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """log p_m(y_n|x_n), what each member says of the labels: (M, N) float64, off the graph, of checked arrays."""
+    index = labels[None, :, None].expand(len(log_probs), -1, 1)
+    return log_probs.detach().gather(2, index)[..., 0].double()
 
 
 def error_correlation_matrix(votes: Tensor, labels: Tensor) -> Tensor:
@@ -88,9 +89,8 @@ def error_correlation_matrix(votes: Tensor, labels: Tensor) -> Tensor:
     then do not vary.
     """
     wrong = (votes != labels).double()
-    wrong = wrong - wrong.mean(dim=1, keepdim=True)
-    norm = wrong.norm(dim=1)
-    norm = torch.where(norm > 1e-9, norm, math.nan)
+    wrong -= wrong.mean(dim=1, keepdim=True)
+    norm = torch.where(wrong.norm(dim=1) > 1e-9, wrong.norm(dim=1), math.nan)
     return ((wrong @ wrong.T) / (norm[:, None] * norm)).clamp_(-1.0, 1.0)
 
 
@@ -99,32 +99,33 @@ def agreement_matrix(votes: Tensor) -> Tensor:
 
     votes (M, N) class numbers; float64, 1 on the diagonal.
     """
-    rows = [(votes == vote).double().mean(dim=1) for vote in votes]
-    return torch.stack(rows)
+    return torch.stack([(votes == vote).double().mean(dim=1) for vote in votes])
 
 
 def diversity(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
     """The means over samples {pairwise_kl, disagreement, mutual_information, nll_member, nll, ensemble_gain} and
     {error_correlation}, the mean over pairs of members whose errors vary (NaN where there is no such pair).
 
-    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`. log_probs (M, N, K), labels (N,)
-    integers in 0..K-1. Raises `InputError` where they are unusable.
+    Definitions: `sample_diversity`, `decomposition`, `error_correlation_matrix`. log_probs (M, N, K), labels (N,).
     """
+    return diversity_of(measured(log_probs, labels))
+
+
+def measured(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """`sample_diversity`, `decomposition` and {labels} (N,) int64 of the same samples, on the last axis."""
     labels = check_labels(labels, check_log_probs(log_probs))
-    return diversity_of(sample_diversity(log_probs), decomposition(log_probs, labels), labels)
+    return {**sample_diversity(log_probs), **decomposition(log_probs, labels), "labels": labels}
 
 
-def diversity_of(samples: dict[str, Tensor], parts: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
-    """`diversity` from what `sample_diversity` and `decomposition` give for the same samples."""
-    means = {name: float(samples[name].mean()) for name in ("pairwise_kl", "disagreement", "mutual_information")}
-    means |= {name: float(value.mean()) for name, value in parts.items()}
-    return means | {"error_correlation": mean_pair(error_correlation_matrix(samples["votes"], labels))}
+def diversity_of(samples: dict[str, Tensor]) -> dict[str, float]:
+    """`diversity` from what `measured` gives, of all samples or of some."""
+    means = {name: float(value.mean()) for name, value in samples.items() if name not in ("votes", "labels")}
+    return means | {"error_correlation": mean_pair(error_correlation_matrix(samples["votes"], samples["labels"]))}
 
 
 def mean_pair(matrix: Tensor) -> float:
     """The mean of a symmetric (M, M) matrix over unordered pairs of members, NaN pairs left out; NaN without any."""
-    pairs = matrix[tuple(torch.triu_indices(len(matrix), len(matrix), 1))]
-    return float(pairs.nanmean())
+    return float(matrix[tuple(torch.triu_indices(len(matrix), len(matrix), 1))].nanmean())
 
 
 def by_confidence(log_probs: Tensor, labels: Tensor) -> list[dict[str, float]]:
@@ -132,47 +133,39 @@ def by_confidence(log_probs: Tensor, labels: Tensor) -> list[dict[str, float]]:
 
     Figure 3 of Nam et al. 2021 (arXiv:2110.14149). A list of {low, high, n, share, confidence, accuracy} and the keys
     of `diversity`: the reliability diagram is in it too. The mean of each measure but the correlation over bins,
-    weighted by share, is its overall mean. An empty bin has n = 0, share = 0 and NaN elsewhere.
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    weighted by share, is its overall mean. An empty bin has n = 0, share = 0 and NaN elsewhere. log_probs (M, N, K),
+    labels (N,) integers in 0..K-1.
     """
-    labels = check_labels(labels, check_log_probs(log_probs))
-    scores = sample_scores(log_probs, labels)
-    return by_confidence_of(scores, sample_diversity(log_probs), decomposition(log_probs, labels), labels)
+    return by_confidence_of(sample_scores(log_probs, labels), measured(log_probs, labels))
 
 
-def by_confidence_of(
-    scores: dict[str, Tensor], samples: dict[str, Tensor], parts: dict[str, Tensor], labels: Tensor
-) -> list[dict[str, float]]:
-    """`by_confidence` from `sample_scores`, `sample_diversity` and `decomposition` of the same samples."""
-    rows = reliability(scores["confidence"], scores["correct"])
+def by_confidence_of(scores: dict[str, Tensor], samples: dict[str, Tensor]) -> list[dict[str, float]]:
+    """`by_confidence` from `sample_scores` and `measured` of the same samples."""
+    rows = reliability(scores)
     index = confidence_bin(scores["confidence"])
     for number, row in enumerate(rows):
-        inside = index == number
-        row |= diversity_of(
-            {name: value[..., inside] for name, value in samples.items()},
-            {name: value[inside] for name, value in parts.items()},
-            labels[inside],
-        )
+        row |= diversity_of({name: value[..., index == number] for name, value in samples.items()})
     return rows
 
 
-def reliability(confidence: Tensor, correct: Tensor) -> list[dict[str, float]]:
+def reliability(scores: dict[str, Tensor]) -> list[dict[str, float]]:
     """The reliability diagram: {low, high, n, share, confidence, accuracy} for each of the 15 bins (lo, hi].
 
-    Guo et al. 2017 (arXiv:1706.04599), figure 1. confidence, correct (N,) float64, as `sample_scores` gives them;
-    sum_b share |accuracy - confidence| is `divkd.shared.metrics.quality.ece`. An empty bin has NaN means.
+    Guo et al. 2017 (arXiv:1706.04599), figure 1. Of scores, `confidence` and `correct` (N,) float64 are read, as
+    `sample_scores` gives them; sum_b share |accuracy - confidence| is `divkd.shared.metrics.quality.ece`. An empty bin
+    has NaN means.
     """
-    index = confidence_bin(confidence)
+    index = confidence_bin(scores["confidence"])
     count = torch.bincount(index, minlength=CONFIDENCE_BINS)
-    sums = [confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, index, value) for value in (confidence, correct)]
+    zero = torch.zeros(CONFIDENCE_BINS, dtype=torch.float64, device=index.device)
+    sums = [zero.index_add(0, index, scores[name]) for name in ("confidence", "correct")]
     means = [(total / count).tolist() for total in sums]  # 0 / 0 is NaN
     return [
         {
             "low": number / CONFIDENCE_BINS,
             "high": (number + 1) / CONFIDENCE_BINS,
             "n": int(count[number]),
-            "share": float(count[number]) / len(confidence),
+            "share": float(count[number]) / len(index),
             "confidence": means[0][number],
             "accuracy": means[1][number],
         }

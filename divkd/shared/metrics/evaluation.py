@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,22 +10,21 @@ from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.bootstrap import LEVEL, bootstrap
-from divkd.shared.metrics.calibration import calibrated, fit_temperature
-from divkd.shared.metrics.checks import check_labels, check_log_probs
-from divkd.shared.metrics.dee import SUBSETS, equivalent, equivalent_curve
+from divkd.shared.metrics.calibration import calibrated, calibrated_quality, fit_temperature
+from divkd.shared.metrics.checks import check_labels, check_splits
+from divkd.shared.metrics.dee import equivalent, equivalent_curve
 from divkd.shared.metrics.diversity import (
     agreement_matrix,
     by_confidence_of,
-    decomposition,
     diversity_of,
     error_correlation_matrix,
-    mean_pair,
+    measured,
+    of_labels,
     reliability,
-    sample_diversity,
 )
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import PredictedSplit, Predictions
-from divkd.shared.metrics.quality import ece_of, ensemble_log_probs, pairwise_kl, quality_of, sample_scores
+from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, quality_of, sample_scores
 from divkd.shared.run import environment
 
 
@@ -40,15 +40,7 @@ def evaluate(
     val_log_probs (M, N_val, K), test_log_probs (M, N_test, K), labels (N_val,) and (N_test,) integers in 0..K-1.
     Raises `InputError` where an array is unusable or the two splits differ in members or classes.
     """
-    val_shape = check_log_probs(val_log_probs, "val_log_probs").shape
-    test_shape = check_log_probs(test_log_probs, "test_log_probs").shape
-    if (val_shape[0], val_shape[2]) != (test_shape[0], test_shape[2]):
-        raise InputError(
-            f"validation has shape {tuple(val_shape)} and test {tuple(test_shape)}; members and classes (the first "
-            "and the last number) must be the same: predict both splits with the same model"
-        )
-    val_labels = check_labels(val_labels, val_log_probs, "val_labels")
-    test_labels = check_labels(test_labels, test_log_probs, "test_labels")
+    val_labels, test_labels = check_splits(val_log_probs, val_labels, test_log_probs, test_labels)
     pooled = ensemble_log_probs(test_log_probs.detach())
     temperature = fit_temperature(val_log_probs, val_labels)
     row = quality_of(sample_scores(pooled[None], test_labels)) | calibrated(pooled, test_labels, temperature)[0]
@@ -56,12 +48,7 @@ def evaluate(
 
 
 def run_evaluation(
-    predictions: Predictions,
-    reference: Predictions | None,
-    files: Mapping[str, str | None],
-    *,
-    resamples: int,
-    seed: int,
+    predictions: Predictions, reference: Predictions | None, files: Mapping[str, Any], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """The content of an evaluation's results.json; `files` are the names of `file` and `ensemble`."""
     began = time.perf_counter()
@@ -73,19 +60,14 @@ def run_evaluation(
 
 
 def evaluate_predictions(
-    predictions: Predictions,
-    *,
-    reference: Predictions | None = None,
-    resamples: int = 0,
-    seed: int = 0,
-    limit: int = SUBSETS,
+    predictions: Predictions, *, reference: Predictions | None = None, resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
     """The flat row of `evaluate`, the diversity, bins, similarity, DEE and OOD: an evaluation's results.json.
 
     Calibrated values and the DEE need the validation split: without it they are left out, as the test split never
     chooses. The DEE is measured on the curve of `reference`, the predictions of a deep ensemble on the same samples,
-    or else on the curve of the model's own members, if there is more than one. Draws of subsets (at most `limit` a
-    size) and samples follow from `seed`.
+    or else on the curve of the model's own members, if there is more than one. Draws of subsets and samples
+    follow from `seed`.
 
     `resamples` > 0 adds bootstrap intervals over draws of the test samples (and the out-of-distribution ones). The
     temperature is held: it comes from the validation samples, which are not drawn. The DEE has no interval: what moves
@@ -98,43 +80,57 @@ def evaluate_predictions(
     labels = check_labels(_labels(test), test.log_probs)
     members, count, classes = test.log_probs.shape
     pooled = ensemble_log_probs(test.log_probs)
-    scores, samples = sample_scores(pooled[None], labels), sample_diversity(test.log_probs)
-    parts = decomposition(test.log_probs, labels)
+    scores, samples = sample_scores(pooled[None], labels), measured(test.log_probs, labels)
     results: dict[str, Any] = {"members": members, "samples": count, "classes": classes}
-    results |= {"validation_samples": val.log_probs.shape[1] if val else 0}
-    results |= {"ood_samples": predictions.ood.log_probs.shape[1] if predictions.ood else 0}
+    for name, part in (("validation", val), ("ood", predictions.ood)):
+        results[f"{name}_samples"] = part.log_probs.shape[1] if part else 0
     results |= quality_of(scores)
     calibrated_scores = None
     if val:
         row, calibrated_scores = calibrated(pooled, labels, fit_temperature(val.log_probs, _labels(val)))
-        results |= row | {"cal_reliability": _bins(calibrated_scores)}
-    results |= {key: value for key, value in diversity_of(samples, parts, labels).items() if key != "nll"}
+        results |= row | {"cal_reliability": reliability(calibrated_scores)}
+    results |= _diversity(samples)
     results["by_member"] = _by_member(test, samples["votes"], labels)
-    results["reliability"] = _bins(scores)
+    results["reliability"] = reliability(scores)
     if members > 1:
-        results["diversity_by_confidence"] = by_confidence_of(scores, samples, parts, labels)
+        results["diversity_by_confidence"] = by_confidence_of(scores, samples)
         results["similarity"] = {
             "agreement": agreement_matrix(samples["votes"]).tolist(),
             "error_correlation": error_correlation_matrix(samples["votes"], labels).tolist(),
         }
     if reference is not None or (val and members > 1):
-        results["dee"] = _dee(predictions, reference, results, limit, seed)
+        results["dee"] = _dee(predictions, reference, results, seed)
     if predictions.ood:
         own, ood = _ood_scores(test), _ood_scores(predictions.ood)
         shared = [name for name in own if name in ood]
         results["ood"] = {name: separation(own[name], ood[name]) for name in shared}
     if resamples:
-        measured = {**samples, **parts}
-        intervals = bootstrap(
-            lambda index: _drawn(index, scores, calibrated_scores, measured, labels),
-            count,
-            resamples=resamples,
-            seed=seed,
-        )
-        results["intervals"] = {"level": LEVEL, "resamples": resamples, "seed": seed, **intervals}
+
+        def drawn(index: Tensor) -> dict[str, float]:
+            row = quality_of(_at(scores, index))
+            row |= calibrated_quality(_at(calibrated_scores, index)) if calibrated_scores else {}
+            return row | (_diversity(_at(samples, index)) if members > 1 else {})
+
+        def separated(name: str, mine: Tensor, theirs: Tensor) -> dict[str, float]:
+            return separation(own[name][mine], ood[name][theirs])
+
+        draws = {"resamples": resamples, "seed": seed}
+        results["intervals"] = {"level": LEVEL, **draws, **bootstrap(drawn, count, **draws)}
         if predictions.ood:
-            results["intervals"]["ood"] = _ood_intervals(own, ood, shared, resamples, seed)
+            sizes = count, results["ood_samples"]
+            results["intervals"]["ood"] = {
+                name: bootstrap(partial(separated, name), *sizes, **draws) for name in shared
+            }
     return results
+
+
+def _at(scores: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    return {name: value[..., index] for name, value in scores.items()}
+
+
+def _diversity(samples: dict[str, Tensor]) -> dict[str, float]:
+    """`diversity_of` without the NLL, which is that of `quality_of`."""
+    return {name: value for name, value in diversity_of(samples).items() if name != "nll"}
 
 
 def _labels(part: PredictedSplit) -> Tensor:
@@ -142,33 +138,20 @@ def _labels(part: PredictedSplit) -> Tensor:
     return part.labels
 
 
-def _bins(scores: dict[str, Tensor]) -> list[dict[str, float]]:
-    return reliability(scores["confidence"], scores["correct"])
-
-
 def _by_member(test: PredictedSplit, votes: Tensor, labels: Tensor) -> list[dict[str, float]]:
     """{acc, nll} of each member alone."""
-    index = labels[None, :, None].expand(len(votes), -1, 1)
-    losses = -test.log_probs.gather(2, index)[..., 0].double().mean(dim=1) + 0.0
+    losses = -of_labels(test.log_probs, labels).mean(dim=1) + 0.0
     hits = (votes == labels).double().mean(dim=1)
     return [{"acc": acc, "nll": nll} for acc, nll in zip(hits.tolist(), losses.tolist(), strict=True)]
 
 
-def _dee(
-    predictions: Predictions, reference: Predictions | None, results: dict[str, Any], limit: int, seed: int
-) -> dict[str, Any]:
+def _dee(predictions: Predictions, reference: Predictions | None, results: dict[str, Any], seed: int) -> dict[str, Any]:
     if reference is not None:
         check_reference(predictions, reference)
     ensemble = reference or predictions
     assert ensemble.val is not None
-    curve = equivalent_curve(
-        ensemble.val.log_probs,
-        _labels(ensemble.val),
-        ensemble.test.log_probs,
-        _labels(ensemble.test),
-        limit=limit,
-        seed=seed,
-    )
+    arrays = [array for part in (ensemble.val, ensemble.test) for array in (part.log_probs, _labels(part))]
+    curve = equivalent_curve(*arrays, seed=seed)
     worth = equivalent(curve, results["cal_nll"] if reference else curve[-1]["mean"])  # its own: equal but for rounding
     return {"value": worth.value, "censored": worth.censored, "own_members": reference is None, "curve": curve}
 
@@ -178,11 +161,9 @@ def check_reference(predictions: Predictions, reference: Predictions) -> None:
     if predictions.val is None or reference.val is None:
         missing = "the model's file" if predictions.val is None else "the deep ensemble's file"
         raise InputError(f"{missing} has no val_* arrays; the deep ensemble equivalent compares calibrated NLLs")
-    for name, mine, theirs in (
-        ("labels", predictions.test, reference.test),
-        ("val_labels", predictions.val, reference.val),
-    ):
-        a, b = _labels(mine), _labels(theirs)
+    pairs = {"labels": (predictions.test, reference.test), "val_labels": (predictions.val, reference.val)}
+    for name, pair in pairs.items():
+        a, b = map(_labels, pair)
         if len(a) != len(b) or not torch.equal(a, b):
             where = "" if len(a) != len(b) else f" from [{int((a != b).nonzero()[0])}] on"
             raise InputError(
@@ -196,36 +177,3 @@ def check_reference(predictions: Predictions, reference: Predictions) -> None:
 def _ood_scores(part: PredictedSplit) -> dict[str, Tensor]:
     """Every score that can be had, higher where a sample looks more out of distribution."""
     return ood_scores(part.log_probs) | ({} if part.energy is None else {"energy": part.energy})
-
-
-def _drawn(
-    index: Tensor,
-    scores: dict[str, Tensor],
-    calibrated_scores: dict[str, Tensor] | None,
-    measured: dict[str, Tensor],
-    labels: Tensor,
-) -> dict[str, float]:
-    """The numbers of one bootstrap draw."""
-    drawn = quality_of({name: value[index] for name, value in scores.items()})
-    if calibrated_scores:
-        again = {name: value[index] for name, value in calibrated_scores.items()}
-        drawn |= {"cal_nll": float(again["nll"].mean()), "cal_brier": float(again["brier"].mean())}
-        drawn["cal_ece"] = ece_of(again["confidence"], again["correct"])
-    if len(measured["votes"]) > 1:
-        kept = ("pairwise_kl", "disagreement", "mutual_information", "nll_member", "ensemble_gain")
-        drawn |= {name: float(measured[name][index].mean()) for name in kept}
-        drawn["error_correlation"] = mean_pair(error_correlation_matrix(measured["votes"][:, index], labels[index]))
-    return drawn
-
-
-def _ood_intervals(
-    own: dict[str, Tensor], ood: dict[str, Tensor], names: list[str], resamples: int, seed: int
-) -> dict[str, dict[str, tuple[float, float]]]:
-    sizes = len(own[names[0]]), len(ood[names[0]])
-
-    def drawn(mine: Tensor, theirs: Tensor) -> dict[str, float]:
-        rows = {name: separation(own[name][mine], ood[name][theirs]) for name in names}
-        return {f"{name} {key}": value for name, row in rows.items() for key, value in row.items()}
-
-    flat = bootstrap(drawn, *sizes, resamples=resamples, seed=seed)
-    return {name: {key: flat[f"{name} {key}"] for key in ("auroc", "aupr", "fpr95")} for name in names}

@@ -9,26 +9,20 @@ import torch
 from torch import Tensor
 
 from divkd.shared.errors import InputError
-from divkd.shared.metrics.checks import check_logits
+from divkd.shared.metrics.checks import blocks, check_logits
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
 
 RECALL = 0.95
 
 
-def energy(logits: Tensor) -> Tensor:
+def energy(logits: Tensor, name: str = "logits") -> Tensor:
     """1/M sum_m -logsumexp_k f_m(k|x_n), the members' mean energy (Liu et al. 2020, arXiv:2010.03759, T = 1).
 
     Raw logits (M, N, K) to (N,) float64; log-probabilities would give 0 for every sample. Raises `InputError` where
-    `logits` is unusable (`divkd.shared.metrics.checks.check_logits`).
+    `logits` is unusable (`divkd.shared.metrics.checks.check_logits`), under the name `name`.
     """
-    check_logits(logits)
-    return energy_of(logits)
-
-
-def energy_of(logits: Tensor) -> Tensor:
-    """`energy` of logits that are checked already."""
-    return -torch.logsumexp(logits.detach().double(), dim=-1).mean(dim=0)
+    return torch.cat([-block.logsumexp(dim=-1).mean(dim=0) for block in blocks(check_logits(logits, name).detach())])
 
 
 def ood_scores(log_probs: Tensor) -> dict[str, Tensor]:
@@ -38,7 +32,7 @@ def ood_scores(log_probs: Tensor) -> dict[str, Tensor]:
     mean probability p; mutual_information as in `divkd.shared.metrics.diversity.sample_diversity`. log_probs (M, N, K).
     Raises `InputError` where it is unusable.
     """
-    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
+    pooled = ensemble_log_probs(log_probs).detach()
     scores = {"max_probability": -pooled.amax(dim=-1).exp(), "entropy": entropy(pooled[None])}
     if log_probs.shape[0] > 1:
         scores["mutual_information"] = sample_diversity(log_probs)["mutual_information"]
@@ -57,9 +51,7 @@ def separation(own: Tensor, ood: Tensor) -> dict[str, float]:
     """
     for name, scores in (("own", own), ("ood", ood)):
         if scores.ndim != 1 or not len(scores):
-            raise InputError(
-                f"the {name} scores have shape {tuple(scores.shape)}; one number for each sample is needed"
-            )
+            raise InputError(f"the {name} scores have shape {tuple(scores.shape)}; one number a sample is needed")
         if (bad := scores.isnan()).any():
             raise InputError(f"{name}[{int(bad.nonzero()[0])}] is nan; scores are numbers")
     scores = torch.cat([own.double(), ood.double()])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.metrics.checks import SLACK, check_labels, check_log_probs, check_logits, split
-from divkd.shared.metrics.ood import energy_of
+from divkd.shared.metrics.checks import SLACK, check_labels, check_log_probs, split
+from divkd.shared.metrics.ood import energy as energy_of
 
 PREFIXES = ("", "val_", "ood_")
 ARRAYS = ("logits", "log_probs", "labels", "val_logits", "val_log_probs", "val_labels", "ood_logits", "ood_log_probs")
@@ -49,18 +49,19 @@ def load(path: Path) -> Predictions:
     """
     arrays = read_arrays(path)
     if "logits" not in arrays and "log_probs" not in arrays:
+        held = ", ".join(arrays) or "nothing"
         raise InputError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; logits or log_probs is required: "
-            "np.savez(path, logits=..., labels=...)"
+            f"{path} holds {held}; logits or log_probs is required: np.savez(path, logits=..., labels=...)"
         )
     splits = {prefix: _split(arrays, prefix) for prefix in PREFIXES}
     test = splits[""]
     assert test is not None
     for prefix, part in splits.items():
-        if part and (_kind(part) != _kind(test)):
+        (members, _, classes), (of, _, among) = (part or test).log_probs.shape, test.log_probs.shape
+        if (members, classes) != (of, among):
             raise InputError(
-                f"{prefix}predictions have {_kind(part)[0]} members and {_kind(part)[1]} classes, the test "
-                f"predictions {_kind(test)[0]} and {_kind(test)[1]}; predict all samples with the same model"
+                f"{prefix}predictions have {members} members and {classes} classes, the test predictions {of} and "
+                f"{among}; predict all samples with the same model"
             )
     return Predictions(test, splits["val_"], splits["ood_"])
 
@@ -117,10 +118,8 @@ def _split(arrays: dict[str, np.ndarray], prefix: str) -> PredictedSplit | None:
     array = _members_first(names[0], arrays[names[0]], arrays.get(label_name))
     energy = None
     if names[0].endswith("logits"):
-        check_logits(array, names[0])
-        energy = torch.cat([energy_of(block) for block in split(array)])
-        if energy.abs().max() <= SLACK:
-            energy = None  # these are log-probabilities, which carry none but rounding
+        given = energy_of(array, names[0])
+        energy = given if given.abs().max() > SLACK else None  # log-probabilities carry none but rounding
         log_probs = torch.empty(array.shape, dtype=torch.float64)
         for source, target in zip(split(array), split(log_probs), strict=True):
             # the largest becomes 0 first, which keeps the digits of logits of any size
@@ -165,7 +164,3 @@ def _labels(array: np.ndarray, name: str) -> Tensor:
         array = array.clip(max=2**63 - 1)  # which no class number is, as little as what it would wrap to
     kinds: dict[str, Any] = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}
     return torch.from_numpy(array.astype(kinds[array.dtype.kind], order="C"))
-
-
-def _kind(part: PredictedSplit) -> tuple[int, int]:
-    return part.log_probs.shape[0], part.log_probs.shape[2]

@@ -2,7 +2,8 @@
 
 Members first, float32 or float64, any device; everything is accumulated in float64 and nothing adds an epsilon. A
 log-probability of -inf is legal: 0 * -inf counts 0, and an NLL or a KL divergence may be +inf. A prediction that is
-not an ensemble has M = 1, and so has one that is pooled already: ``nll(pooled[None], labels)``.
+not an ensemble has M = 1, and so has one that is pooled already: ``nll(pooled[None], labels)``. All raise `InputError`
+where an array is unusable, naming the first misfit.
 """
 
 import math
@@ -19,8 +20,7 @@ def ensemble_log_probs(log_probs: Tensor) -> Tensor:
     """log p(k|x) = logsumexp_m log p_m(k|x) - log M, the log of the members' mean probability.
 
     The mixture of Lakshminarayanan et al. 2017 (arXiv:1612.01474), section 2.4, taken in log space. (M, N, K) to
-    (N, K) float64, in nats; exact for one member; differentiable but at a class that every member gives zero. Raises
-    `InputError` where `log_probs` is unusable.
+    (N, K) float64, in nats; exact for one member; differentiable but at a class that every member gives zero.
     """
     return pool(check_log_probs(log_probs))
 
@@ -36,10 +36,10 @@ def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What each sample adds to the metrics below: {correct, nll, brier, confidence} of the members' mean probability p.
 
     correct [argmax_k p(k|x_n) = y_n], nll -log p(y_n|x_n), brier sum_k (p(k|x_n) - [k = y_n])^2, confidence
-    max_k p(k|x_n): each (N,) float64, off the graph. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
-    `InputError` where they are unusable.
+    max_k p(k|x_n): each (N,) float64, off the graph. log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
-    pooled, labels = _pool(log_probs, labels)
+    pooled = ensemble_log_probs(log_probs).detach()
+    labels = check_labels(labels, log_probs)
     top, predicted = pooled.max(dim=-1)
     target = pooled.gather(1, labels[:, None])[:, 0]
     # (p_y - 1)^2 beside the squares of the others, without a copy of the array: expm1 keeps the digits of 1 - p
@@ -56,7 +56,7 @@ def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def accuracy(log_probs: Tensor, labels: Tensor) -> float:
     """1/N sum_n [argmax_k p(k|x_n) = y_n], a fraction, with p the members' mean probability; a tie goes to the first.
 
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
     return float(sample_scores(log_probs, labels)["correct"].mean())
 
@@ -64,8 +64,7 @@ def accuracy(log_probs: Tensor, labels: Tensor) -> float:
 def nll(log_probs: Tensor, labels: Tensor) -> float:
     """-1/N sum_n log p(y_n|x_n), in nats, with p the members' mean probability (not the members' mean NLL).
 
-    +inf where a label is given probability zero. log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises
-    `InputError` where they are unusable.
+    +inf where a label is given probability zero. log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
     return float(sample_scores(log_probs, labels)["nll"].mean())
 
@@ -74,7 +73,7 @@ def brier(log_probs: Tensor, labels: Tensor) -> float:
     """1/N sum_n sum_k (p(k|x_n) - [k = y_n])^2 with p the members' mean probability, in [0, 2].
 
     The score as Brier 1950 defined it; libraries that divide by 2 or by K report less. log_probs (M, N, K), labels
-    (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    (N,) integers in 0..K-1.
     """
     return float(sample_scores(log_probs, labels)["brier"].mean())
 
@@ -92,24 +91,18 @@ def ece(log_probs: Tensor, labels: Tensor) -> float:
 
     Guo et al. 2017 (arXiv:1706.04599), equation 3. Confidence is the largest of the members' mean probabilities; the
     15 bins are those of `confidence_bin`, so a confidence of exactly 1 shares the last bin (torchmetrics 1.9 gives it
-    a bin of its own). In [0, 1].
-
-    log_probs (M, N, K), labels (N,) integers in 0..K-1. Raises `InputError` where they are unusable.
+    a bin of its own). In [0, 1]. log_probs (M, N, K), labels (N,) integers in 0..K-1.
     """
-    scores = sample_scores(log_probs, labels)
-    return ece_of(scores["confidence"], scores["correct"])
-
-
-def ece_of(confidence: Tensor, correct: Tensor) -> float:
-    """`ece` from the (N,) float64 `confidence` and `correct` of `sample_scores`."""
-    by_bin = confidence.new_zeros(CONFIDENCE_BINS).index_add_(0, confidence_bin(confidence), correct - confidence)
-    return float(by_bin.abs().sum()) / len(confidence)
+    return quality_of(sample_scores(log_probs, labels))["ece"]
 
 
 def quality_of(scores: dict[str, Tensor]) -> dict[str, float]:
     """{acc, nll, brier, ece} from `sample_scores`."""
     means = {name: float(scores[key].mean()) for name, key in (("acc", "correct"), ("nll", "nll"), ("brier", "brier"))}
-    return means | {"ece": ece_of(scores["confidence"], scores["correct"])}
+    confidence = scores["confidence"]
+    gaps = confidence.new_zeros(CONFIDENCE_BINS)
+    gaps.index_add_(0, confidence_bin(confidence), scores["correct"] - confidence)
+    return means | {"ece": float(gaps.abs().sum()) / len(confidence)}
 
 
 def pairwise_kl(log_probs: Tensor) -> float:
@@ -119,8 +112,7 @@ def pairwise_kl(log_probs: Tensor) -> float:
     pairs sum to the same thing, no pair is ever formed, and close members lose no digits.
 
     +inf where one member gives zero to a class that another gives more; a class that all members give zero (-inf,
-    or exp underflows in float64) counts 0. One member has no pairs: 0.0. log_probs (M, N, K). Raises `InputError`
-    where it is unusable.
+    or exp underflows in float64) counts 0. One member has no pairs: 0.0. log_probs (M, N, K).
     """
     members, samples, _ = check_log_probs(log_probs).shape
     if members == 1:
@@ -140,9 +132,3 @@ def pairwise_kl_of(log_p: Tensor, p: Tensor) -> Tensor:
     kl = (p - p.mean(dim=0)).mul_(centred).sum(dim=0).sum(dim=-1).div_(len(log_p) - 1)
     kl.clamp_(min=0.0)  # rounding may leave -1e-33 for equal members
     return kl if infinite is None else kl.masked_fill_(infinite, math.inf)
-
-
-def _pool(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The ensemble's log-probabilities (N, K) float64, off the graph, and the checked labels."""
-    pooled = ensemble_log_probs(log_probs.detach() if isinstance(log_probs, Tensor) else log_probs)
-    return pooled, check_labels(labels, log_probs)

@@ -252,7 +252,7 @@ BAD = [
     ("labels", LABELS[:, None], r"labels.npy has dtype int64 and shape \(15, 1\)"),
     ("labels", LABELS[:14], "labels.npy has 14 labels; a multiple of 5"),
     ("labels", LABELS[:0], "labels.npy"),
-    ("labels", LABELS - 1, "row 1 has label -1; classes are numbered from 0"),
+    ("labels", LABELS - 1, r"labels.npy\[1\] is -1; classes are numbered from 0"),
     ("labels", np.append(LABELS[:-1], 2), r"row 14 \(severity 5\) has label 2 and row 2 \(severity 1\) 1; all sever"),
     ("labels", np.tile(LABELS, 2)[:20], "row 4 .severity 2. has label 0 and row 0 .severity 1. 2"),
     ("labels", LABELS[:10].repeat(2)[:5] * 0, r"fog.npy is uint8 of shape \(15, 4, 5, 3\); uint8 of shape \(5, H, W,"),

@@ -193,7 +193,8 @@ def test_bins_add_up_to_the_total_and_to_ece(drawn: Drawn) -> None:
 
 
 def test_bin_edges() -> None:
-    rows = reliability(torch.tensor([1.0, 0.95, 0.4], dtype=torch.float64), torch.tensor([0.0, 1.0, 1.0]).double())
+    confidence = torch.tensor([1.0, 0.95, 0.4], dtype=torch.float64)
+    rows = reliability({"confidence": confidence, "correct": torch.tensor([0.0, 1.0, 1.0]).double()})
     assert [row["n"] for row in rows] == [0] * 5 + [1] + [0] * 8 + [2]  # 0.4 closes (5/15, 6/15]
     assert (rows[14]["accuracy"], rows[14]["confidence"]) == (0.5, pytest.approx(0.975))
 
