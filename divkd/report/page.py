@@ -11,7 +11,7 @@ from divkd.report.commands import REPORTS
 from divkd.report.figures.beside import ensemble_gain, errs
 from divkd.report.record import Results, Table, unique
 from divkd.report.sources import Source, flat, made_with
-from divkd.report.style import png
+from divkd.report.style import rendered
 from divkd.report.training import test_images
 from divkd.report.words import seeds
 from divkd.shared.errors import InputError
@@ -70,7 +70,7 @@ def figures(run: Source) -> list[Results]:
 def _image(fig: Any, shown: str, of: str) -> Results:
     """A figure as the page holds it: its size in CSS pixels, 96 an inch, as it was laid out for that size."""
     width, height = (round(96 * inches) for inches in fig.get_size_inches())
-    data = f"data:image/png;base64,{b64encode(png(fig)).decode()}"
+    data = f"data:image/png;base64,{b64encode(rendered(fig)).decode()}"
     return {"data": data, "width": width, "height": height, "alt": shown, "caption": f"{shown}; {of}"}
 
 

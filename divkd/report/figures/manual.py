@@ -8,7 +8,7 @@ from typing import Any
 from divkd.report import plane
 from divkd.report.figures import beside, knowledge
 from divkd.report.sources import Source
-from divkd.report.style import png
+from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 from divkd.shared.stats import show
 
@@ -68,7 +68,7 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
             continue
         fig, caption = figure.draw(columns)
         paths.append(folder / f"{figure.name}.png")
-        write_bytes(paths[-1], png(fig))
+        write_bytes(paths[-1], rendered(fig))
         captions.append(f"![{figure.name}]({figure.name}.png)\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
     if paths:
         write_bytes(folder / "captions.md", "\n".join(captions).encode())
