@@ -63,6 +63,11 @@ class Report:
         return [figure for figure in self.figures if figure.fits(results)]
 
 
+def has(part: str) -> Callable[[Results], bool]:
+    """Whether results have a `part`."""
+    return lambda results: part in results
+
+
 def unique(names: Iterable[Any]) -> list[Any]:
     """`names` in order, each once."""
     return list(dict.fromkeys(names))

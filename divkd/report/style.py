@@ -68,6 +68,11 @@ def points(ax: Any, at: Any, summaries: Iterable[Mapping[str, Any]], sideways: b
         ax.errorbar(at, means, yerr=deviations, **look)
 
 
+def beside(index: int, count: int, step: float) -> float:
+    """How far the marks of one of `count` networks are moved, so that they lie beside each other's."""
+    return step * (index - (count - 1) / 2)
+
+
 def look(index: int) -> dict[str, Any]:
     """Colour and marker by place; they come again where there are more places than colours."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}

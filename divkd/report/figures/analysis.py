@@ -1,5 +1,6 @@
 """Figures of an analysis, from the content of its results.json."""
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import product
 from operator import getitem
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, legend_below, look, panels, points
+from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
 from divkd.report.words import MEASURE, corruptions, spread
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import summarise
@@ -23,9 +24,14 @@ def kinds(analysis: dict[str, Any], singles: bool | None = None) -> list[Kind]:
     return [kind for kind in every if kind[0] != "single" or (kind[1] == "kd" if singles is None else singles)]
 
 
+def at(*path: str) -> Callable[[Any], Any]:
+    """What reads that which lies under `path`."""
+    return lambda one: reduce(getitem, path, one)
+
+
 def over_seeds(analysis: dict[str, Any], kind: Kind, *path: str) -> list[Any]:
     """What lies under `path` in the rows of `kind`, one a seed."""
-    return [reduce(getitem, path, row) for row in analysis["rows"] if (row["model"], row["method"]) == kind]
+    return [at(*path)(row) for row in analysis["rows"] if (row["model"], row["method"]) == kind]
 
 
 def named(kind: Kind, teachers: str = "teachers") -> str:
@@ -38,11 +44,6 @@ def caption(analysis: dict[str, Any]) -> str:
     """Data set, network, how many images and seeds."""
     images = f"{analysis['split']['train']} training images"
     return f"{analysis['dataset']}, {analysis['network']}, {images}; {spread(analysis, 'mean of')}"
-
-
-def beside(index: int, count: int, step: float) -> float:
-    """How far the marks of one of `count` networks are moved, so that they lie beside each other's."""
-    return step * (index - (count - 1) / 2)
 
 
 def confidence_diversity(analysis: dict[str, Any]) -> Any:
@@ -93,11 +94,11 @@ def transfer(analysis: dict[str, Any]) -> Any:
     fig, axes = figure(9.0, 3.8, columns=2)
     for ax, split in zip(axes, SPLITS, strict=True):
         for index, kind in enumerate(shown):
-            for place, step in enumerate(STEPS):
-                values = [v for v in over_seeds(analysis, kind, "transfer", split, step) if v is not None]
-                if values:
-                    points(ax, [place + beside(index, len(shown), 0.11)], [summarise(values)], linestyle="",
-                           markersize=5, capsize=2, label=None if place else named(kind), **look(index))  # fmt: skip
+            by_step = [over_seeds(analysis, kind, "transfer", split, step) for step in STEPS]
+            known = {place: [v for v in values if v is not None] for place, values in enumerate(by_step)}
+            known = {place + beside(index, len(shown), 0.11): values for place, values in known.items() if values}
+            points(ax, list(known), map(summarise, known.values()), linestyle="", markersize=5, capsize=2,
+                   label=named(kind), **look(index))  # fmt: skip
         ax.set_xticks(range(len(STEPS)), list(STEPS))
         ax.set(yscale="log", xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
         ax.set_title(f"{split} images", fontsize=9)
@@ -111,11 +112,11 @@ def gradients(analysis: dict[str, Any]) -> Any:
     fig, axes = figure(9.0, 4.0, columns=2)
     for ax, split in zip(axes, SPLITS, strict=True):
         for index, (part, label) in enumerate((("own", "own teacher"), ("other", "another member's teacher")), 1):
-            known = {place: over_seeds(analysis, kind, "gradients", split, part) for place, kind in enumerate(shown)}
-            known = {place: values for place, values in known.items() if values[0] is not None}
-            for at, values in known.items():
-                points(ax, [-at + 0.12 * (3 - 2 * index)], [summarise(values)], sideways=True, linestyle="",
-                       markersize=5, capsize=2, label=label if at == min(known) else None, **look(index))  # fmt: skip
+            by_place = {0.12 * (3 - 2 * index) - place: over_seeds(analysis, kind, "gradients", split, part)
+                        for place, kind in enumerate(shown)}  # fmt: skip
+            known = {place: summarise(values) for place, values in by_place.items() if values[0] is not None}
+            points(ax, list(known), known.values(), sideways=True, linestyle="", markersize=5, capsize=2,
+                   label=label if known else None, **look(index))  # fmt: skip
         pairs = (over_seeds(analysis, kind, "gradients", split, "teachers") for kind in shown)
         between = [value for values in pairs for value in values if value is not None]
         if between:

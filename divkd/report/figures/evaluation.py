@@ -128,9 +128,15 @@ def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> 
 
 
 def caption(results: dict[str, Any]) -> str:
-    """What stands behind a figure."""
+    """What stands behind a figure, where a long file name has no room."""
     file = results["file"] if len(results["file"]) <= 32 else f"{results['file'][:31]}…"
-    return f"{file}: {members(results)}, {results['samples']:,} test samples, {results['classes']} classes"
+    return what({**results, "file": file})
+
+
+def what(results: dict[str, Any]) -> str:
+    """The file that was evaluated, and what is in it."""
+    kind = members(results)
+    return f"{results['file']}: {kind}, {results['samples']:,} test samples, {results['classes']} classes"
 
 
 def members(results: dict[str, Any]) -> str:
