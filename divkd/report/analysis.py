@@ -1,7 +1,8 @@
 """The report of `divkd analyse`: what the papers ask of a finished training run."""
 
 from collections.abc import Callable, Iterable
-from itertools import chain, product
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -62,14 +63,15 @@ def _ood(results: Results) -> list[Table]:
     names = [one["name"] for one in results["sets"] if one["use"] == "ood"]
     scores = unique(score for row in results["rows"] for name in names for score in row["ood"][name]["scores"])
     columns: Columns = {
-        f"{name}: {score.replace('_', ' ')}": lambda part, at=(name, score): (
-            part[at[0]]["scores"].get(at[1], {}).get("auroc")
-        )
-        for name, score in product(names, scores)
+        f"{name}: {score.replace('_', ' ')}": partial(_auroc, name, score) for name, score in product(names, scores)
     }
     title = f"AUROC of telling foreign images from test images, by score; {_at_most(results)}"
     page_only = tuple(head for head in columns if not head.endswith(": entropy"))
     return [_by_network(results, "ood", columns, title, page_only=page_only)] if names else []
+
+
+def _auroc(name: str, score: str, part: Results) -> Any:
+    return part[name]["scores"].get(score, {}).get("auroc")
 
 
 def _shifted(results: Results) -> Table:
@@ -83,18 +85,21 @@ def _shifted(results: Results) -> Table:
 
 def _corrupted(results: Results) -> Table:
     made = results["corruptions"]
-    severities = range(len(results["rows"][0]["corruptions"]["acc"][made["kinds"][0]]))
+    severities = len(results["rows"][0]["corruptions"]["acc"][made["kinds"][0]])
+    metrics = ("acc", "nll", "ece", "cal_nll", "cal_ece")
     columns: Columns = {
-        f"mean {MEASURE[metric].label}": lambda part, of=metric: mean(chain(*part[of].values()))
-        for metric in ("acc", "nll", "ece", "cal_nll", "cal_ece")
-    } | {
-        f"accuracy, severity {place + 1}": lambda part, of=place: mean(row[of] for row in part["acc"].values())
-        for place in severities
+        f"mean {MEASURE[metric].label}": partial(_over_kinds, metric, slice(None)) for metric in metrics
     }
+    for place in range(severities):
+        columns[f"accuracy, severity {place + 1}"] = partial(_over_kinds, "acc", slice(place, place + 1))
     title = f"Means over {len(made['kinds'])} kinds of corruption ({corruptions(made)}), {made['n']:,} images each"
     page_only = tuple(f"mean {words}" for words in labels("nll", "ece"))
     notes = (f"Kinds: {', '.join(made['kinds'])}.",)
     return _by_network(results, "corruptions", columns, title, notes=notes, page_only=page_only)
+
+
+def _over_kinds(metric: str, severities: slice, part: Results) -> float:
+    return float(mean(value for row in part[metric].values() for value in row[severities]))
 
 
 def _by_split(results: Results, part: str, names: Iterable[str], title: str, *leaf: str) -> list[Table]:

@@ -2,7 +2,7 @@
 
 import math
 
-from divkd.report.figures import claims, samples, views
+from divkd.report.figures import claims, views
 from divkd.report.record import Figure, Report, Results, Table, counted, has
 from divkd.report.words import listed_seeds, one_seed, spread
 from divkd.shared.kinds import CLAIMS, VIEWS
@@ -73,9 +73,9 @@ FIGURES = (
     Figure("claims", claims.claims_bars, "Error on single-view test samples of every claim, with bound and prediction"),
     Figure("views_learned", views.views_learned,
            "Which views of each class each network knows, before and after distillation", one_seed, has("learned")),
-    Figure("drawn_sample", samples.drawn_sample,
+    Figure("drawn_sample", views.drawn_sample,
            "A multi-view and a single-view sample: which feature sits in which patch", one_seed),
-    Figure("soft_labels", samples.soft_labels,
+    Figure("soft_labels", views.soft_labels,
            "What teachers say of the multi-view sample, class by class", one_seed),
 )  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, _comparison)

@@ -20,12 +20,12 @@ class Measure(NamedTuple):
     @property
     def axis(self) -> str:
         """As it is called on an axis."""
-        return ", ".join(filter(None, (self.label, self.unit)))
+        return f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
     def title(self) -> str:
         """As it is called where it stands alone."""
-        return ", ".join(filter(None, (self.label, self.unit, self.scale)))
+        return f"{self.axis}, {self.scale}" if self.scale else self.axis
 
 
 # Of predictions, in the order of an evaluation's table, which shows those that its results hold.

@@ -96,8 +96,8 @@ def transfer(analysis: dict[str, Any]) -> Any:
         for index, kind in enumerate(shown):
             by_step = [over_seeds(analysis, kind, "transfer", split, step) for step in STEPS]
             known = {place: [v for v in values if v is not None] for place, values in enumerate(by_step)}
-            known = {place + beside(index, len(shown), 0.11): values for place, values in known.items() if values}
-            points(ax, list(known), map(summarise, known.values()), linestyle="", markersize=5, capsize=2,
+            places = [place + beside(index, len(shown), 0.11) for place, values in known.items() if values]
+            points(ax, places, map(summarise, filter(None, known.values())), linestyle="", markersize=5, capsize=2,
                    label=named(kind), **look(index))  # fmt: skip
         ax.set_xticks(range(len(STEPS)), list(STEPS))
         ax.set(yscale="log", xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
