@@ -36,11 +36,10 @@ class Source(NamedTuple):
 
 def read_sources(paths: Sequence[Path], commands: Collection[str]) -> list[Source]:
     """The runs of `commands` in the folders `paths`. Raises `InputError` where one is none, damaged or given twice."""
-    whole = [path.resolve() for path in paths]
-    for place, path in enumerate(paths):
-        if whole[place] in whole[:place]:
-            raise InputError(f"{path} is given twice; name each run once")
-    names = [path.name for path in whole]
+    twice = [path for place, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:place]]]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice; name each run once")
+    names = [path.resolve().name for path in paths]
     return [
         Source(name if names.count(name) == 1 else str(path), *_read(path, commands), path)
         for path, name in zip(paths, names, strict=True)

@@ -18,7 +18,7 @@ VIEWS = {name: words.short for name, words in kinds.VIEWS.items() if name != "lo
 
 
 def _sentence(results: Results, asked: Results) -> str:
-    what = "One parameter at a time is changed" if _is_map(results) else "Ablations"
+    what = "Ablations" if results["command"] == "simulate ablations" else "One parameter at a time is changed"
     members = f", ensembles of {asked['members']} networks" if "members" in asked else ""
     return (
         f"{what}, in the multi-view theory: {len(results['cells'])} cells around preset {results['preset']}{members}, "
@@ -31,21 +31,16 @@ def _tables(results: Results) -> list[Table]:
 
     A cell that failed has "none" there; a note says why.
     """
-    heads = ["cell", *CLAIMS.values(), *VIEWS.values()]
-    lines = []
+    lines, failures = [], []
     for row in results["cells"]:
-        if row["failed"] is not None:
-            lines.append([row["name"], "none", *[""] * (len(heads) - 2)])
-            continue
         values = [row["errors"].get(name) for name in CLAIMS] + [row["views"].get(name) for name in VIEWS]
-        lines.append([row["name"], *["" if one is None else show(one) for one in values]])
+        cells = ["" if one is None else show(one) for one in values]
+        if row["failed"] is not None:
+            failures.append(f"{row['name']}: {row['failed']}")
+            cells = ["none", *[""] * (len(values) - 1)]
+        lines.append([row["name"], *cells])
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
-    failures = [f"{row['name']}: {row['failed']}" for row in results["cells"] if row["failed"] is not None]
-    return [Table(caption, heads, lines, notes=tuple(failures))]
-
-
-def _is_map(results: Results) -> bool:
-    return bool(results["command"] == "simulate window")
+    return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
 
 
 def shown(value: Any) -> str:
@@ -108,12 +103,9 @@ def ablations(results: Results) -> Any:
 
 
 FIGURES = (
-    Figure("window", window, "Errors on single-view samples as one parameter at a time is changed", fits=_is_map),
-    Figure(
-        "ablations",
-        ablations,
-        "Errors on single-view samples of every ablation, by claim",
-        fits=lambda results: not _is_map(results),
-    ),
-)
+    Figure("window", window, "Errors on single-view samples as one parameter at a time is changed",
+           fits=lambda results: results["command"] == "simulate window"),
+    Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
+           fits=lambda results: results["command"] == "simulate ablations"),
+)  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, vector=True)

@@ -91,6 +91,11 @@ def spread(results: dict[str, Any], what: str = "mean ± sd over") -> str:
     return f"{what} {count} seeds" if count > 1 else "one seed"
 
 
+def trained_on(results: dict[str, Any], more: str = "") -> str:
+    """Data set, network, and how many images it was trained on, and `more`."""
+    return f"{results['dataset']}, {results['network']}, {results['split']['train']} training{more} images"
+
+
 def corruptions(made: dict[str, Any]) -> str:
     """Who made an analysis' corrupted images."""
     return "our own generator, not CIFAR-10-C" if made["source"].startswith("own") else str(made["source"])

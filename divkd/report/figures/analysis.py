@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
-from divkd.report.words import MEASURE, corruptions, spread
+from divkd.report.words import MEASURE, corruptions, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import summarise
 
@@ -42,8 +42,7 @@ def named(kind: Kind, teachers: str = "teachers") -> str:
 
 def caption(analysis: dict[str, Any]) -> str:
     """Data set, network, how many images and seeds."""
-    images = f"{analysis['split']['train']} training images"
-    return f"{analysis['dataset']}, {analysis['network']}, {images}; {spread(analysis, 'mean of')}"
+    return f"{trained_on(analysis)}; {spread(analysis, 'mean of')}"
 
 
 def confidence_diversity(analysis: dict[str, Any]) -> Any:

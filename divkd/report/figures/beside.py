@@ -10,7 +10,7 @@ from typing import Any
 from divkd.report.figures import training
 from divkd.report.sources import Source
 from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, points
-from divkd.report.words import spread
+from divkd.report.words import spread, trained_on
 from divkd.shared import kinds
 from divkd.shared.kinds import METHODS, MODELS, STUDENTS
 from divkd.shared.metrics.dee import equivalent
@@ -78,10 +78,8 @@ def _gain_practice(ax: Any, source: Source) -> None:
 
 def practice_title(source: Source) -> str:
     """Data set, network, size, and what one network makes of it."""
-    results = source.results
-    error = summarise(_first_errors(results).values())
-    made = f"{results['dataset']}, {results['network']}, {results['split']['train']} training images"
-    return f"Practice: {made}\none network errs on {error['mean']:.1%}; {spread(results)}"
+    error = summarise(_first_errors(source.results).values())["mean"]
+    return f"Practice: {trained_on(source.results)}\none network errs on {error:.1%}; {spread(source.results)}"
 
 
 def _first_errors(practice: dict[str, Any]) -> dict[int, float]:

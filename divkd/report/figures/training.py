@@ -3,7 +3,7 @@
 from typing import Any
 
 from divkd.report.style import COLOURS, MARKERS, beside, figure, legend_below, look, marks, points
-from divkd.report.words import MEASURE, spread
+from divkd.report.words import MEASURE, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS
 
 
@@ -29,8 +29,8 @@ def methods(results: dict[str, Any]) -> Any:
         ax.set_xticks(range(len(names)), names)
         ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="distillation method", ylabel=label)
     legend_below(fig, axes[:1])
-    images = f"{results['split']['train']} training and {results['split']['test']} test images"
-    fig.suptitle(f"{results['dataset']}, {results['network']}, {images}, {spread(results)}", fontsize=10)
+    made = trained_on(results, f" and {results['split']['test']} test")
+    fig.suptitle(f"{made}, {spread(results)}", fontsize=10)
     return fig
 
 
@@ -88,6 +88,5 @@ def equivalents(results: dict[str, Any]) -> Any:
     left.legend(frameon=False, fontsize=8)
     marks(right, student_equivalents(results), top, 0.2, color=COLOURS[1], markersize=6)
     right.set_xlabel(f"deep ensemble equivalent (> : at least {top})")
-    run = f"{results['dataset']}, {results['network']}, {results['split']['train']} training images"
-    fig.suptitle(f"{run}; one line and one mark a seed", fontsize=10)
+    fig.suptitle(f"{trained_on(results)}; one line and one mark a seed", fontsize=10)
     return fig
