@@ -97,7 +97,7 @@ def transfer(analysis: dict[str, Any]) -> Any:
             known = {place: [v for v in values if v is not None] for place, values in enumerate(by_step)}
             places = [place + beside(index, len(shown), 0.11) for place, values in known.items() if values]
             points(ax, places, map(summarise, filter(None, known.values())), linestyle="", markersize=5, capsize=2,
-                   label=named(kind), **look(index))  # fmt: skip
+                   label=named(kind) if places else None, **look(index))  # fmt: skip
         ax.set_xticks(range(len(STEPS)), list(STEPS))
         ax.set(yscale="log", xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
         ax.set_title(f"{split} images", fontsize=9)
