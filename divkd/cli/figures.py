@@ -23,7 +23,7 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
     divkd figures runs/theory runs/digits runs/cifar10 runs/cifar10-analysis --out figures
     """
     from divkd.report.figures.manual import COMMANDS, draw_all
-    from divkd.report.page import INCOMPLETE, incomplete
+    from divkd.report.page import complete
     from divkd.report.sources import Source
 
     sources = []
@@ -35,9 +35,8 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
             )
         sources.append(Source(run.resolve().name, results))
     try:
-        paths, missing = draw_all(sources, out)
-    except INCOMPLETE as error:
-        raise incomplete("a results.json", error) from error
+        with complete("a results.json"):
+            paths, missing = draw_all(sources, out)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a folder you can write to") from error
     for path in paths:

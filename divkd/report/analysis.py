@@ -1,20 +1,21 @@
 """The report of `divkd analyse`: what the papers ask of a finished training run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from divkd.report.figures import analysis as figures
-from divkd.report.figures.analysis import Kind, over_seeds
+from divkd.report.figures.analysis import SPLITS, at, over_seeds
 from divkd.report.published import published_tables
 from divkd.report.record import Figure, Report, Results, Table, unique
-from divkd.report.words import NETWORK, corruptions, labels, listed_seeds, network, seeds, spread
+from divkd.report.words import MEASURE, NETWORK, corruptions, labels, listed_seeds, network, seeds, spread
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import show, summarise
 
-SPLITS = ("train", "test")
+Columns = dict[str, Callable[[Any], Any]]  # headings, and what is read under each
 
 
 def _sentence(results: Results, asked: Results) -> str:
@@ -22,8 +23,12 @@ def _sentence(results: Results, asked: Results) -> str:
     return (
         f"An analysis of the training run{of}: {results['network']} on {results['dataset']}, "
         f"{results['members']} members, preset {results['preset']}, {listed_seeds(results['seeds'])}; "
-        f"at most {results['images']:,} images of each set."
+        f"{_at_most(results)} set."
     )
+
+
+def _at_most(results: Results) -> str:
+    return f"at most {results['images']:,} images of each"
 
 
 def _tables(results: Results) -> list[Table]:
@@ -32,11 +37,11 @@ def _tables(results: Results) -> list[Table]:
         *_ood(results),
         _shifted(results),
         _corrupted(results),
-        *_by_split(results, "diversity", tuple(INPUTS), "pairwise_kl",
-                   "Members' pairwise KL, nats, on images that are clean or moved"),
-        *_by_split(results, "transfer", tuple(STEPS), None,
+        *_by_split(results, "diversity", INPUTS,
+                   "Members' pairwise KL, nats, on images that are clean or moved", "pairwise_kl"),
+        *_by_split(results, "transfer", STEPS,
                    "Pairwise KL, nats, of two members, clean, and after a step of an own, sibling or external teacher"),
-        *_by_split(results, "gradients", ("own", "other", "teachers"), None,
+        *_by_split(results, "gradients", ("own", "other", "teachers"),
                    "Cosine of a student's input gradient with its own teacher's, with another's, and of two teachers'"),
         _passes(results),
         _inference(results),
@@ -44,75 +49,63 @@ def _tables(results: Results) -> list[Table]:
     ]  # fmt: skip
 
 
-def _kinds(results: Results, part: str) -> dict[Kind, list[str]]:
-    """(model, method) of the networks that have a `part`, with the cells that name them."""
-    return {(row["model"], row["method"]): network(row) for row in results["rows"] if part in row}
-
-
-def _cell(values: list[Any]) -> str:
-    """Mean and spread over seeds; empty where a value is missing."""
-    return show(summarise(values)) if None not in values else ""
-
-
-def _caption(results: Results, what: str) -> str:
-    return f"{what}; at most {results['images']:,} images of each ({spread(results)})"
+def _by_network(results: Results, part: str, columns: Columns, title: str, **more: Any) -> Table:
+    """Mean and spread over seeds of what each column reads from the `part` of a row; empty where a value is missing."""
+    lines = []
+    for kind, cells in {(row["model"], row["method"]): network(row) for row in results["rows"] if part in row}.items():
+        parts = over_seeds(results, kind, part)
+        values = [[read(one) for one in parts] for read in columns.values()]
+        lines.append(cells + ["" if None in of_seeds else show(summarise(of_seeds)) for of_seeds in values])
+    return Table(f"{title} ({spread(results)})", [*NETWORK, *columns], lines, 3, **more)
 
 
 def _ood(results: Results) -> list[Table]:
     names = [one["name"] for one in results["sets"] if one["use"] == "ood"]
     scores = unique(score for row in results["rows"] for name in names for score in row["ood"][name]["scores"])
-    heads = {(name, score): f"{name}: {score.replace('_', ' ')}" for name in names for score in scores}
-    lines = []
-    for kind, line in _kinds(results, "ood").items():
-        by_set = {name: over_seeds(results, kind, "ood", name, "scores") for name in names}
-        cells = [_cell([one.get(score, {}).get("auroc") for one in by_set[name]]) for name, score in heads]
-        lines.append(line + cells)
-    title = _caption(results, "AUROC of telling foreign images from test images, by score")
-    page_only = tuple(head for (_, score), head in heads.items() if score != "entropy")
-    return [Table(title, [*NETWORK, *heads.values()], lines, 3, page_only=page_only)] if names else []
+    columns: Columns = {
+        f"{name}: {score.replace('_', ' ')}": partial(_auroc, name, score) for name, score in product(names, scores)
+    }
+    title = f"AUROC of telling foreign images from test images, by score; {_at_most(results)}"
+    page_only = tuple(head for head in columns if not head.endswith(": entropy"))
+    return [_by_network(results, "ood", columns, title, page_only=page_only)] if names else []
+
+
+def _auroc(name: str, score: str, part: Results) -> Any:
+    return part[name]["scores"].get(score, {}).get("auroc")
 
 
 def _shifted(results: Results) -> Table:
     sets = ["test", *(one["name"] for one in results["sets"] if one["use"] == "shift")]
     metrics = ("acc", "nll", "cal_nll", "cal_ece")
-    heads = [*NETWORK, *(f"{name}: {words}" for name in sets for words in labels(*metrics))]
-    lines = [
-        line + [_cell(over_seeds(results, kind, "shift", name, metric)) for name in sets for metric in metrics]
-        for kind, line in _kinds(results, "shift").items()
-    ]
+    columns = {f"{name}: {MEASURE[metric].label}": at(name, metric) for name in sets for metric in metrics}
     title = "Test images" + (" and images of the same classes from elsewhere" if len(sets) > 1 else "")
     page_only = tuple(f"{name}: {words}" for name in sets for words in labels("nll", "cal_ece"))
-    return Table(_caption(results, title), heads, lines, 3, page_only=page_only)
+    return _by_network(results, "shift", columns, f"{title}; {_at_most(results)}", page_only=page_only)
 
 
 def _corrupted(results: Results) -> Table:
     made = results["corruptions"]
+    severities = len(results["rows"][0]["corruptions"]["acc"][made["kinds"][0]])
     metrics = ("acc", "nll", "ece", "cal_nll", "cal_ece")
-    severities = range(len(results["rows"][0]["corruptions"]["acc"][made["kinds"][0]]))
-    heads = [*NETWORK, *(f"mean {words}" for words in labels(*metrics))]
-    heads += [f"accuracy, severity {severity + 1}" for severity in severities]
-    lines = []
-    for kind, line in _kinds(results, "corruptions").items():
-        cells = []
-        for metric in metrics:
-            tables = over_seeds(results, kind, "corruptions", metric)
-            cells.append(_cell([mean(value for row in table.values() for value in row) for table in tables]))
-        tables = over_seeds(results, kind, "corruptions", "acc")
-        cells += [_cell([mean(row[severity] for row in table.values()) for table in tables]) for severity in severities]
-        lines.append(line + cells)
+    columns: Columns = {
+        f"mean {MEASURE[metric].label}": partial(_over_kinds, metric, slice(None)) for metric in metrics
+    }
+    for place in range(severities):
+        columns[f"accuracy, severity {place + 1}"] = partial(_over_kinds, "acc", slice(place, place + 1))
     title = f"Means over {len(made['kinds'])} kinds of corruption ({corruptions(made)}), {made['n']:,} images each"
     page_only = tuple(f"mean {words}" for words in labels("nll", "ece"))
     notes = (f"Kinds: {', '.join(made['kinds'])}.",)
-    return Table(f"{title} ({spread(results)})", heads, lines, 3, notes, page_only=page_only)
+    return _by_network(results, "corruptions", columns, title, notes=notes, page_only=page_only)
 
 
-def _by_split(results: Results, part: str, columns: tuple[str, ...], leaf: str | None, title: str) -> list[Table]:
-    heads = [*NETWORK, *(f"{split} images: {column}" for split in SPLITS for column in columns)]
-    lines = []
-    for kind, line in _kinds(results, part).items():
-        paths = [(part, split, column, *([leaf] if leaf else [])) for split in SPLITS for column in columns]
-        lines.append(line + [_cell(over_seeds(results, kind, *path)) for path in paths])
-    return [Table(_caption(results, title), heads, lines, 3)] if lines else []
+def _over_kinds(metric: str, severities: slice, part: Results) -> float:
+    return float(mean(value for row in part[metric].values() for value in row[severities]))
+
+
+def _by_split(results: Results, part: str, names: Iterable[str], title: str, *leaf: str) -> list[Table]:
+    columns = {f"{split} images: {name}": at(split, name, *leaf) for split, name in product(SPLITS, names)}
+    table = _by_network(results, part, columns, f"{title}; {_at_most(results)}")
+    return [table] if table.lines else []
 
 
 def _passes(results: Results) -> Table:
@@ -128,9 +121,9 @@ def _inference(results: Results) -> Table:
     for row in results["inference"]:
         ratios = [f"{row[f'{key}_ratio']:.2f}" for key in ("weight_bytes", "macs", "peak_activation_bytes")]
         times = [row[f"{key}_ratio"] for key in ("latency_s", "images_per_s")]
-        spans = [f"{one['median']:.2f} ({one['quartiles'][0]:.2f} to {one['quartiles'][1]:.2f})" for one in times]
-        name = MODELS.get(row["name"], row["name"])
-        lines.append([name, str(row["members"]), *ratios, *spans, str(times[0]["n"])])
+        spans = ["{:.2f} ({:.2f} to {:.2f})".format(one["median"], *one["quartiles"]) for one in times]
+        names = [MODELS.get(row["name"], row["name"]), str(row["members"])]
+        lines.append([*names, *ratios, *spans, str(times[0]["n"])])
     heads = ["network", "M", "weights", "arithmetic", "activations", "latency, 1 image", "images a second", "n"]
     first = results["inference"][0]
     caption = f"An answer, as a ratio to the single network's; times: median (quartiles) on {first['device']}"
@@ -147,7 +140,7 @@ def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]
 
 def images(results: Results) -> str:
     """What a figure of the images of each set is of."""
-    return f"at most {results['images']:,} images of each set, {seeds(results)}"
+    return f"{_at_most(results)} set, {seeds(results)}"
 
 
 def _some(part: str) -> Callable[[Results], bool]:
@@ -155,37 +148,19 @@ def _some(part: str) -> Callable[[Results], bool]:
     return lambda results: any(part in row for row in results["rows"])
 
 
-_figure = partial(Figure, of=images)
 FIGURES = (
-    Figure(
-        "by_members",
-        figures.member_curve,
-        "Test error and calibrated NLL of the first 1, 2, ... members, on all test images",
-    ),
-    _figure("corruptions", figures.corruption_boxes, "Accuracy, NLL and ECE over kinds of corruption, by severity"),
-    _figure(
-        "diversity_by_confidence",
-        figures.confidence_diversity,
-        "Members' pairwise KL by confidence of the mean prediction",
-        fits=_some("diversity"),
-    ),
-    _figure(
-        "transfer",
-        figures.transfer,
-        "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher",
-        fits=_some("diversity"),
-    ),
-    _figure(
-        "gradients",
-        figures.gradients,
-        "Cosine of students' input gradients with those of teachers",
-        fits=_some("gradients"),
-    ),
-    _figure(
-        "entropy",
-        figures.entropies,
-        "Entropy of the mean prediction on test and on foreign images",
-        fits=lambda results: any(one["use"] == "ood" for one in results["sets"]),
-    ),
-)
+    Figure("by_members", figures.member_curve,
+           "Test error and calibrated NLL of the first 1, 2, ... members, on all test images"),
+    Figure("corruptions", figures.corruption_boxes,
+           "Accuracy, NLL and ECE over kinds of corruption, by severity", images),
+    Figure("diversity_by_confidence", figures.confidence_diversity,
+           "Members' pairwise KL by confidence of the mean prediction", images, _some("diversity")),
+    Figure("transfer", figures.transfer,
+           "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher", images,
+           _some("diversity")),
+    Figure("gradients", figures.gradients,
+           "Cosine of students' input gradients with those of teachers", images, _some("gradients")),
+    Figure("entropy", figures.entropies, "Entropy of the mean prediction on test and on foreign images", images,
+           lambda results: any(one["use"] == "ood" for one in results["sets"])),
+)  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, again=_again)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from divkd.report import analysis, evaluation, multiview, plane, sweep, training
 from divkd.report.record import Report, Results
-from divkd.report.style import png, svg
+from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 
 REPORTS: dict[str, Report] = {
@@ -24,8 +24,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     for figure in report.figures_of(results):
         fig = figure.draw(results)
         # SVG first: drawing settles the layout, and a PNG that is drawn after it holds the same
-        contents = {"svg": svg(fig)} if report.vector else {}
-        contents["png"] = png(fig)
+        contents = {kind: rendered(fig, kind) for kind in (("svg", "png") if report.vector else ("png",))}
         for kind in sorted(contents):
             paths.append(folder / f"{figure.name}.{kind}")
             write_bytes(paths[-1], contents[kind])

@@ -1,40 +1,32 @@
 """The report of `divkd evaluate`: anyone's predictions, their quality, calibration and diversity."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from divkd.report.figures import evaluation as figures
-from divkd.report.record import Figure, Report, Results, Table
+from divkd.report.record import Figure, Report, Results, Table, has
 from divkd.report.words import MEASURES, number, span
 
 
 def _sentence(results: Results, asked: Results) -> str:
-    val, ood = results["validation_samples"], results["ood_samples"]
-    rest = f"{results['samples']:,} test, {val:,} validation and {ood:,} foreign samples"
-    kind = figures.members(results)
-    return f"The predictions in {results['file']}, judged: {kind}, {results['classes']} classes, {rest}."
+    test, validation, ood = (f"{results[part]:,}" for part in ("samples", "validation_samples", "ood_samples"))
+    rest = f"{results['classes']} classes, {test} test, {validation} validation and {ood} foreign samples"
+    return f"The predictions in {results['file']}, judged: {figures.members(results)}, {rest}."
 
 
 def _tables(results: Results) -> list[Table]:
     """Quality, calibrated quality and diversity, samples of another distribution, and the curve of the DEE."""
     intervals = results.get("intervals", {})
-    heads = ["measure", "value"]
-    if intervals:
-        heads.append(f"{intervals['level']:.0%} interval ({intervals['resamples']:,} draws)")
+    drawn = [f"{intervals['level']:.0%} interval ({intervals['resamples']:,} draws)"] if intervals else []
     lines = [
-        [one.title, number(results[one.key]), *([span(intervals.get(one.key))] if intervals else [])]
+        [one.title, number(results[one.key]), *(span(intervals.get(one.key)) for _ in drawn)]
         for one in MEASURES
         if one.key in results and (results["members"] > 1 or not one.of_members)
     ]
-    kind = figures.members(results)
-    caption = f"{results['file']}: {kind}, {results['samples']:,} test samples, {results['classes']} classes"
-    tables = [Table(caption, heads, lines, notes=tuple(remarks(results)))]
+    tables = [Table(figures.what(results), ["measure", "value", *drawn], lines, notes=tuple(remarks(results)))]
     if "ood" in results:
-        spans = intervals.get("ood", {})
         lines = []
         for score, row in results["ood"].items():
-            ends = spans.get(score, {})
+            ends = intervals.get("ood", {}).get(score, {})
             values = [f"{number(row[key])} {span(ends.get(key))}".rstrip() for key in ("auroc", "aupr", "fpr95")]
             lines.append([score.replace("_", " "), *values])
         title = f"{results['ood_samples']:,} samples of another distribution, which are the positive class"
@@ -46,9 +38,9 @@ def remarks(results: Results) -> list[str]:
     """What a reader of the numbers must know."""
     lines = []
     if "temperature" in results:
-        fitted = f"temperature {results['temperature']:.3f}, fitted on {results['validation_samples']:,} val_* samples"
         bound = "; the fit ended at its bound, so the calibrated values describe the bound"
-        lines.append(fitted + (bound if results["temperature_at_bound"] else ""))
+        lines.append(f"temperature {results['temperature']:.3f}, fitted on {results['validation_samples']:,} val_* "
+                     f"samples{bound if results['temperature_at_bound'] else ''}")  # fmt: skip
     else:
         lines.append("no calibrated values and no DEE: the file has no val_* arrays, and the test set never chooses")
     if "dee" in results:
@@ -56,19 +48,16 @@ def remarks(results: Results) -> list[str]:
         curve = "  ".join(f"{row['members']}: {number(row['mean'])}" for row in dee["curve"])
         lines.append(f"calibrated NLL of a deep ensemble by members  {curve}")
         if not dee["own_members"]:
-            sign = ">= " if dee["censored"] else ""
-            lines.append(f"deep ensemble equivalent {sign}{dee['value']:.2f}, on the members of {dee['ensemble']}")
+            worth = f"{'>= ' if dee['censored'] else ''}{dee['value']:.2f}"
+            lines.append(f"deep ensemble equivalent {worth}, on the members of {dee['ensemble']}")
     return lines
 
 
 def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     """Every measure of several files."""
     lines = [["test samples", *(f"{run['samples']:,}" for run in runs)], ["M", *(str(run["members"]) for run in runs)]]
-    lines += [
-        [one.title, *(number(run[one.key]) if one.key in run else "" for run in runs)]
-        for one in MEASURES
-        if any(one.key in run for run in runs)
-    ]
+    by_measure = {one: [number(run[one.key]) if one.key in run else "" for run in runs] for one in MEASURES}
+    lines += [[one.title, *cells] for one, cells in by_measure.items() if any(cells)]
     heads = ["measure", *(f"{label}: {run['file']}" for label, run in zip(labels, runs, strict=True))]
     return [Table("Predictions side by side", heads, lines)]
 
@@ -88,34 +77,15 @@ def samples(results: Results) -> str:
     return f"{results['samples']:,} test samples, members: {results['members']}"
 
 
-def _some(part: str) -> Callable[[Results], bool]:
-    return lambda results: part in results
-
-
-_figure = partial(Figure, of=samples)
 FIGURES = (
-    _figure(
-        "reliability",
-        figures.reliability,
-        "Accuracy against confidence, before and after calibration where there is one",
-    ),
-    _figure(
-        "diversity",
-        figures.diversity,
-        "Members' pairwise KL by confidence of the mean prediction",
-        fits=_some("diversity_by_confidence"),
-    ),
-    _figure(
-        "similarity",
-        figures.similarity,
-        "Member against member: equal predictions and correlation of errors",
-        fits=_some("diversity_by_confidence"),
-    ),
-    _figure(
-        "dee",
-        figures.equivalent,
-        "Calibrated NLL of the deep ensemble by members, and where the model stands",
-        fits=_some("dee"),
-    ),
-)
+    Figure("reliability", figures.reliability,
+           "Accuracy against confidence, before and after calibration where there is one", samples),
+    Figure("diversity", figures.diversity,
+           "Members' pairwise KL by confidence of the mean prediction", samples, has("diversity_by_confidence")),
+    Figure("similarity", figures.similarity,
+           "Member against member: equal predictions and correlation of errors", samples,
+           has("diversity_by_confidence")),
+    Figure("dee", figures.equivalent,
+           "Calibrated NLL of the deep ensemble by members, and where the model stands", samples, has("dee")),
+)  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, _comparison, _again, vector=True)

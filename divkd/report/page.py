@@ -2,7 +2,8 @@
 
 import shlex
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -11,13 +12,19 @@ from divkd.report.commands import REPORTS
 from divkd.report.figures.beside import ensemble_gain, errs
 from divkd.report.record import Results, Table, unique
 from divkd.report.sources import Source, flat, made_with
-from divkd.report.style import png
+from divkd.report.style import rendered
 from divkd.report.training import test_images
 from divkd.report.words import seeds
 from divkd.shared.errors import InputError
 
-# What code meets in a results.json that lacks what it should hold.
-INCOMPLETE = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+
+@contextmanager
+def complete(what: str) -> Iterator[None]:
+    """Raises `InputError` where code within meets a results.json, called `what`, that lacks what it should hold."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{what} is incomplete ({error!r}); make the run again with --overwrite") from error
 
 
 def page(runs: Sequence[Source], title: str) -> bytes:
@@ -38,7 +45,7 @@ def page(runs: Sequence[Source], title: str) -> bytes:
 
 def _section(place: int, run: Source) -> Results:
     report = REPORTS[run.results["command"]]
-    try:
+    with complete(f"{run.path}/results.json"):
         line, remark = report.again(run.results, run.asked, run.path)
         return {
             "id": f"run-{place}",
@@ -52,15 +59,10 @@ def _section(place: int, run: Source) -> Results:
             "again": shlex.join([*line, "--out", f"{run.path.name or 'run'}-again"]),
             "remark": remark,
         }
-    except INCOMPLETE as error:
-        raise incomplete(f"{run.path}/results.json", error) from error
 
 
 def figures(run: Source) -> list[Results]:
-    """Every figure that a run has the numbers for.
-
-    They are drawn anew, so that they cannot be of other numbers than the tables beside them.
-    """
+    """Every figure that a run has the numbers for, drawn anew: of no other numbers than the tables beside them."""
     return [
         _image(one.draw(run.results), one.caption, f"{one.of(run.results)}. Drawn from {run.name}/results.json.")
         for one in REPORTS[run.results["command"]].figures_of(run.results)
@@ -70,27 +72,24 @@ def figures(run: Source) -> list[Results]:
 def _image(fig: Any, shown: str, of: str) -> Results:
     """A figure as the page holds it: its size in CSS pixels, 96 an inch, as it was laid out for that size."""
     width, height = (round(96 * inches) for inches in fig.get_size_inches())
-    data = f"data:image/png;base64,{b64encode(png(fig)).decode()}"
+    data = f"data:image/png;base64,{b64encode(rendered(fig)).decode()}"
     return {"data": data, "width": width, "height": height, "alt": shown, "caption": f"{shown}; {of}"}
 
 
-def _comparisons(runs: Sequence[Source]) -> Iterable[Results]:
+def _comparisons(runs: Sequence[Source]) -> Iterator[Results]:
     """For every command with more than one run, the tables that set them side by side."""
     for place, command in enumerate(unique(run.results["command"] for run in runs), 1):
         same = [run for run in runs if run.results["command"] == command]
         if len(same) > 1:
-            try:
+            with complete(f"a results.json of '{command}'"):
                 tables = _compared(same)
-            except INCOMPLETE as error:
-                raise incomplete(f"a results.json of '{command}'", error) from error
             if tables:
                 yield {"id": f"compared-{place}", "command": command, "count": len(same), "tables": tables}
 
 
 def _compared(runs: list[Source]) -> list[Table]:
     """Where the configurations of runs of one command differ, then their numbers."""
-    names = [run.name for run in runs]
-    fields = [dict(flat(run.asked)) for run in runs]
+    names, fields = [run.name for run in runs], [dict(flat(run.asked)) for run in runs]
     lines = [
         [name, *(one.get(name, "not recorded") for one in fields)]
         for name in unique(name for one in fields for name in one if name)
@@ -109,17 +108,10 @@ def theory_beside_practice(runs: Sequence[Source]) -> Results | None:
     theory, practice = first.get("simulate multiview"), first.get("train cifar")
     if theory is None or practice is None:
         return None
-    try:
+    with complete("a results.json"):
         if not errs(theory):
             return None
         counts = f"theory: {seeds(theory.results)}; practice: {test_images(practice.results)}"
         shown = "Test error as a share of one network's, by the ensemble's members: simulated left, real images right"
         fig, _ = ensemble_gain([theory, practice])
         return _image(fig, shown, f"{counts}. Drawn from {theory.name} and {practice.name}.")
-    except INCOMPLETE as error:
-        raise incomplete("a results.json", error) from error
-
-
-def incomplete(what: str, error: Exception) -> InputError:
-    """What is said of a results.json that lacks something."""
-    return InputError(f"{what} is incomplete ({error!r}); make the run again with --overwrite")

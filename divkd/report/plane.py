@@ -1,6 +1,6 @@
 """The report of `divkd simulate plane`: teachers in two dimensions and the points that steps move."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from divkd.shared.stats import show
 
 NAMES = {"clean": "Training points", **{kind: INPUTS[kind] for kind in ("gaussian", "ods")}}
 MARKERS = (("o", "black"), ("s", "white"))  # of the classes: shape and filling
-LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 
 
 def _sentence(results: Results, asked: Results) -> str:
@@ -27,8 +26,8 @@ def _tables(results: Results) -> list[Table]:
     """The teachers' pairwise KL by kind of point, what ODS adds to Gaussian steps, and how well the teachers fit."""
     config, rows, summary = results["config"], results["rows"], results["summary"]
     lines = []
+    bases = [summary[base]["mean"] for base in ("clean", "gaussian")]
     for kind, kl in summary.items():
-        bases = [summary[base]["mean"] for base in ("clean", "gaussian")]
         ratios = [f"{kl['mean'] / base:.2f}" if base else "" for base in bases]
         apart = f"{sum(row['apart'][kind] for row in rows)} of {config['points'] * len(rows)}"
         lines.append([kind, show(kl, 4), *ratios, apart])
@@ -61,28 +60,33 @@ def planes(runs: list[Results]) -> Any:
 
 def _row(fig: Any, axes: list[Any], results: Results) -> list[Any]:
     """The three panels of one run; returns the legend's handles."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    greys = LinearSegmentedColormap.from_list("greys", ["1.0", "0.5"])  # lines in colours stay legible on all of it
     shown, row = results["picture"], results["rows"][0]
     points, labels = np.array(shown["points"]), np.array(shown["labels"])
     kl = np.array([[float(value) for value in line.split()] for line in shown["grid"]["kl"]])
     top = float(np.quantile(kl, 0.95)) or 1.0
     for ax, (kind, name) in zip(axes, NAMES.items(), strict=True):
-        shade = ax.imshow(kl, cmap=_greys(), vmin=0, vmax=top, origin="lower", extent=(0, 1, 0, 1), zorder=0)
+        shade = ax.imshow(kl, cmap=greys, vmin=0, vmax=top, origin="lower", extent=(0, 1, 0, 1), zorder=0)
         handles = _boundaries(ax, shown["grid"])
+        mark: dict[str, Any] = {"markeredgecolor": "black", "linestyle": ""}
         for label, (marker, fill) in enumerate(MARKERS):
-            handles += ax.plot(*points[labels == label].T, marker, color=fill, markeredgecolor="black", markersize=3.2,
-                               markeredgewidth=0.6, linestyle="", label=f"class {label}", zorder=4)  # fmt: skip
+            handles += ax.plot(*points[labels == label].T, marker, color=fill, markersize=3.2, markeredgewidth=0.6,
+                               label=f"class {label}", zorder=4, **mark)  # fmt: skip
         if kind != "clean":
             perturbed = np.array(shown["moved"][kind])
             ax.plot(*np.stack([points, perturbed], -1).transpose(1, 2, 0), color="0.25", linewidth=0.5, zorder=3)
-            handles += ax.plot(*perturbed.T, "o", color=COLOURS[5], markeredgecolor="black", markersize=3.6,
-                               markeredgewidth=0.4, linestyle="", clip_on=False, label="moved point",
-                               zorder=5)  # fmt: skip
+            handles += ax.plot(*perturbed.T, "o", color=COLOURS[5], markersize=3.6, markeredgewidth=0.4, clip_on=False,
+                               label="moved point", zorder=5, **mark)  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="$x_1$")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
         ax.tick_params(labelsize=8, labelleft=kind == "clean")
         ax.grid(False)
-        ax.set_title(_title(kind, name, row, results["apart_above"]), fontsize=9)
+        times = f" ({row[kind] / row['clean']:.3g} x clean)" if kind != "clean" and row["clean"] else ""
+        apart = f"{row['apart'][kind]} of {row['n']} above {results['apart_above']:g} nats"
+        ax.set_title(f"{name}: {row[kind]:.2g} nats{times}\n{apart}", fontsize=9)
     axes[0].set_ylabel("$x_2$")
     bar = fig.colorbar(shade, ax=axes, location="bottom", extend="max", shrink=0.5, aspect=40, pad=0.02)
     bar.set_label("teachers' pairwise KL, nats", fontsize=8)
@@ -98,23 +102,12 @@ def _boundaries(ax: Any, grid: Results) -> list[Any]:
     handles = []
     for m, rows in enumerate(grid["decisions"]):
         votes = np.array([[int(digit) for digit in row] for row in rows])
-        colour, style = COLOURS[1 + m % 6], LINES[m // 6]
+        line = Line2D([], [], color=COLOURS[1 + m % 6], linestyle="-" if m < 6 else "--", label=f"teacher {m}")
         if votes.min() < votes.max():
-            ax.contour(axis, axis, votes, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.1, zorder=2)
-        handles.append(Line2D([], [], color=colour, linestyle=style, label=f"teacher {m}"))
+            ax.contour(axis, axis, votes, levels=[0.5], colors=[line.get_color()], linestyles=[line.get_linestyle()],
+                       linewidths=1.1, zorder=2)  # fmt: skip
+        handles.append(line)
     return handles
-
-
-def _greys() -> Any:
-    """White to mid grey: lines in colours stay legible on all of it."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("greys", ["1.0", "0.5"])
-
-
-def _title(kind: str, name: str, row: Results, apart_above: float) -> str:
-    times = f" ({row[kind] / row['clean']:.3g} x clean)" if kind != "clean" and row["clean"] else ""
-    return f"{name}: {row[kind]:.2g} nats{times}\n{row['apart'][kind]} of {row['n']} above {apart_above:g} nats"
 
 
 SHOWN = "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them"

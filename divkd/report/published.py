@@ -21,11 +21,10 @@ def published() -> list[dict[str, Any]]:
     rows = []
     with (files("divkd.report") / "published.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            ensemble = line["method"] == "deep_ensemble"
             row: dict[str, Any] = {
                 "dataset": line["dataset"],
                 "network": line["network"],
-                "model": "deep_ensemble" if ensemble else "batch_ensemble",
+                "model": "deep_ensemble" if line["method"] == "deep_ensemble" else "batch_ensemble",
                 # the paper's "batch_ensemble" is one trained on labels alone
                 "method": "none" if line["method"].endswith("ensemble") else line["method"],
                 "members": int(line["members"]),
@@ -47,12 +46,10 @@ def beside(results: dict[str, Any]) -> list[dict[str, Any]]:
     """
     own = {(row["model"], row["method"], row["members"]): row for row in results["summary"]}
     made_with = {"network": results["network"], "train_images": results["split"]["train"]}
-    rows = []
-    for row in published():
-        if row["dataset"] == results["dataset"]:
-            mine = own.get((row["model"], row["method"], row["members"]))
-            measured = mine and {**made_with, **{column: mine.get(column) for column in COLUMNS}}
-            rows.append({**row, "measured": measured})
+    rows = [row for row in published() if row["dataset"] == results["dataset"]]
+    for row in rows:
+        mine = own.get((row["model"], row["method"], row["members"]))
+        row["measured"] = mine and made_with | {column: mine.get(column) for column in COLUMNS}
     return rows
 
 

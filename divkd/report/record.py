@@ -43,7 +43,7 @@ def with_config(results: Results, asked: Results, run: Path) -> tuple[list[str],
     if asked:
         return [*line, "--config", str(run / "config.json")], ""
     line += ["--preset", results["preset"]] if "preset" in results else []
-    line += ["--seeds", ",".join(str(seed) for seed in results["seeds"])]
+    line += ["--seeds", ",".join(map(str, results["seeds"]))]
     return line, "config.json is not in the folder: without it only the preset and the seeds are known."
 
 
@@ -61,6 +61,11 @@ class Report:
     def figures_of(self, results: Results) -> list[Figure]:
         """The figures that `results` has the numbers for."""
         return [figure for figure in self.figures if figure.fits(results)]
+
+
+def has(part: str) -> Callable[[Results], bool]:
+    """Whether results have a `part`."""
+    return lambda results: part in results
 
 
 def unique(names: Iterable[Any]) -> list[Any]:

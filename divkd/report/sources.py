@@ -27,8 +27,7 @@ class Source(NamedTuple):
     @property
     def asked(self) -> Results:
         """The configuration that was asked for, or empty."""
-        asked: Results = self.config.get("config", {})
-        return asked
+        return dict(self.config.get("config", {}))
 
     def __str__(self) -> str:
         seeds = ", ".join(map(str, self.results["seeds"]))
@@ -57,15 +56,14 @@ def _read(path: Path, commands: Collection[str]) -> tuple[Results, Results]:
     results = read_json(path / "results.json")
     command = results.get("command") if isinstance(results, dict) else None
     if not isinstance(command, str) or command not in commands:
-        known = ", ".join(commands)
-        raise InputError(f"{path}/results.json is of the command {command!r}; a report is made of runs of {known}")
+        one_of = f"a report is made of runs of {', '.join(commands)}"
+        raise InputError(f"{path}/results.json is of the command {command!r}; {one_of}")
     config = read_json(path / "config.json") if (path / "config.json").exists() else {}
     if not isinstance(config, dict) or (config and not isinstance(config.get("config"), dict)):
         raise InputError(f"{path}/config.json is no configuration of a run; restore it, or take it out of the folder")
     if config and config.get("command") != command:
-        raise InputError(
-            f"{path}/config.json is of {config.get('command')!r} and results.json of {command!r}; restore the folder"
-        )
+        differ = f"is of {config.get('command')!r} and results.json of {command!r}"
+        raise InputError(f"{path}/config.json {differ}; restore the folder")
     return results, config
 
 
@@ -73,18 +71,17 @@ def made_with(results: Results, config: Results) -> list[tuple[str, str]]:
     """Hardware, versions and revision; what nobody wrote down is said to be unknown."""
     known = {**results, **config}
     threads = known.get("omp_num_threads")
-    pairs = [
-        ("hardware", known.get("device")),
-        ("cores", known.get("cores")),
-        ("OMP_NUM_THREADS", threads if threads is not None else "not set"),
-        ("git revision", known.get("git_revision")),
-        ("seconds", None if results.get("seconds") is None else f"{results['seconds']:,.1f} in all, wall-clock"),
-    ]
     versions = known.get("versions") or {}
-    pairs += [(package, version) for package, version in versions.items()]
-    if not versions:
-        pairs[2:3] = [("versions", None)]
-    return [(name, "not recorded" if value is None else str(value)) for name, value in pairs]
+    pairs = {
+        "hardware": known.get("device"),
+        "cores": known.get("cores"),
+        # where no versions were written, the threads were not either
+        **({"OMP_NUM_THREADS": "not set" if threads is None else threads} if versions else {"versions": None}),
+        "git revision": known.get("git_revision"),
+        "seconds": None if results.get("seconds") is None else f"{results['seconds']:,.1f} in all, wall-clock",
+        **versions,
+    }
+    return [(name, "not recorded" if value is None else str(value)) for name, value in pairs.items()]
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:

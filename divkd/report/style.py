@@ -11,46 +11,45 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DPI = 150
 
 
-def figure(width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
-    """A figure of `width` x `height` inches with `columns` x `rows` axes, in the house style; axes row by row."""
-    fig, grid = stacked(width, height, columns, (1,) * rows)
-    return fig, [ax for row in grid for ax in row]
+def figure(
+    width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1, heights: tuple[int, ...] | None = None
+) -> tuple[Any, list[Any]]:
+    """A figure of `width` x `height` inches with `columns` x `rows` axes in the house style, and these, row by row.
 
-
-def stacked(width: float, height: float, columns: int, heights: tuple[int, ...]) -> tuple[Any, list[list[Any]]]:
-    """A figure as `figure` makes it with one row of axes for each of `heights`, which are relative."""
+    `heights` are the rows' relative ones, equal by default.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
-    rows = fig.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for ax in rows.flat:
+    axes = list(fig.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights}).flat)
+    for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="0.92", linewidth=0.8)
         ax.set_axisbelow(True)
-    return fig, [list(row) for row in rows]
+    return fig, axes
 
 
-def png(fig: Any) -> bytes:
-    """`fig` as PNG at 150 dots an inch; the same figure gives the same bytes."""
-    return _bytes(fig, format="png", dpi=DPI, metadata={"Software": None})
+def panels(count: int, across: int, width: float, row: float, rest: float) -> tuple[Any, list[Any]]:
+    """As `figure`: `count` axes in rows of `across`, which are `row` inches high, and `rest` for all else."""
+    rows = -(-count // across)
+    fig, axes = figure(width, row * rows + rest, across, rows)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return fig, axes[:count]
 
 
-def svg(fig: Any) -> bytes:
-    """`fig` as SVG; the same figure gives the same bytes."""
+def rendered(fig: Any, kind: str = "png") -> bytes:
+    """`fig` as PNG at 150 dots an inch, or as "svg"; the same figure gives the same bytes."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": "divkd"}):
-        return _bytes(fig, format="svg", metadata={"Date": None})
-
-
-def _bytes(fig: Any, **options: Any) -> bytes:
+    how = {"dpi": DPI, "metadata": {"Software": None}} if kind == "png" else {"metadata": {"Date": None}}
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "divkd"}):
         # A name may be in a script that the font lacks: boxes in the figure, and no lines of a warning at the terminal.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-        fig.savefig(buffer, **options)
+        fig.savefig(buffer, format=kind, **how)
     return buffer.getvalue()
 
 
@@ -58,6 +57,20 @@ def mean_and_sd(summaries: Iterable[Mapping[str, Any]]) -> tuple[list[float], li
     """The means, and the lengths of their error bars: none where there is no spread."""
     rows = list(summaries)
     return [row["mean"] for row in rows], [row["std"] or 0.0 for row in rows]
+
+
+def points(ax: Any, at: Any, summaries: Iterable[Mapping[str, Any]], sideways: bool = False, **look: Any) -> None:
+    """The means of `summaries` at the places `at`, with bars of ± 1 sd: upright, or `sideways` with places on y."""
+    means, deviations = mean_and_sd(summaries)
+    if sideways:
+        ax.errorbar(means, at, xerr=deviations, **look)
+    else:
+        ax.errorbar(at, means, yerr=deviations, **look)
+
+
+def beside(index: int, count: int, step: float) -> float:
+    """How far the marks of one of `count` networks are moved, so that they lie beside each other's."""
+    return step * (index - (count - 1) / 2)
 
 
 def look(index: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from divkd.report.record import Figure, Report, Results, Table
-from divkd.report.style import COLOURS, MARKERS, figure, legend_below, mean_and_sd
+from divkd.report.style import COLOURS, figure, legend_below, look, mean_and_sd, panels, points
 from divkd.report.words import listed_seeds, spread
 from divkd.shared import kinds
 from divkd.shared.stats import show
@@ -15,11 +15,10 @@ CLAIMS = {
     for name in ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 }
 VIEWS = {name: words.short for name, words in kinds.VIEWS.items() if name != "lottery_accuracy"}
-COLUMNS = 3  # of panels
 
 
 def _sentence(results: Results, asked: Results) -> str:
-    what = "One parameter at a time is changed" if _is_map(results) else "Ablations"
+    what = "Ablations" if results["command"] == "simulate ablations" else "One parameter at a time is changed"
     members = f", ensembles of {asked['members']} networks" if "members" in asked else ""
     return (
         f"{what}, in the multi-view theory: {len(results['cells'])} cells around preset {results['preset']}{members}, "
@@ -32,21 +31,16 @@ def _tables(results: Results) -> list[Table]:
 
     A cell that failed has "none" there; a note says why.
     """
-    heads = ["cell", *CLAIMS.values(), *VIEWS.values()]
-    lines = []
+    lines, failures = [], []
     for row in results["cells"]:
-        if row["failed"] is not None:
-            lines.append([row["name"], "none", *[""] * (len(heads) - 2)])
-            continue
         values = [row["errors"].get(name) for name in CLAIMS] + [row["views"].get(name) for name in VIEWS]
-        lines.append([row["name"], *["" if one is None else show(one) for one in values]])
+        cells = ["" if one is None else show(one) for one in values]
+        if row["failed"] is not None:
+            failures.append(f"{row['name']}: {row['failed']}")
+            cells = ["none", *[""] * (len(values) - 1)]
+        lines.append([row["name"], *cells])
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
-    failures = [f"{row['name']}: {row['failed']}" for row in results["cells"] if row["failed"] is not None]
-    return [Table(caption, heads, lines, notes=tuple(failures))]
-
-
-def _is_map(results: Results) -> bool:
-    return bool(results["command"] == "simulate window")
+    return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
 
 
 def shown(value: Any) -> str:
@@ -61,23 +55,19 @@ def window(results: Results) -> Any:
     groups: dict[str, list[Results]] = {}
     for row in results["cells"]:
         groups.setdefault(next(iter(row["changes"])), []).append(row)
-    across = min(COLUMNS, len(groups))
-    rows = -(-len(groups) // across)
-    fig, axes = figure(width=max(3.6 * across, 7.2), height=0.9 + 2.3 * rows, columns=across, rows=rows)
-    for ax in axes[len(groups) :]:
-        ax.set_visible(False)
-    for ax, (name, cells) in zip(axes, groups.items(), strict=False):
+    across = min(3, len(groups))
+    fig, axes = panels(len(groups), across, max(3.6 * across, 7.2), 2.3, 0.9)
+    for ax, (name, cells) in zip(axes, groups.items(), strict=True):
         for place, row in enumerate(cells):
             if row["changes"][name] == results["base"][name]:
                 ax.axvspan(place - 0.4, place + 0.4, color="0.9", zorder=0)
             if row["failed"] is not None:
                 ax.text(place, 0.25, "cannot be\ntrained", rotation=90, ha="center", va="center", fontsize="x-small")
         for index, (claim, label) in enumerate(CLAIMS.items()):
-            at = [place for place, row in enumerate(cells) if claim in row["errors"]]
-            means, deviations = mean_and_sd(cells[place]["errors"][claim] for place in at)
+            errors = {place: row["errors"][claim] for place, row in enumerate(cells) if claim in row["errors"]}
             # beside each other, because several lie on 0
-            ax.errorbar(np.array(at) + 0.05 * (index - 2), means, yerr=deviations, color=COLOURS[index],
-                        marker=MARKERS[index], markersize=4, linewidth=1, capsize=2, label=label)  # fmt: skip
+            points(ax, np.array(list(errors)) + 0.05 * (index - 2), errors.values(), markersize=4, linewidth=1,
+                   capsize=2, label=label, **look(index))  # fmt: skip
         ax.set_title(f"{name} {results['symbols'].get(name, '')}".strip(), fontsize="medium")
         values = [shown(row["changes"][name]).replace(" to ", "\nto ") for row in cells]
         ax.set_xticks(range(len(cells)), values, fontsize="x-small")
@@ -96,9 +86,9 @@ def ablations(results: Results) -> Any:
     fig, (ax,) = figure(width=7.2, height=1.2 + 0.75 * len(cells))
     height = 0.8 / len(CLAIMS)
     for index, (claim, label) in enumerate(CLAIMS.items()):
-        rows = [(place, row["errors"][claim]) for place, row in enumerate(cells) if claim in row["errors"]]
-        at = np.array([-place - (index - 2) * height for place, _ in rows])
-        means, deviations = mean_and_sd(one for _, one in rows)
+        errors = {place: row["errors"][claim] for place, row in enumerate(cells) if claim in row["errors"]}
+        at = -np.array(list(errors)) - (index - 2) * height
+        means, deviations = mean_and_sd(errors.values())
         ax.barh(at, means, height=0.9 * height, color=COLOURS[index], label=label)
         ax.errorbar(means, at, xerr=deviations, color="0.4", linestyle="none", linewidth=1)
         for place, mean, deviation in zip(at, means, deviations, strict=True):
@@ -113,12 +103,9 @@ def ablations(results: Results) -> Any:
 
 
 FIGURES = (
-    Figure("window", window, "Errors on single-view samples as one parameter at a time is changed", fits=_is_map),
-    Figure(
-        "ablations",
-        ablations,
-        "Errors on single-view samples of every ablation, by claim",
-        fits=lambda results: not _is_map(results),
-    ),
-)
+    Figure("window", window, "Errors on single-view samples as one parameter at a time is changed",
+           fits=lambda results: results["command"] == "simulate window"),
+    Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
+           fits=lambda results: results["command"] == "simulate ablations"),
+)  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, vector=True)

@@ -1,8 +1,5 @@
 """The report of `divkd train`: deep ensembles and what is distilled from them, quality and cost."""
 
-from collections.abc import Callable
-from typing import Any
-
 from divkd.report.figures import training as figures
 from divkd.report.published import beside, published_tables
 from divkd.report.record import Figure, Report, Results, Table, counted, unique
@@ -12,7 +9,6 @@ from divkd.shared.stats import show
 
 FIRST = ("acc", "cal_nll")  # the columns that no terminal is too narrow for
 OTHERS = ("pairwise_kl", "cal_ece", "cal_brier", "nll", "brier", "ece", "train_acc", "temperature")
-COMPARED = ("acc", "cal_nll", "pairwise_kl", "cal_ece")
 
 
 def _sentence(results: Results, asked: Results) -> str:
@@ -48,18 +44,19 @@ def _quality(results: Results) -> Table:
             first += [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
         cost = [f"{row['params']['mean']:,.0f}", show(row["seconds"], 1), str(row["acc"]["n"])]
         lines.append([*network(row), *first, *others, *cost])
+    dee_heads = ["DEE", "DEE censored"] if measured else []
+    heads = [*NETWORK, *labels(*FIRST), *dee_heads, *labels(*OTHERS), "parameters", "seconds", "seeds"]
     notes = ["NLL and KL in nats; seconds are wall-clock times."]
     if measured:
         notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
-    heads = [*NETWORK, *labels(*FIRST), *(["DEE", "DEE censored"] if measured else []), *labels(*OTHERS)]
     sizes = f"{split['train']:,} training and {split['test']:,} test images"
     caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
     page_only = (*labels("brier", "ece", "cal_brier", "temperature"), "DEE censored", "seeds")
-    return Table(caption, [*heads, "parameters", "seconds", "seeds"], lines, 3, tuple(notes), page_only=page_only)
+    return Table(caption, heads, lines, 3, tuple(notes), page_only=page_only)
 
 
 def _shown(row: Results, key: str) -> str:
-    return show(row[key], MEASURE[key].digits)
+    return equivalent(row.get(key)) if key == "dee" else show(row[key], MEASURE[key].digits)
 
 
 def _differences(rows: list[Results]) -> list[Table]:
@@ -100,27 +97,23 @@ def _teachers(rows: list[Results]) -> list[Table]:
 
 def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
     """What several runs were trained on, and their networks by each of a few measures."""
-    facts: dict[str, Callable[[Results], Any]] = {
-        "data set": lambda run: run["dataset"],
-        "network": lambda run: run["network"],
-        "training images": lambda run: f"{run['split']['train']:,}",
-        "test images": lambda run: f"{run['split']['test']:,}",
-        "seeds": lambda run: len(run["seeds"]),
-    }
-    lines = [[name, *(str(of(run)) for run in runs)] for name, of in facts.items()]
+    facts = [
+        (run["dataset"], run["network"], f"{run['split']['train']:,}", f"{run['split']['test']:,}", len(run["seeds"]))
+        for run in runs
+    ]
+    names = ("data set", "network", "training images", "test images", "seeds")
+    lines = [[name, *map(str, of_runs)] for name, *of_runs in zip(names, *facts, strict=True)]
     tables = [Table("What was trained on what", ["", *labels], lines)]
     by_network = [{tuple(network(row)): row for row in run["summary"]} for run in runs]
-    heads = [*NETWORK, *counted(labels, runs)]
-    for key in (*COMPARED, "dee"):
+    for key in ("acc", "cal_nll", "pairwise_kl", "cal_ece", "dee"):
         name = "deep ensemble equivalent" if key == "dee" else MEASURE[key].label
         rows = []
         for one in unique(one for rows_of in by_network for one in rows_of):
-            mine = [rows_of.get(one) for rows_of in by_network]
-            cells = ["" if row is None else equivalent(row.get(key)) if key == "dee" else _shown(row, key)
-                     for row in mine]  # fmt: skip
+            cells = [_shown(rows_of[one], key) if one in rows_of else "" for rows_of in by_network]
             rows += [[*one, *cells]] if any(cells) else []
         if rows:
-            tables.append(Table(f"{name[0].upper()}{name[1:]}, mean ± sd over seeds", heads, rows, 3))
+            caption = f"{name[0].upper()}{name[1:]}, mean ± sd over seeds"
+            tables.append(Table(caption, [*NETWORK, *counted(labels, runs)], rows, 3))
     return tables
 
 
@@ -130,24 +123,13 @@ def test_images(results: Results) -> str:
 
 
 FIGURES = (
-    Figure(
-        "methods",
-        figures.methods,
-        "Test error and calibrated NLL of students by method, with the deep ensembles as lines",
-        test_images,
-    ),
-    Figure(
-        "teacher_diversity",
-        figures.teacher_diversity,
-        "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
-        fits=lambda results: bool(results["teacher_diversity"]),
-    ),
-    Figure(
-        "dee",
-        figures.equivalents,
-        "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students",
-        test_images,
-        figures.has_equivalents,
-    ),
-)
+    Figure("methods", figures.methods,
+           "Test error and calibrated NLL of students by method, with the deep ensembles as lines", test_images),
+    Figure("teacher_diversity", figures.teacher_diversity,
+           "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
+           fits=lambda results: bool(results["teacher_diversity"])),
+    Figure("dee", figures.equivalents,
+           "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students", test_images,
+           figures.has_equivalents),
+)  # fmt: skip
 REPORT = Report(_sentence, _tables, FIGURES, _comparison)

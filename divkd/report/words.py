@@ -20,12 +20,12 @@ class Measure(NamedTuple):
     @property
     def axis(self) -> str:
         """As it is called on an axis."""
-        return ", ".join(filter(None, (self.label, self.unit)))
+        return f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
     def title(self) -> str:
         """As it is called where it stands alone."""
-        return ", ".join(filter(None, (self.label, self.unit, self.scale)))
+        return f"{self.axis}, {self.scale}" if self.scale else self.axis
 
 
 # Of predictions, in the order of an evaluation's table, which shows those that its results hold.
@@ -89,6 +89,11 @@ def spread(results: dict[str, Any], what: str = "mean ± sd over") -> str:
     """What a point and its error bar are."""
     count = len(results["seeds"])
     return f"{what} {count} seeds" if count > 1 else "one seed"
+
+
+def trained_on(results: dict[str, Any], more: str = "") -> str:
+    """Data set, network, and how many images it was trained on, and `more`."""
+    return f"{results['dataset']}, {results['network']}, {results['split']['train']} training{more} images"
 
 
 def corruptions(made: dict[str, Any]) -> str:

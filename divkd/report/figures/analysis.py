@@ -1,18 +1,20 @@
 """Figures of an analysis, from the content of its results.json."""
 
+from collections.abc import Callable
 from functools import reduce
+from itertools import product
 from operator import getitem
 from typing import Any
 
 import numpy as np
 
-from divkd.report.style import figure, legend_below, look, mean_and_sd
-from divkd.report.words import MEASURE, corruptions, spread
+from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
+from divkd.report.words import MEASURE, corruptions, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import summarise
 
 Kind = tuple[str, str]  # model and method of a network
-SHIFTED = ("acc", "nll", "ece")
+SPLITS = ("train", "test")
 TEACHERS = ("deep_ensemble", "none")
 
 
@@ -22,9 +24,14 @@ def kinds(analysis: dict[str, Any], singles: bool | None = None) -> list[Kind]:
     return [kind for kind in every if kind[0] != "single" or (kind[1] == "kd" if singles is None else singles)]
 
 
+def at(*path: str) -> Callable[[Any], Any]:
+    """What reads that which lies under `path`."""
+    return lambda one: reduce(getitem, path, one)
+
+
 def over_seeds(analysis: dict[str, Any], kind: Kind, *path: str) -> list[Any]:
     """What lies under `path` in the rows of `kind`, one a seed."""
-    return [reduce(getitem, path, row) for row in analysis["rows"] if (row["model"], row["method"]) == kind]
+    return [at(*path)(row) for row in analysis["rows"] if (row["model"], row["method"]) == kind]
 
 
 def named(kind: Kind, teachers: str = "teachers") -> str:
@@ -35,13 +42,7 @@ def named(kind: Kind, teachers: str = "teachers") -> str:
 
 def caption(analysis: dict[str, Any]) -> str:
     """Data set, network, how many images and seeds."""
-    images = f"{analysis['split']['train']} training images"
-    return f"{analysis['dataset']}, {analysis['network']}, {images}; {spread(analysis, 'mean of')}"
-
-
-def beside(index: int, count: int, step: float) -> float:
-    """How far the marks of one of `count` networks are moved, so that they lie beside each other's."""
-    return step * (index - (count - 1) / 2)
+    return f"{trained_on(analysis)}; {spread(analysis, 'mean of')}"
 
 
 def confidence_diversity(analysis: dict[str, Any]) -> Any:
@@ -53,16 +54,14 @@ def confidence_diversity(analysis: dict[str, Any]) -> Any:
     shown = [kind for kind in kinds(analysis) if kind == TEACHERS or kind[0] == "batch_ensemble"]
     shown = [kind for kind in shown if kind[1] in ("none", "kd", "ods")] if len(shown) > 4 else shown
     fig, axes = figure(2.7 * len(shown) + 1.2, 5.6, columns=len(shown), rows=2)
-    for place, (split, kind) in enumerate((split, kind) for split in ("train", "test") for kind in shown):
-        ax = axes[place]
+    for ax, (split, kind) in zip(axes, product(SPLITS, shown), strict=True):
         diversity_lines(ax, analysis, kind, split)
         ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
-        if place % len(shown) == 0:
-            ax.set_ylabel("members' pairwise KL, nats")
-    low = min(ax.get_ylim()[0] for ax in axes)
-    high = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes[:: len(shown)]:
+        ax.set_ylabel("members' pairwise KL, nats")
+    lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
-        ax.set_ylim(max(low, 1e-6), high)
+        ax.set_ylim(max(min(lows), 1e-6), max(highs))
     fig.suptitle(f"{caption(analysis)}; first {analysis['images']} images of each", fontsize=10)
     return fig
 
@@ -92,18 +91,15 @@ def transfer(analysis: dict[str, Any]) -> Any:
     """Pairwise KL of two members, clean and under an ODS step of an own, a sibling, an external teacher (figure 6)."""
     shown = kinds(analysis, singles=False)
     fig, axes = figure(9.0, 3.8, columns=2)
-    for ax, split in zip(axes, ("train", "test"), strict=True):
+    for ax, split in zip(axes, SPLITS, strict=True):
         for index, kind in enumerate(shown):
-            for place, step in enumerate(STEPS):
-                values = [v for v in over_seeds(analysis, kind, "transfer", split, step) if v is not None]
-                if values:
-                    point = summarise(values)
-                    ax.errorbar(place + beside(index, len(shown), 0.11), point["mean"], yerr=point["std"] or 0,
-                                linestyle="", markersize=5, capsize=2, label=None if place else named(kind),
-                                **look(index))  # fmt: skip
-        ax.set_yscale("log")
+            by_step = [over_seeds(analysis, kind, "transfer", split, step) for step in STEPS]
+            known = {place: [v for v in values if v is not None] for place, values in enumerate(by_step)}
+            places = [place + beside(index, len(shown), 0.11) for place, values in known.items() if values]
+            points(ax, places, map(summarise, filter(None, known.values())), linestyle="", markersize=5, capsize=2,
+                   label=named(kind) if places else None, **look(index))  # fmt: skip
         ax.set_xticks(range(len(STEPS)), list(STEPS))
-        ax.set(xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
+        ax.set(yscale="log", xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
         ax.set_title(f"{split} images", fontsize=9)
     _legend(fig, axes[0], caption(analysis))
     return fig
@@ -113,16 +109,13 @@ def gradients(analysis: dict[str, Any]) -> Any:
     """Cosine of a student's gradient with its own teacher's, with another's, and of two teachers'."""
     shown = [kind for kind in kinds(analysis, singles=True) if kind != TEACHERS]
     fig, axes = figure(9.0, 4.0, columns=2)
-    for ax, split in zip(axes, ("train", "test"), strict=True):
+    for ax, split in zip(axes, SPLITS, strict=True):
         for index, (part, label) in enumerate((("own", "own teacher"), ("other", "another member's teacher")), 1):
-            name: str | None = label
-            for place, kind in enumerate(shown):
-                values = over_seeds(analysis, kind, "gradients", split, part)
-                if values[0] is not None:
-                    point = summarise(values)
-                    ax.errorbar(point["mean"], -place + 0.12 * (3 - 2 * index), xerr=point["std"] or 0, linestyle="",
-                                markersize=5, capsize=2, label=name, **look(index))  # fmt: skip
-                    name = None
+            by_place = {0.12 * (3 - 2 * index) - place: over_seeds(analysis, kind, "gradients", split, part)
+                        for place, kind in enumerate(shown)}  # fmt: skip
+            known = {place: summarise(values) for place, values in by_place.items() if values[0] is not None}
+            points(ax, list(known), known.values(), sideways=True, linestyle="", markersize=5, capsize=2,
+                   label=label if known else None, **look(index))  # fmt: skip
         pairs = (over_seeds(analysis, kind, "gradients", split, "teachers") for kind in shown)
         between = [value for values in pairs for value in values if value is not None]
         if between:
@@ -141,12 +134,9 @@ def member_curve(analysis: dict[str, Any]) -> Any:
     for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", MEASURE["cal_nll"].axis), strict=True):
         for index, kind in enumerate(shown):
             sizes = zip(*over_seeds(analysis, kind, "by_members"), strict=True)
-            means, deviations = mean_and_sd(
-                summarise(1 - row[key] if key == "acc" else row[key] for row in rows) for rows in sizes
-            )
-            xs = np.arange(1, len(means) + 1) + beside(index, len(shown), 0.05)
-            ax.errorbar(xs, means, yerr=deviations, markersize=4, linewidth=1.2, capsize=2,
-                        label=named(kind, "deep ensemble"), **look(index))  # fmt: skip
+            curve = [summarise(1 - row[key] if key == "acc" else row[key] for row in rows) for rows in sizes]
+            points(ax, np.arange(1, len(curve) + 1) + beside(index, len(shown), 0.05), curve, markersize=4,
+                   linewidth=1.2, capsize=2, label=named(kind, "deep ensemble"), **look(index))  # fmt: skip
         ax.set(xlabel="members that are asked, the first so many", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     _legend(fig, axes[0], f"{caption(analysis)}; {analysis['split']['test']} test images")
@@ -155,27 +145,24 @@ def member_curve(analysis: dict[str, Any]) -> Any:
 
 def corruption_boxes(analysis: dict[str, Any]) -> Any:
     """Accuracy, NLL and ECE over kinds of corruption by severity: a box a network, of the kinds' means over seeds."""
-    shown = kinds(analysis)
-    names = analysis["corruptions"]["kinds"]
+    shown, made = kinds(analysis), analysis["corruptions"]
     fig, axes = figure(9.0, 7.6, rows=3)
     width = 0.8 / len(shown)
-    for ax, metric in zip(axes, SHIFTED, strict=True):
+    for ax, metric in zip(axes, ("acc", "nll", "ece"), strict=True):
         for index, kind in enumerate(shown):
             tables = over_seeds(analysis, kind, "corruptions", metric)
-            values = np.mean([[table[name] for name in names] for table in tables], axis=0)  # (kinds, severities)
-            at = np.arange(1, values.shape[1] + 1) + beside(index, len(shown), width)
-            colour = look(index)["color"]
+            values = np.mean([[table[name] for name in made["kinds"]] for table in tables], axis=0)
+            severities = np.arange(1, values.shape[1] + 1)  # of (kinds, severities)
+            colour = COLOURS[index % len(COLOURS)]
             line = {"color": colour}
-            ax.boxplot(values, positions=at, widths=0.85 * width, manage_ticks=False, patch_artist=True,
-                       boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour}, whiskerprops=line,
-                       medianprops={"color": "black"}, capprops=line,
+            ax.boxplot(values, positions=severities + beside(index, len(shown), width), widths=0.85 * width,
+                       manage_ticks=False, patch_artist=True, medianprops={"color": "k"}, whiskerprops=line,
+                       capprops=line, boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour},
                        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": colour})  # fmt: skip
             ax.plot([], [], color=colour, linewidth=6, alpha=0.6, label=named(kind, "deep ensemble"))
-        ax.set_ylabel(MEASURE[metric].axis)
-        ax.set_xticks(range(1, values.shape[1] + 1))
+        ax.set(ylabel=MEASURE[metric].axis, xticks=severities)
     axes[-1].set_xlabel("severity")
-    made = analysis["corruptions"]
-    which = f"{len(names)} kinds ({corruptions(made)}), {made['n']} test images each"
+    which = f"{len(made['kinds'])} kinds ({corruptions(made)}), {made['n']} test images each"
     _legend(fig, axes[0], f"{caption(analysis)}\n{which}; box: quartiles over kinds")
     return fig
 
@@ -184,26 +171,20 @@ def entropies(analysis: dict[str, Any]) -> Any:
     """Entropy of the mean prediction on test images and on foreign ones, by network, with the AUROC of entropy."""
     sets = [one["name"] for one in analysis["sets"] if one["use"] == "ood"]
     shown = kinds(analysis)
-    columns = 3
-    rows = -(-len(shown) // columns)
-    fig, axes = figure(9.0, 2.3 * rows + 0.7, columns=columns, rows=rows)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    for ax, kind in zip(axes, shown, strict=False):
+    fig, axes = panels(len(shown), 3, 9.0, 2.3, 0.7)
+    for ax, kind in zip(axes, shown, strict=True):
         for index, name in enumerate(("test", *sets)):
             shares = np.mean(over_seeds(analysis, kind, "ood", name, "entropy"), axis=0)
-            edges = np.linspace(0, 1, len(shares) + 1)
             label = name
             if name != "test":
                 auroc = np.mean(over_seeds(analysis, kind, "ood", name, "scores", "entropy", "auroc"))
                 label = f"{name}: {auroc:.3f}"
-            ax.stairs(shares, edges, color=look(index)["color"], linewidth=1.4, label=label,
-                      linestyle=("-", "--", "-.", ":")[index % 4])  # fmt: skip
+            ax.stairs(shares, np.linspace(0, 1, len(shares) + 1), color=COLOURS[index % len(COLOURS)], linewidth=1.4,
+                      label=label, linestyle=("-", "--", "-.", ":")[index % 4])  # fmt: skip
         ax.set_title(named(kind, "deep ensemble"), fontsize=9)
-        ax.set_ylim(0, 1.7 * ax.get_ylim()[1])  # room for the legend
+        ax.set(xlabel="entropy / log K", ylim=(0, 1.7 * ax.get_ylim()[1]))  # room for the legend
         ax.legend(frameon=False, fontsize=7, title="AUROC of entropy", title_fontsize=7, loc="upper right")
-        ax.set_xlabel("entropy / log K")
-    for ax in axes[::columns]:
+    for ax in axes[::3]:
         ax.set_ylabel("share of images")
     fig.suptitle(f"{caption(analysis)}; {analysis['images']} images of each set at most", fontsize=10)
     return fig

@@ -9,8 +9,8 @@ from typing import Any
 
 from divkd.report.figures import training
 from divkd.report.sources import Source
-from divkd.report.style import COLOURS, MARKERS, figure, marks, mean_and_sd
-from divkd.report.words import spread
+from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, points
+from divkd.report.words import spread, trained_on
 from divkd.shared import kinds
 from divkd.shared.kinds import METHODS, MODELS, STUDENTS
 from divkd.shared.metrics.dee import equivalent
@@ -35,9 +35,8 @@ def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
     for ax, source in zip(axes, sources, strict=True):
         (_gain_theory if source.simulated else _gain_practice)(ax, source)
         ax.axhline(1, color="0.35", linewidth=0.8, linestyle=":")
-        ax.set(xlabel="members of the ensemble", ylabel=ERROR)
+        ax.set(xlabel="members of the ensemble", ylabel=ERROR, ylim=(0, None))
         ax.legend(frameon=False, fontsize=8)
-        ax.set_ylim(bottom=0)
     return fig, (
         f"{ERROR.capitalize()}, against the number of members. Theory: samples that show one view of their class, and "
         "the finite-size prediction. Practice: test images, with every student of the run."
@@ -48,42 +47,39 @@ def _gain_theory(ax: Any, source: Source) -> None:
     rows = source.results["claims"]["ensemble"]["by_members"]
     if not errs(source):
         raise ValueError(NO_ERROR)
-    base, predicted_base = rows[0]["single_view_error"], rows[0]["predicted"]
-    members = [row["members"] for row in rows]
-    shares = [row["single_view_error"] / base for row in rows]
-    deviations = [(row["std"] or 0) / base for row in rows]
-    ax.errorbar(members, shares, yerr=deviations, color=COLOURS[1], marker="o", capsize=3, label="measured")
-    predicted = [row["predicted"] / predicted_base for row in rows]
+    members, base = [row["members"] for row in rows], rows[0]["single_view_error"]
+    shares = (_share({"mean": row["single_view_error"], "std": row["std"]}, base) for row in rows)
+    points(ax, members, shares, color=COLOURS[1], marker="o", capsize=3, label="measured")
+    predicted = [row["predicted"] / rows[0]["predicted"] for row in rows]
     ax.plot(members, predicted, color=COLOURS[0], linestyle="--", linewidth=1, label="predicted, finite size")
-    ax.set_title(f"Theory: multi-view data, single-view samples\none network errs on {base:.1%}; "
-                 f"{spread(source.results)}", fontsize=9)  # fmt: skip
+    title = f"Theory: multi-view data, single-view samples\none network errs on {base:.1%}; {spread(source.results)}"
+    ax.set_title(title, fontsize=9)
     ax.set_xticks(members)
+
+
+def _share(error: dict[str, Any], base: float) -> dict[str, Any]:
+    return {"mean": error["mean"] / base, "std": (error["std"] or 0) / base}
 
 
 def _gain_practice(ax: Any, source: Source) -> None:
     shares = practice_shares(source.results)
     sizes = sorted(size for model, _, size in shares if model == "deep_ensemble")
-    means, deviations = mean_and_sd(summarise(shares["deep_ensemble", "none", size]) for size in sizes)
-    ax.errorbar(sizes, means, yerr=deviations, color=COLOURS[1], marker="o", capsize=3, label=MODELS["deep_ensemble"])
-    for index, model in enumerate(STUDENTS):
+    ladder = (summarise(shares["deep_ensemble", "none", size]) for size in sizes)
+    points(ax, sizes, ladder, color=COLOURS[1], marker="o", capsize=3, label=MODELS["deep_ensemble"])
+    for index, model in enumerate(STUDENTS, 1):
         students = {key: summarise(value) for key, value in shares.items() if key[0] == model}
-        for offset, (key, point) in enumerate(students.items()):
-            place = key[2] + 0.13 * (offset - (len(students) - 1) / 2)
-            label = None if offset else f"{MODELS[model]}, each method"
-            ax.errorbar(place, point["mean"], yerr=point["std"] or 0, fmt=MARKERS[index + 1], markersize=5,
-                        color=COLOURS[index + 2], capsize=2, label=label)  # fmt: skip
+        places = [key[2] + beside(offset, len(students), 0.13) for offset, key in enumerate(students)]
+        if students:
+            points(ax, places, students.values(), fmt=MARKERS[index], markersize=5, color=COLOURS[index + 1], capsize=2,
+                   label=f"{MODELS[model]}, each method")  # fmt: skip
     ax.set_title(practice_title(source), fontsize=9)
     ax.set_xticks(sizes)
 
 
 def practice_title(source: Source) -> str:
     """Data set, network, size, and what one network makes of it."""
-    results = source.results
-    error = summarise(_first_errors(results).values())
-    return (
-        f"Practice: {results['dataset']}, {results['network']}, {results['split']['train']} training images\n"
-        f"one network errs on {error['mean']:.1%}; {spread(results)}"
-    )
+    error = summarise(_first_errors(source.results).values())["mean"]
+    return f"Practice: {trained_on(source.results)}\none network errs on {error:.1%}; {spread(source.results)}"
 
 
 def _first_errors(practice: dict[str, Any]) -> dict[int, float]:
@@ -115,15 +111,15 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
         for place, (name, point) in enumerate(shares.items()):
             student = "distilled" in name if source.simulated else "," in name
             colour = COLOURS[2 if student else 1]
-            ax.errorbar(point["mean"], -place, xerr=point["std"] or 0, fmt="o", color=colour, markersize=6, capsize=3)
+            points(ax, [-place], [point], sideways=True, fmt="o", color=colour, markersize=6, capsize=3)
         ax.axvline(1, color="0.35", linewidth=0.8, linestyle=":")
         ensemble = next(point for name, point in shares.items() if "ensemble" in name)
         ax.axvline(ensemble["mean"], color=COLOURS[1], linewidth=0.8, linestyle=":")
         ax.set_yticks([-place for place in range(len(shares))], list(shares))
         ax.set(ylim=(0.6 - tallest, 0.6), xlabel=ERROR)
         ax.set_xlim(left=0 if source.simulated else None)
-        title = f"Theory: single-view samples; {spread(source.results)}"
-        ax.set_title(title if source.simulated else practice_title(source), fontsize=9)
+        theory = f"Theory: single-view samples; {spread(source.results)}"
+        ax.set_title(theory if source.simulated else practice_title(source), fontsize=9)
     return fig, (
         "What distillation recovers: the error that is left, as a share of one network's; dotted lines at one network "
         "and at the ensemble of the teachers."
@@ -136,7 +132,7 @@ def theory_shares(theory: dict[str, Any]) -> dict[str, dict[str, Any]]:
     base = errors["single"]["mean"]
     if not base:
         raise ValueError(NO_ERROR)
-    return {CLAIMS[name]: {"mean": one["mean"] / base, "std": (one["std"] or 0) / base} for name, one in errors.items()}
+    return {CLAIMS[name]: _share(one, base) for name, one in errors.items()}
 
 
 def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -162,10 +158,11 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
         worth, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
         marks(ax, worth, top, 0.3, color=COLOURS[2], markersize=7)
         ax.set(ylim=(0.5 - len(worth), 0.5), xlabel=f"worth so many members (> : at least {top})")
-        what = "Theory, by single-view error; one mark, of the mean over seeds" if source.simulated else (
-            f"Practice, by calibrated NLL: {source.results['dataset']},\n{source.results['network']}; one mark a seed"
-        )  # fmt: skip
-        ax.set_title(what, fontsize=9)
+        title = "Theory, by single-view error; one mark, of the mean over seeds"
+        if not source.simulated:
+            what = f"{source.results['dataset']},\n{source.results['network']}"
+            title = f"Practice, by calibrated NLL: {what}; one mark a seed"
+        ax.set_title(title, fontsize=9)
     return fig, (
         "Deep ensemble equivalent: the number of members at which an ensemble is as good as the network. Practice on "
         "calibrated NLL, theory on the error on single-view samples."
@@ -174,17 +171,14 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
 
 def has_equivalents(source: Source) -> bool:
     """Whether a run distilled anything and measured a ladder."""
-    if source.simulated:
-        return "distilled" in source.results["claims"]
-    return training.has_equivalents(source.results)
+    results = source.results
+    return "distilled" in results["claims"] if source.simulated else training.has_equivalents(results)
 
 
 def errs(source: Source) -> bool:
     """Whether one network makes errors of which the others' can be a share."""
-    if not source.simulated:
-        return True
-    first = source.results["claims"]["ensemble"]["by_members"][0]
-    return bool(first["single_view_error"] and first["predicted"])
+    first = source.results["claims"]["ensemble"]["by_members"][0] if source.simulated else None
+    return first is None or bool(first["single_view_error"] and first["predicted"])
 
 
 def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:
@@ -192,10 +186,9 @@ def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[flo
     rows = theory["claims"]["ensemble"]["by_members"]
     curve = [{"members": row["members"], "mean": row["single_view_error"]} for row in rows]
     worth = {}
-    for claim in ("distilled", "self_distilled", "labels_only"):
-        if claim in theory["claims"]:
-            one = equivalent(curve, theory["claims"][claim]["single_view_error"]["mean"])
-            worth[CLAIMS[claim]] = [(one.value, one.censored)]
+    for claim in (claim for claim in ("distilled", "self_distilled", "labels_only") if claim in theory["claims"]):
+        one = equivalent(curve, theory["claims"][claim]["single_view_error"]["mean"])
+        worth[CLAIMS[claim]] = [(one.value, one.censored)]
     return worth, len(curve)
 
 

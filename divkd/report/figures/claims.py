@@ -18,21 +18,18 @@ def claims_bars(results: dict[str, Any]) -> Any:
     ax.barh(rows, means, color=COLOURS[6], height=0.62, label=_simulated(results))
     if len(results["seeds"]) > 1:
         ax.errorbar(means, rows, xerr=deviations, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
-    label: str | None = "theorem's bound, or that of a single network"
-    for row, claim in zip(rows, claims.values(), strict=True):
-        if claim["bound"] is not None:
-            low, high = claim["bound"]
-            # an interval of 0 to 0.001 would be no wider than its own edge
-            ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
-                    linewidth=1.4, label=label)  # fmt: skip
-            label = None
+    bounds = {row: claim["bound"] for row, claim in zip(rows, claims.values(), strict=True) if claim["bound"]}
+    if bounds:
+        lows, highs = np.array(list(bounds.values())).T
+        # an interval of 0 to 0.001 would be no wider than its own edge
+        ax.barh(list(bounds), np.maximum(highs - lows, 0.004), left=lows, height=0.86, facecolor="none", linewidth=1.4,
+                edgecolor=COLOURS[2], label="theorem's bound, or that of a single network")  # fmt: skip
     predicted = [claim["predicted"] for claim in claims.values()]
     ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
     for row, mean, claim in zip(rows, means, claims.values(), strict=True):
         verdict = "" if claim["holds"] else "  does not hold"
         ax.text(0.545, row, f"{mean:.3f}{verdict}", va="center", fontsize="small")
-    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7))
-    ax.set_xticks(np.arange(0, 0.51, 0.1))
+    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7), xticks=np.arange(0, 0.51, 0.1))
     ax.set_yticks(rows, [CLAIMS[name].short for name in claims], fontsize="small")
     fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return fig
@@ -41,17 +38,21 @@ def claims_bars(results: dict[str, Any]) -> Any:
 def error_by_members(results: dict[str, Any]) -> Any:
     """Single-view test error of ensembles by their number of members, beside the finite-size and asymptotic theory."""
     rows = results["claims"]["ensemble"]["by_members"]
-    members, measured, predicted, given, asymptotic = (
-        np.array([row[key] for row in rows])
-        for key in ("members", "single_view_error", "predicted", "predicted_from_views", "asymptotic")
-    )
+    keys = ("members", "single_view_error", "predicted", "predicted_from_views", "asymptotic")
+    members, measured, predicted, given, asymptotic = (np.array([row[key] for row in rows]) for key in keys)
     deviations = np.array([row["std"] or 0.0 for row in rows])
     floor = 0.5 * np.concatenate([asymptotic, predicted[predicted > 0], measured[measured > 0]]).min()
     fig, (ax,) = figure(width=6.4, height=4.2)
     ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
     ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
-    seen = np.maximum(given, floor)
-    ax.plot(members, seen, "^-.", color=COLOURS[3], markersize=4, label="the same, given the views learned")
+    ax.plot(
+        members,
+        np.maximum(given, floor),
+        "^-.",
+        color=COLOURS[3],
+        markersize=4,
+        label="the same, given the views learned",
+    )
     # an error of 0 has no place on a logarithmic axis: it is shown at the lower edge, hollow
     shown = np.maximum(measured, floor)
     ax.plot(members, shown, color=COLOURS[2], marker="o", label=_simulated(results))
@@ -62,9 +63,8 @@ def error_by_members(results: dict[str, Any]) -> Any:
     if zero.any():
         ax.plot(members[zero], shown[zero], "o", markerfacecolor="white", color=COLOURS[2], linestyle="none", zorder=4,
                 clip_on=False, label="0 errors")  # fmt: skip
-    ax.set(yscale="log", xlabel="members of the ensemble $K$", ylabel="error on single-view test samples")
-    ax.set_xticks(members)
-    ax.set_ylim(floor, 1.0)
+    ax.set(yscale="log", ylim=(floor, 1.0), xlabel="members of the ensemble $K$", xticks=members)
+    ax.set_ylabel("error on single-view test samples")
     ax.legend(loc="lower left", fontsize="small")
     return fig
 

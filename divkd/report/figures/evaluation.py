@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, legend_below, mean_and_sd, stacked
+from divkd.report.style import COLOURS, figure, legend_below, points
 from divkd.report.words import MEASURE
 
 MAX_NUMBERS = 10  # members beyond which the cells of a matrix have no room for their numbers
@@ -18,8 +18,8 @@ def reliability(results: dict[str, Any]) -> Any:
         bound = ", bound" if results["temperature_at_bound"] else ""
         title = f"calibrated, T = {results['temperature']:.2f}{bound}"
         versions.append((title, results["cal_reliability"], results["cal_ece"]))
-    fig, (above, below) = stacked(4.0 * len(versions) + 0.4, 4.6, len(versions), (3, 1))
-    for ax, shares, (title, bins, ece) in zip(above, below, versions, strict=True):
+    fig, axes = figure(4.0 * len(versions) + 0.4, 4.6, len(versions), 2, (3, 1))
+    for ax, shares, (title, bins, ece) in zip(axes, axes[len(versions) :], versions, strict=False):
         rows = [row for row in bins if row["n"]]
         centres, width = _shares(ax, shares, rows, "confidence")
         ax.bar(centres, [row["accuracy"] for row in rows], width, color=COLOURS[6], edgecolor=COLOURS[1], linewidth=0.8,
@@ -30,14 +30,14 @@ def reliability(results: dict[str, Any]) -> Any:
         ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="perfect calibration", zorder=3)
         ax.set(ylim=(0, 1.03), ylabel="accuracy")
         ax.set_title(f"{title}: ECE {ece:.4f}", fontsize=10)
-    legend_below(fig, above[:1], 3 if len(versions) > 1 else 2)
+    legend_below(fig, axes[:1], 3 if len(versions) > 1 else 2)
     fig.suptitle(caption(results), fontsize=9)
     return fig
 
 
 def diversity(results: dict[str, Any]) -> Any:
     """Members' pairwise KL by the confidence of their mean, with the share of samples in each bin below."""
-    fig, ((ax,), (shares,)) = stacked(5.4, 4.6, 1, (3, 1))
+    fig, (ax, shares) = figure(5.4, 4.6, rows=2, heights=(3, 1))
     rows = [row for row in results["diversity_by_confidence"] if row["n"]]
     centres, _ = _shares(ax, shares, rows, "confidence of the mean prediction")
     finite = [(x, row["pairwise_kl"]) for x, row in zip(centres, rows, strict=True) if _finite(row["pairwise_kl"])]
@@ -45,8 +45,8 @@ def diversity(results: dict[str, Any]) -> Any:
         ax.plot(*zip(*finite, strict=True), color=COLOURS[1], marker="o", label="in the bin", clip_on=False)
     if _finite(results["pairwise_kl"]):
         ax.axhline(results["pairwise_kl"], color=COLOURS[2], linestyle="--", linewidth=1.2, label="over all samples")
-    ax.set_ylim(0, 1.1 * max((y for _, y in finite), default=0) or 1)
-    ax.set_ylabel("pairwise KL of members, nats")
+    top = 1.1 * max((y for _, y in finite), default=0) or 1
+    ax.set(ylim=(0, top), ylabel="pairwise KL of members, nats")
     ax.set_title(caption(results), fontsize=9)
     _legend(ax, len(rows) - len(finite), len(rows), "in", "bin")
     return fig
@@ -55,18 +55,16 @@ def diversity(results: dict[str, Any]) -> Any:
 def equivalent(results: dict[str, Any]) -> Any:
     """Calibrated NLL of the deep ensemble by size, and where the model stands on it."""
     fig, (ax,) = figure(5.6, 3.9)
-    dee = results["dee"]
+    dee, nll = results["dee"], results["cal_nll"]
     rows = dee["curve"]
     curve = [row for row in rows if _finite(row["mean"])]
     if curve:
-        means, deviations = mean_and_sd(curve)
-        ax.errorbar([row["members"] for row in curve], means, yerr=deviations, color=COLOURS[1], marker="o", capsize=3,
-                    label="deep ensemble, mean ± sd over subsets")  # fmt: skip
-    if _finite(results["cal_nll"]) and not dee["own_members"]:
-        value, sign = dee["value"], "≥ " if dee["censored"] else ""
-        ax.axhline(results["cal_nll"], color=COLOURS[2], linestyle="--", linewidth=1.2, label="the model")
-        ax.plot([value], [results["cal_nll"]], "D", color=COLOURS[2], zorder=4, clip_on=False,
-                label=f"worth {sign}{value:.2f} members")  # fmt: skip
+        label = "deep ensemble, mean ± sd over subsets"
+        points(ax, [row["members"] for row in curve], curve, color=COLOURS[1], marker="o", capsize=3, label=label)
+    if _finite(nll) and not dee["own_members"]:
+        ax.axhline(nll, color=COLOURS[2], linestyle="--", linewidth=1.2, label="the model")
+        label = f"worth {'≥ ' if dee['censored'] else ''}{dee['value']:.2f} members"
+        ax.plot([dee["value"]], [nll], "D", color=COLOURS[2], zorder=4, clip_on=False, label=label)
     ax.set_xticks([row["members"] for row in rows][:: max(1, len(rows) // 10)])
     ax.set(xlim=(0.6, len(rows) + 0.4), xlabel="members of the deep ensemble", ylabel=MEASURE["cal_nll"].axis)
     sampled = [row["n"] for row in rows if row["n"] < row["of"]]
@@ -82,8 +80,7 @@ def _shares(ax: Any, below: Any, rows: list[dict[str, Any]], confidence: str) ->
     ax.set_xlim(0, 1)
     ax.tick_params(labelbottom=False)
     below.bar(centres, [row["share"] for row in rows], width, color="0.6")
-    below.set(xlim=(0, 1), xlabel=confidence, ylabel="share of\nsamples")
-    below.set_ylim(bottom=0)
+    below.set(xlim=(0, 1), ylim=(0, None), xlabel=confidence, ylabel="share of\nsamples")
     return centres, width
 
 
@@ -98,9 +95,10 @@ def _legend(ax: Any, missing: int, places: int, at: str, place: str) -> None:
 
 def similarity(results: dict[str, Any]) -> Any:
     """Member against member: the share of samples with the same predicted class, and the correlation of errors."""
-    fig, (left, right) = figure(8.4, 4.2, columns=2)
-    _matrix(fig, left, results["similarity"]["agreement"], "same predicted class, share of samples")
-    _matrix(fig, right, results["similarity"]["error_correlation"], "correlation of errors")
+    fig, axes = figure(8.4, 4.2, columns=2)
+    titles = {"agreement": "same predicted class, share of samples", "error_correlation": "correlation of errors"}
+    for ax, (key, title) in zip(axes, titles.items(), strict=True):
+        _matrix(fig, ax, results["similarity"][key], title)
     fig.suptitle(f"{caption(results)}; hatched: no value", fontsize=9)
     return fig
 
@@ -108,8 +106,7 @@ def similarity(results: dict[str, Any]) -> Any:
 def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> None:
     """A symmetric matrix as shades between its lowest and highest pair; the diagonal says nothing and is hatched."""
     pairs = np.array(values, dtype=float)  # null becomes NaN
-    np.fill_diagonal(pairs, np.nan)
-    pairs[~np.isfinite(pairs)] = np.nan
+    pairs[~np.isfinite(pairs) | np.eye(len(pairs), dtype=bool)] = np.nan
     known = pairs[np.isfinite(pairs)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     if high - low < 0.02:  # a difference of nothing must not fill the scale
@@ -122,8 +119,8 @@ def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> 
         colour = "white" if pairs[i, j] < (low + high) / 2 else "black"
         ax.text(j, i, f"{pairs[i, j]:.2f}", ha="center", va="center", fontsize=8 if size < 7 else 6, color=colour)
     ticks = range(0, size, max(1, size // 10))
-    ax.set_xticks(ticks, [tick + 1 for tick in ticks])
-    ax.set_yticks(ticks, [tick + 1 for tick in ticks])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(ticks, [tick + 1 for tick in ticks])
     ax.set(xlabel="member", ylabel="member")
     ax.set_title(title, fontsize=9)
     if known.size:
@@ -131,9 +128,15 @@ def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> 
 
 
 def caption(results: dict[str, Any]) -> str:
-    """What stands behind a figure."""
+    """What stands behind a figure, where a long file name has no room."""
     file = results["file"] if len(results["file"]) <= 32 else f"{results['file'][:31]}…"
-    return f"{file}: {members(results)}, {results['samples']:,} test samples, {results['classes']} classes"
+    return what({**results, "file": file})
+
+
+def what(results: dict[str, Any]) -> str:
+    """The file that was evaluated, and what is in it."""
+    kind = members(results)
+    return f"{results['file']}: {kind}, {results['samples']:,} test samples, {results['classes']} classes"
 
 
 def members(results: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.figures.analysis import TEACHERS, diversity_lines, named, over_seeds
+from divkd.report.figures.analysis import TEACHERS, Kind, diversity_lines, named, over_seeds
 from divkd.report.figures.views import known_views
 from divkd.report.sources import Source
 from divkd.report.style import figure
@@ -19,10 +19,8 @@ def confidence(sources: list[Source]) -> tuple[Any, str]:
     Pairwise KL of the members in each bin of confidence of their mean prediction (Nam et al. 2021, figure 3).
     """
     fig, axes = figure(max(8.6, 4.6 * len(sources)), 5.6, columns=len(sources), rows=2)
-    for column, source in enumerate(sources):
-        results = source.results
-        for row, kind in enumerate((TEACHERS, student(results))):
-            ax = axes[row * len(sources) + column]
+    for column, results in enumerate(source.results for source in sources):
+        for ax, kind in zip(axes[column :: len(sources)], (TEACHERS, student(results)), strict=True):
             diversity_lines(ax, results, kind, "train")
             ax.set_ylabel("pairwise KL, nats")
             ax.set_title(f"{results['dataset']}: {named(kind)}; {spread(results)}", fontsize=9)
@@ -40,16 +38,13 @@ def members(sources: list[Source]) -> tuple[Any, str]:
     """
     fig, axes = figure(4.4 * len(sources), 7.2, columns=len(sources), rows=2)
     for column, source in enumerate(sources):
-        pair = axes[column], axes[len(sources) + column]
+        pair = axes[column :: len(sources)]
         if source.simulated:
-            for ax, name in zip(pair, ("members", "distilled"), strict=True):
-                _views(ax, np.array(source.results["learned"][name]), name)
+            for ax, name in zip(pair, ("members", "distilled from the ensemble"), strict=True):
+                _views(ax, np.array(source.results["learned"][name.split()[0]]), name)
             continue
-        results = source.results
-        for ax, kind in zip(pair, (TEACHERS, student(results)), strict=True):
-            size = results["members"]
-            matrix = np.mean(over_seeds(results, kind, "agreement"), axis=0)[:size, :size]
-            _agreement(ax, matrix, f"{results['dataset']}: {named(kind)}\n{spread(results, 'mean of')}")
+        for ax, kind in zip(pair, (TEACHERS, student(source.results)), strict=True):
+            _agreement(ax, source.results, kind)
     return fig, (
         "What each member knows, before distillation above and after it below. Theory: the views of each class that a "
         "network knows (seed of the first run). Practice: how often two members predict the same class of a test image."
@@ -58,26 +53,25 @@ def members(sources: list[Source]) -> tuple[Any, str]:
 
 def _views(ax: Any, learned: np.ndarray, name: str) -> None:
     """Networks x classes: the number of views that are known, 0 to 2."""
-    known_views(ax, learned, learned.sum(2), {"cmap": "Blues", "vmin": 0, "vmax": 3}, 8)
+    known_views(ax, learned, learned.sum(2), "Blues", 8)
     ax.set(ylabel="network")
-    title = "members" if name == "members" else "distilled from the ensemble"
-    ax.set_title(f"Theory: views known, {title}\n{learned.mean():.0%} of the views, one seed", fontsize=9)
+    ax.set_title(f"Theory: views known, {name}\n{learned.mean():.0%} of the views, one seed", fontsize=9)
 
 
-def _agreement(ax: Any, matrix: np.ndarray, title: str) -> None:
+def _agreement(ax: Any, results: dict[str, Any], kind: Kind) -> None:
     """Members x members: the share of test images on which they agree."""
+    size = results["members"]
+    matrix = np.mean(over_seeds(results, kind, "agreement"), axis=0)[:size, :size]
     ax.imshow(matrix, cmap="Blues", vmin=0, vmax=1.5, interpolation="nearest")
     for i, j in np.ndindex(matrix.shape):
         ax.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=8)
     ax.grid(False)
-    ax.set_xticks(np.arange(len(matrix)))
-    ax.set_yticks(np.arange(len(matrix)))
-    ax.set(xlabel="member", ylabel="member")
-    pairs = matrix[np.triu_indices(len(matrix), 1)].mean()
-    ax.set_title(f"{title}; two agree on {pairs:.0%}", fontsize=9)
+    ax.set(xlabel="member", ylabel="member", xticks=np.arange(size), yticks=np.arange(size))
+    pairs = f"{spread(results, 'mean of')}; two agree on {matrix[np.triu_indices(size, 1)].mean():.0%}"
+    ax.set_title(f"{results['dataset']}: {named(kind)}\n{pairs}", fontsize=9)
 
 
-def student(analysis: dict[str, Any]) -> tuple[str, str]:
+def student(analysis: dict[str, Any]) -> Kind:
     """The BatchEnsemble that stands for all, by the first of `PREFERRED` that was trained."""
     trained = {row["method"] for row in analysis["rows"] if row["model"] == "batch_ensemble"}
     return "batch_ensemble", next(method for method in PREFERRED if method in trained)

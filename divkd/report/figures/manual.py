@@ -1,22 +1,20 @@
 """The figures of the manual: which runs each is made of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from divkd.report import plane
 from divkd.report.figures import beside, knowledge
 from divkd.report.sources import Source
-from divkd.report.style import png
+from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 from divkd.shared.stats import show
 
 THEORY, PLANE, PRACTICE, ANALYSIS = "simulate multiview", "simulate plane", "train cifar", "analyse"
 
 
-@dataclass(frozen=True)
-class ManualFigure:
+class ManualFigure(NamedTuple):
     """One figure of the manual."""
 
     name: str
@@ -53,23 +51,22 @@ def draw_all(sources: list[Source], folder: Path) -> tuple[list[Path], list[str]
     whose run is missing is left out and named, and so is a figure that has no column; nothing is invented, and a figure
     that an earlier captions.md there speaks of does not outlive it.
     """
-    paths, missing, captions = [], [], ["# Theory beside practice\n"]
-    before = (folder / "captions.md").read_text(encoding="utf-8") if (folder / "captions.md").is_file() else ""
+    paths, missing, captions, listed = [], [], ["# Theory beside practice\n"], folder / "captions.md"
+    before = listed.read_text(encoding="utf-8") if listed.is_file() else ""
     for figure in FIGURES:
+        path = folder / f"{figure.name}.png"
         columns = [s for c in figure.commands for s in sources if s.results["command"] == c and figure.fits(s)]
-        absent = [c for c in figure.commands if all(s.results["command"] != c for s in columns)]
+        absent = [f"'{c}'" for c in figure.commands if all(s.results["command"] != c for s in columns)]
         if absent:
             what = "lacks a column" if columns else "is left out"
-            needed = " and ".join(f"'{command}'" for command in absent)
-            missing.append(f"{figure.name}.png {what}: no run of {needed} that has it was given")
-        if not columns:
-            if f"]({figure.name}.png)" in before:
-                (folder / f"{figure.name}.png").unlink(missing_ok=True)
-            continue
-        fig, caption = figure.draw(columns)
-        paths.append(folder / f"{figure.name}.png")
-        write_bytes(paths[-1], png(fig))
-        captions.append(f"![{figure.name}]({figure.name}.png)\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
+            missing.append(f"{path.name} {what}: no run of {' and '.join(absent)} that has it was given")
+        if columns:
+            fig, caption = figure.draw(columns)
+            paths.append(path)
+            write_bytes(path, rendered(fig))
+            captions.append(f"![{figure.name}]({path.name})\n\n{caption} Runs: {'; '.join(map(str, columns))}.\n")
+        elif f"]({path.name})" in before:
+            path.unlink(missing_ok=True)
     if paths:
-        write_bytes(folder / "captions.md", "\n".join(captions).encode())
+        write_bytes(listed, "\n".join(captions).encode())
     return paths, missing

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from divkd.report.style import COLOURS, MARKERS, figure, legend_below, look, marks, mean_and_sd
-from divkd.report.words import MEASURE, spread
+from divkd.report.style import COLOURS, MARKERS, beside, figure, legend_below, look, marks, points
+from divkd.report.words import MEASURE, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS
 
 
 def methods(results: dict[str, Any]) -> Any:
     """Test error and calibrated NLL of every student by method, with the deep ensembles as lines to compare with."""
     students = [row for row in results["summary"] if row["model"] != "deep_ensemble"]
-    names = list(dict.fromkeys(row["method"] for row in students))
-    models = list(dict.fromkeys(row["model"] for row in students))
+    names, models = (list(dict.fromkeys(row[key] for row in students)) for key in ("method", "model"))
     # the teachers, not the whole ladder
     ladder = [row for row in results["summary"] if row["model"] == "deep_ensemble"]
     compared = [row for row in ladder if row["members"] in (1, teachers(results))]
@@ -19,15 +18,9 @@ def methods(results: dict[str, Any]) -> Any:
     for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", MEASURE["cal_nll"].axis), strict=True):
         for index, model in enumerate(models):
             rows = [row for row in students if row["model"] == model]
-            ax.errorbar(
-                [names.index(row["method"]) + 0.16 * (index - (len(models) - 1) / 2) for row in rows],
-                [_value(row, key) for row in rows],
-                yerr=mean_and_sd(row[key] for row in rows)[1],
-                fmt=MARKERS[index],
-                color=COLOURS[index + 1],
-                capsize=3,
-                label=MODELS[model],
-            )
+            places = [names.index(row["method"]) + beside(index, len(models), 0.16) for row in rows]
+            values = ({**row[key], "mean": _value(row, key)} for row in rows)
+            points(ax, places, values, fmt=MARKERS[index], color=COLOURS[index + 1], capsize=3, label=MODELS[model])
         for row, style in zip(compared, (":", "-"), strict=False):
             name = "one teacher" if row["members"] == 1 else f"deep ensemble of {row['members']}"
             ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=1.5, label=name)
@@ -36,8 +29,8 @@ def methods(results: dict[str, Any]) -> Any:
         ax.set_xticks(range(len(names)), names)
         ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="distillation method", ylabel=label)
     legend_below(fig, axes[:1])
-    images = f"{results['split']['train']} training and {results['split']['test']} test images"
-    fig.suptitle(f"{results['dataset']}, {results['network']}, {images}, {spread(results)}", fontsize=10)
+    made = trained_on(results, f" and {results['split']['test']} test")
+    fig.suptitle(f"{made}, {spread(results)}", fontsize=10)
     return fig
 
 
@@ -48,23 +41,15 @@ def _value(row: dict[str, Any], key: str) -> float:
 
 def teachers(results: dict[str, Any]) -> int:
     """How many networks taught; one of the committed runs says so by its BatchEnsembles alone."""
-    members: int = results.get("members") or max(
-        row["members"] for row in results["rows"] if row["model"] == "batch_ensemble"
-    )
-    return members
+    students = (row["members"] for row in results["rows"] if row["model"] == "batch_ensemble")
+    return int(results.get("members") or max(students))
 
 
 def teacher_diversity(results: dict[str, Any]) -> Any:
     """The teachers' pairwise KL on training images, clean and perturbed; one marker a seed."""
     fig, (ax,) = figure(4.8, 3.4)
     for index, row in enumerate(results["teacher_diversity"]):
-        ax.plot(
-            range(len(INPUTS)),
-            [row[kind] for kind in INPUTS],
-            linestyle="",
-            label=f"seed {row['seed']}",
-            **look(index),
-        )
+        ax.plot([row[kind] for kind in INPUTS], linestyle="", label=f"seed {row['seed']}", **look(index))
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.set_ylim(low / 3, high * 3)  # a difference of a few per cent must not fill the figure
@@ -96,15 +81,12 @@ def equivalents(results: dict[str, Any]) -> Any:
     fig, (left, right) = figure(9.0, 4.0, columns=2)
     top = len(results["ladders"][0]["curve"])
     for index, ladder in enumerate(results["ladders"]):
-        means, deviations = mean_and_sd(ladder["curve"])
-        left.errorbar([row["members"] for row in ladder["curve"]], means, yerr=deviations, markersize=4, capsize=2,
-                      linewidth=1.2, label=f"seed {ladder['seed']}", **look(index))  # fmt: skip
+        points(left, [row["members"] for row in ladder["curve"]], ladder["curve"], markersize=4, capsize=2,
+               linewidth=1.2, label=f"seed {ladder['seed']}", **look(index))  # fmt: skip
     left.set_xticks(range(1, top + 1))
     left.set(xlabel="members of the deep ensemble", ylabel=f"{MEASURE['cal_nll'].axis} (± sd over subsets)")
     left.legend(frameon=False, fontsize=8)
     marks(right, student_equivalents(results), top, 0.2, color=COLOURS[1], markersize=6)
     right.set_xlabel(f"deep ensemble equivalent (> : at least {top})")
-    images = results["split"]["train"]
-    fig.suptitle(f"{results['dataset']}, {results['network']}, {images} training images; one line and one mark a seed",
-                 fontsize=10)  # fmt: skip
+    fig.suptitle(f"{trained_on(results)}; one line and one mark a seed", fontsize=10)
     return fig

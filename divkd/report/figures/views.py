@@ -1,10 +1,10 @@
-"""Which views networks learn, when, and how they memorise the rest, from a simulation's results.json alone."""
+"""Which views samples show, which networks learn, when, and how they memorise the rest: a simulation's figures."""
 
 from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure
+from divkd.report.style import COLOURS, figure, legend_below
 
 TAUGHT = {"labels": "labels", "distilled": "distilled from the ensemble", "self_distilled": "self-distilled"}
 
@@ -17,13 +17,12 @@ def view_strengths(results: dict[str, Any]) -> Any:
     top = 3 * max(np.max(trace["strengths"]) for trace in traces.values())
     for ax, (kind, trace) in zip(axes, traces.items(), strict=True):
         times, strengths = np.array(trace["times"]), np.array(trace["strengths"])  # (T,), (T, k, 2) in units of varrho
-        stronger = strengths[-1].argmax(1)
+        stronger, lines = strengths[-1].argmax(1), np.maximum(strengths, floor)
         names = ("winning", "losing") if kind == "labels" else ("stronger", "weaker")
-        lines = np.maximum(strengths, floor)
         for view, name, colour, style in zip((stronger, 1 - stronger), names, COLOURS[1:], ("-", "--"), strict=False):
-            for i, one in enumerate(view):
-                ax.plot(times, lines[:, i, one], color=colour, linestyle=style, linewidth=1.2, alpha=0.8,
-                        label=None if i else f"{name} view")  # fmt: skip
+            of_view = lines[:, range(len(view)), view]  # (T, k)
+            label = [f"{name} view", *[None] * (len(view) - 1)]
+            ax.plot(times, of_view, color=colour, linestyle=style, linewidth=1.2, alpha=0.8, label=label)
         if kind == "labels":
             _foreseen(ax, trace, times[:1], lines[:1], stronger)
         ax.set(yscale="log", xlabel=r"flow time $t$", ylim=(floor * 0.8, top), xlim=(0, None))
@@ -55,31 +54,27 @@ def views_learned(results: dict[str, Any]) -> Any:
     from matplotlib.patches import Patch
 
     groups = results["learned"]
-    titles = {"members": "members", "distilled": "distilled", "self_distilled": "self-distilled"}
     fig, axes = figure(width=2.0 + 2.9 * len(groups), height=4.2, columns=len(groups))
     colours = ["white", COLOURS[6], COLOURS[5], COLOURS[3]]
     for ax, (name, learned) in zip(axes, groups.items(), strict=True):
         known = np.array(learned)  # (n, k, 2)
-        shade = {"cmap": ListedColormap(colours), "vmin": 0, "vmax": 3}
-        known_views(ax, known, known[:, :, 0] + 2 * known[:, :, 1], shade, "small")
-        ax.set_title(f"{titles[name]}: {known.mean():.0%} of the views", fontsize="medium")
+        known_views(ax, known, known @ (1, 2), ListedColormap(colours), "small")
+        ax.set_title(f"{name.replace('_', '-')}: {known.mean():.0%} of the views", fontsize="medium")
     axes[0].set_ylabel("network")
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.7", label=label)
-        for colour, label in zip(colours[1:], ("first view", "second view", "both"), strict=True)
-    ]
+    names = ("first view", "second view", "both")
+    handles = [Patch(facecolor=colours[i], edgecolor="0.7", label=name) for i, name in enumerate(names, 1)]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return fig
 
 
-def known_views(ax: Any, known: np.ndarray, values: np.ndarray, shade: dict[str, Any], size: float | str) -> None:
-    """Networks x classes, shaded by `values`: in each cell the numbers of the views (n, k, 2) that are known."""
-    ax.imshow(values, aspect="auto", interpolation="nearest", **shade)
+def known_views(ax: Any, known: np.ndarray, values: np.ndarray, cmap: Any, size: float | str) -> None:
+    """Networks x classes, shaded by `values` 0 to 3: in each cell the numbers of the views (n, k, 2) that are known."""
+    ax.imshow(values, aspect="auto", interpolation="nearest", cmap=cmap, vmin=0, vmax=3)
     for n, i in np.ndindex(values.shape):
         ax.text(i, n, ("–", "1", "2", "12")[known[n, i] @ (1, 2)], ha="center", va="center", fontsize=size)
     ax.grid(False)
-    ax.set(xlabel="class", xticks=np.arange(0, known.shape[1], max(1, known.shape[1] // 10)))
-    ax.set_yticks(np.arange(len(known)))
+    ticks = np.arange(0, known.shape[1], max(1, known.shape[1] // 10))
+    ax.set(xlabel="class", xticks=ticks, yticks=np.arange(len(known)))
 
 
 def memorisation(results: dict[str, Any]) -> Any:
@@ -95,9 +90,58 @@ def memorisation(results: dict[str, Any]) -> Any:
         trace["probability"].items(), COLOURS[1:], ("-", "--", "-."), strict=False
     ):
         ax.plot(trace["times"], values, color=colour, linestyle=style, linewidth=1.6, label=labels[name])
-    ax.set(xlabel=r"flow time $t$", ylabel=r"$p_y$ on training samples (geometric mean)", ylim=(0, 1.02))
-    ax.set_xlim(0, None)
+    ylabel = r"$p_y$ on training samples (geometric mean)"
+    ax.set(xlabel=r"flow time $t$", ylabel=ylabel, xlim=(0, None), ylim=(0, 1.02))
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
     ax.legend(loc="center left", fontsize="small")
+    return fig
+
+
+def drawn_sample(results: dict[str, Any]) -> Any:
+    """The P patches of a multi-view and of a single-view sample: which feature sits in which, with what coefficient."""
+    samples = results["samples"]
+    fig, axes = figure(width=9.6, height=4.6, columns=1, rows=len(samples))
+    for ax, sample in zip(axes, samples, strict=True):
+        feature, weight = np.array(sample["feature"]), np.array(sample["weight"])
+        own = (feature >= 0) & (feature // 2 == sample["label"])
+        missing = own & (sample["view"] >= 0) & (feature % 2 != sample["view"])
+        for rows, label, colour in (
+            (own & ~missing, "own view", COLOURS[1]),
+            (missing, "own view that is missing", COLOURS[2]),
+            ((feature >= 0) & ~own, "another class's feature", COLOURS[5]),
+        ):
+            ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
+        for p in np.flatnonzero(feature >= 0):
+            name = f"{feature[p] // 2},{feature[p] % 2 + 1}"
+            ax.text(p, weight[p] + 0.01, name, ha="center", va="bottom", fontsize=7)
+        ax.set(xticks=np.arange(len(feature)), xlim=(-0.7, len(feature) - 0.3), ylim=(0, 1.25 * weight.max()))
+        ax.set_ylabel("coefficient $z_p$")
+        ax.tick_params(axis="x", labelsize=7)
+        shown = "both views" if sample["view"] < 0 else f"view {sample['view'] + 1} only"
+        ax.set_title(f"{sample['kind']} sample of class {sample['label']}: {shown}", fontsize="medium")
+    axes[-1].set_xlabel("patch $p$ (above a bar: class, view; patches without a bar hold noise alone)")
+    legend_below(fig, axes, 3, "small")
+    return fig
+
+
+def soft_labels(results: dict[str, Any]) -> Any:
+    """What teachers say of the multi-view sample, class by class: the ensemble names the other classes that show."""
+    sample = results["samples"][0]
+    feature = np.array(sample["feature"])
+    fig, axes = figure(width=9.6, height=3.6, columns=len(sample["soft_labels"]))
+    for ax, (title, values) in zip(axes, sample["soft_labels"].items(), strict=True):
+        classes = np.arange(len(values))
+        shown = np.isin(classes, feature[feature >= 0] // 2)
+        own = classes == sample["label"]
+        for rows, colour, label in (
+            (own, COLOURS[1], "the sample's class"),
+            (shown & ~own, COLOURS[5], "a class with a feature in the sample"),
+            (~shown, "0.7", "no feature in the sample"),
+        ):
+            ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
+        ax.set(xlabel="class", ylim=(0, 1.02))
+        ax.set_title(title, fontsize="medium")
+    axes[0].set_ylabel("soft label")
+    legend_below(fig, axes[:1], 3, "small")
     return fig
