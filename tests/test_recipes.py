@@ -69,7 +69,7 @@ def to_twins(net: nn.Module, members: int, seed: int) -> DeepEnsemble:
         "report/training.py": [
             (
                 "FIGURES = (\n",
-                """def _empty(results: Results) -> Any:
+                """def _empty(results: Results) -> object:
     from divkd.report.style import figure
 
     return figure()[0]

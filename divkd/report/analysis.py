@@ -163,4 +163,4 @@ FIGURES = (
     Figure("entropy", figures.entropies, "Entropy of the mean prediction on test and on foreign images", images,
            lambda results: any(one["use"] == "ood" for one in results["sets"])),
 )  # fmt: skip
-REPORT = Report(_sentence, _tables, FIGURES, again=_again)
+REPORT = Report(("analyse",), _sentence, _tables, FIGURES, again=_again)

@@ -1,21 +1,18 @@
 """Which record tells of which command's runs, by the command's name in results.json; and a run's figures as files."""
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-from divkd.report import analysis, evaluation, multiview, plane, sweep, training
+from divkd.report import __path__
 from divkd.report.record import Report, Results
 from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 
-REPORTS: dict[str, Report] = {
-    "simulate multiview": multiview.REPORT,
-    "simulate window": sweep.REPORT,
-    "simulate ablations": sweep.REPORT,
-    "simulate plane": plane.REPORT,
-    "train cifar": training.REPORT,
-    "evaluate": evaluation.REPORT,
-    "analyse": analysis.REPORT,
-}
+# Those modules of this folder that have a REPORT; `page` is made of them all.
+MODULES = [one.name for one in iter_modules(__path__) if one.name not in ("commands", "page")]
+RECORDS = [getattr(import_module(f"divkd.report.{name}"), "REPORT", None) for name in MODULES]
+REPORTS: dict[str, Report] = {command: record for record in RECORDS if record for command in record.commands}
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

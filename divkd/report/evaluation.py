@@ -88,4 +88,4 @@ FIGURES = (
     Figure("dee", figures.equivalent,
            "Calibrated NLL of the deep ensemble by members, and where the model stands", samples, has("dee")),
 )  # fmt: skip
-REPORT = Report(_sentence, _tables, FIGURES, _comparison, _again, vector=True)
+REPORT = Report(("evaluate",), _sentence, _tables, FIGURES, _comparison, _again, vector=True)

@@ -78,4 +78,4 @@ FIGURES = (
     Figure("soft_labels", views.soft_labels,
            "What teachers say of the multi-view sample, class by class", one_seed),
 )  # fmt: skip
-REPORT = Report(_sentence, _tables, FIGURES, _comparison)
+REPORT = Report(("simulate multiview",), _sentence, _tables, FIGURES, _comparison)

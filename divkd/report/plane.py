@@ -112,4 +112,4 @@ def _boundaries(ax: Any, grid: Results) -> list[Any]:
 
 SHOWN = "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them"
 FIGURES = (Figure("plane", lambda results: planes([results]), SHOWN, one_seed),)
-REPORT = Report(_sentence, _tables, FIGURES, vector=True)
+REPORT = Report(("simulate plane",), _sentence, _tables, FIGURES, vector=True)

@@ -51,6 +51,7 @@ def with_config(results: Results, asked: Results, run: Path) -> tuple[list[str],
 class Report:
     """All that is said and shown of a command's runs: one record a command, which `divkd.report.commands` lists."""
 
+    commands: tuple[str, ...]  # as results.json names them
     sentence: Callable[[Results, Results], str]  # what a run is, from its results and the configuration that was asked
     tables: Callable[[Results], list[Table]]
     figures: tuple[Figure, ...]

@@ -108,4 +108,4 @@ FIGURES = (
     Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
            fits=lambda results: results["command"] == "simulate ablations"),
 )  # fmt: skip
-REPORT = Report(_sentence, _tables, FIGURES, vector=True)
+REPORT = Report(("simulate window", "simulate ablations"), _sentence, _tables, FIGURES, vector=True)

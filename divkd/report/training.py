@@ -3,12 +3,24 @@
 from divkd.report.figures import training as figures
 from divkd.report.published import beside, published_tables
 from divkd.report.record import Figure, Report, Results, Table, counted, unique
-from divkd.report.words import MEASURE, NETWORK, difference, equivalent, labels, listed_seeds, network, seeds, spread
+from divkd.report.words import (
+    MEASURE,
+    MEASURES,
+    NETWORK,
+    difference,
+    equivalent,
+    labels,
+    listed_seeds,
+    network,
+    seeds,
+    spread,
+)
 from divkd.shared.kinds import INPUTS, MODELS, PERTURBATIONS
 from divkd.shared.stats import show
 
 FIRST = ("acc", "cal_nll")  # the columns that no terminal is too narrow for
 OTHERS = ("pairwise_kl", "cal_ece", "cal_brier", "nll", "brier", "ece", "train_acc", "temperature")
+PAGE_ONLY = ("brier", "ece", "cal_brier", "temperature")
 
 
 def _sentence(results: Results, asked: Results) -> str:
@@ -36,22 +48,23 @@ def _tables(results: Results) -> list[Table]:
 def _quality(results: Results) -> Table:
     split = results["split"]
     measured = any("dee" in row for row in results["summary"])
+    more = [one.key for one in MEASURES if one.key in results["summary"][0] and one.key not in (*FIRST, *OTHERS)]
     lines = []
     for row in results["summary"]:
-        first, others = ([_shown(row, key) for key in keys] for keys in (FIRST, OTHERS))
+        first, others = ([_shown(row, key) for key in keys] for keys in (FIRST, (*OTHERS, *more)))
         if measured:
             dee = row.get("dee")
             first += [equivalent(dee), "" if dee is None else f"{dee['censored']:.0%} of {dee['n']}"]
         cost = [f"{row['params']['mean']:,.0f}", show(row["seconds"], 1), str(row["acc"]["n"])]
         lines.append([*network(row), *first, *others, *cost])
     dee_heads = ["DEE", "DEE censored"] if measured else []
-    heads = [*NETWORK, *labels(*FIRST), *dee_heads, *labels(*OTHERS), "parameters", "seconds", "seeds"]
+    heads = [*NETWORK, *labels(*FIRST), *dee_heads, *labels(*OTHERS, *more), "parameters", "seconds", "seeds"]
     notes = ["NLL and KL in nats; seconds are wall-clock times."]
     if measured:
         notes.append("DEE: the deep ensemble equivalent; a censored one is beyond the ladder, so only a lower bound.")
     sizes = f"{split['train']:,} training and {split['test']:,} test images"
     caption = f"{results['dataset']}, {results['network']}, {sizes} ({spread(results)})"
-    page_only = (*labels("brier", "ece", "cal_brier", "temperature"), "DEE censored", "seeds")
+    page_only = (*labels(*PAGE_ONLY, *more), "DEE censored", "seeds")
     return Table(caption, heads, lines, 3, tuple(notes), page_only=page_only)
 
 
@@ -132,4 +145,4 @@ FIGURES = (
            "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students", test_images,
            figures.has_equivalents),
 )  # fmt: skip
-REPORT = Report(_sentence, _tables, FIGURES, _comparison)
+REPORT = Report(("train cifar",), _sentence, _tables, FIGURES, _comparison)
