@@ -112,7 +112,7 @@ from divkd.report.record import Report, Table
 REPORT = Report(
     ("simulate coin",),
     lambda results, asked: "A coin.",
-    lambda results: [Table("Heads", ["seed", "share"], [[s, str(v)] for s, v in results["heads"].items()])],
+    lambda results: [Table("Heads", ["seed", "share"], [[str(s), str(v)] for s, v in results["heads"].items()])],
     (),
 )
 ''',
