@@ -16,14 +16,10 @@ from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
 from divkd.shared.run import OWN
 
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/results.json"))
-
-
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch):
-    """Few dots an inch: figures are drawn whole, and fast."""
-    monkeypatch.setattr(style, "DPI", 20)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
