@@ -136,8 +136,8 @@ class MultiViewConfig(Config):
 # c lies below the teacher's output on another class's feature; own weights from 1.1 keep the few networks with two
 # strong views in a class from erring on multi-view samples. `quick` is the smaller world, `large` one of 50 classes.
 # `toy` is that of the paper's introduction: two classes of two views each, 80 % of the samples with both and 10 % with
-# either and nothing of the other, the other class's features at a weight of 0.1. It has no students: at that weight they
-# learn nothing from it.
+# either and nothing of the other, the other class's features at a weight of 0.1. It has no students: at that weight
+# they learn nothing from it.
 PRESETS: dict[str, MultiViewConfig] = {
     "quick": MultiViewConfig(preset="quick", seeds=(0,), students=0, train_samples=600),
     "default": MultiViewConfig(),

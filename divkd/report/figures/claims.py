@@ -13,7 +13,8 @@ from divkd.shared.verdicts import verdicts
 def misses(name: str, claim: dict[str, Any]) -> str:
     """What a claim misses, in words: its bound, its prediction, both, or nothing."""
     said = verdicts(name, claim)
-    bound = (said["why"] or "outside the bound") if said["bound"] is False else ""
+    outside = said["why"] or ("outside the bound" if said["theorem"] else "not as expected")
+    bound = outside if said["bound"] is False else ""
     return ", ".join(filter(None, (bound, "" if said["prediction"] else "not as predicted")))
 
 
