@@ -104,6 +104,7 @@ def grid(results: Results) -> Any:
     # a value in JSON may be a list, that a dictionary does not take as a key
     rows, columns = (unique(shown(row["changes"][name]) for row in cells) for name in (first, second))
     claims = {name: label for name, label in CLAIMS.items() if any(name in row["errors"] for row in cells)}
+    claims = claims or dict(list(CLAIMS.items())[:1])  # where no cell can be trained
     fig, axes = figure(width=1.6 + 2.7 * COLUMNS, height=0.9 + (0.7 + 0.4 * len(rows)) * -(-len(claims) // COLUMNS),
                        columns=COLUMNS, rows=-(-len(claims) // COLUMNS))  # fmt: skip
     for ax in axes[len(claims) :]:
