@@ -13,6 +13,7 @@ def drawn_sample(results: dict[str, Any]) -> Any:
     fig, axes = figure(width=9.6, height=4.6, columns=1, rows=len(samples))
     for ax, sample in zip(axes, samples, strict=True):
         feature, weight = np.array(sample["feature"]), np.array(sample["weight"])
+        feature = np.where(weight > 0, feature, -1)  # of weight 0 it does not show
         own = (feature >= 0) & (feature // 2 == sample["label"])
         missing = own & (sample["view"] >= 0) & (feature % 2 != sample["view"])
         for rows, label, colour in (

@@ -88,7 +88,7 @@ def memorisation(results: dict[str, Any]) -> Any:
     labels = {
         "multi_view": "multi-view",
         "single_view_known": "single-view, with the view that the network learned",
-        "single_view_unknown": "single-view, with the other one: memorised",
+        "single_view_unknown": "single-view, with the other one",
     }
     fig, (ax,) = figure(width=6.4, height=4.0)
     for (name, values), colour, style in zip(
@@ -99,5 +99,5 @@ def memorisation(results: dict[str, Any]) -> Any:
     ax.set_xlim(0, None)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
-    ax.legend(loc="center left", fontsize="small")
+    ax.legend(loc="best", fontsize="small")
     return fig
