@@ -48,7 +48,17 @@ def _claims(caption: str, results: Results) -> Table:
         line = [title, single, bound, within, f"{claim['predicted']:.3f}", YES[verdict["prediction"]]]
         lines.append([*line, *errors, YES[verdict["accepted"]], claim["accepted"]])
     first, *others = (f"{words} error" for words in SETS.values())
-    heads = ["claim", first, "bound", "within it?", "predicted here", "as predicted?", *others, "accepted?", "where"]
+    heads = [
+        "claim",
+        first,
+        "bound",
+        "within it?",
+        "predicted here",
+        "as predicted?",
+        *others,
+        "accepted?",
+        "accepted where",
+    ]
     notes = [
         f"Within it: the error as shown lies in the bound. As predicted: within {TOLERANCE} of the prediction, about "
         "two standard errors of 2,000 test samples."
