@@ -68,25 +68,38 @@ def multiview(**options: Any) -> None:
     )
 
 
-@group.command(short_help="Map where the claims hold, one parameter at a time.")
+@group.command(short_help="Map where the claims hold, by one parameter or by two.")
 @common(PRESETS)
 @click.option(
     "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
 )
+@click.option("--grid", multiple=True, metavar="NAME=V,V,...", help="Given twice: map every pair of two parameters.")
 @from_fields(MultiViewConfig, without=UNUSED)
-def window(vary: tuple[str, ...], **options: Any) -> None:
-    """Map the window in which the claims hold: every claim against one parameter at a time.
+def window(vary: tuple[str, ...], grid: tuple[str, ...], **options: Any) -> None:
+    """Map the window in which the claims hold: every claim against one parameter at a time, or against two.
 
-    Every value is a whole simulation of claims 1 to 4 with the other parameters as given. Without --vary, the map of
-    the documentation, 78 simulations a seed: some 15 minutes each on two cores.
+    Every cell is a whole simulation of claims 1 to 4 with the other parameters as given; that of the given ones is made
+    once. Without --vary or --grid, the map of the documentation, 64 simulations a seed: some 15 minutes each on two
+    cores.
 
     \b
     divkd simulate window --vary init_scale=1e-4,1e-3,1e-2 --vary other_weight_single=0.1:0.16,0.2:0.3 --out runs/map
+    divkd simulate window --grid init_scale=1e-4,1e-3,1e-2 --grid noise=0.5,1,2 --out runs/grid
     """
     from divkd.theory import sweep
 
-    grid = parse_vary(vary) or stored_vary(options) or sweep.GRID
-    measure_cells("simulate window", sweep.one_at_a_time(grid), options, {"vary": grid})
+    if vary and grid:
+        raise InputError("--vary and --grid are two maps; give one of the two")
+    kind = "grid" if grid else "vary"
+    values = parse_vary(grid or vary, f"--{kind}")
+    if not values:
+        kind, values = stored_map(options) or ("vary", sweep.GRID)
+    if kind == "grid" and len(values) != 2:
+        raise InputError(
+            f"--grid {' '.join(values)} is one parameter; give two: --grid NAME=V,V,... --grid NAME=V,V,..."
+        )
+    cells = sweep.pairs(values) if kind == "grid" else sweep.one_at_a_time(values)
+    measure_cells("simulate window", cells, options, {kind: values})
 
 
 @group.command(short_help="Take away what the theory rests on, one thing at a time.")
@@ -103,7 +116,7 @@ def ablations(**options: Any) -> None:
     measure_cells("simulate ablations", sweep.ABLATIONS, options, {})
 
 
-def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+def parse_vary(texts: Iterable[str], option: str) -> dict[str, tuple[Any, ...]]:
     """{name: values} of ``--vary name=v,v,...`` options, each value of the type of the parameter's default."""
     fields = {one.name: one.default for one in described(MultiViewConfig) if one.name not in UNUSED}
     grid: dict[str, tuple[Any, ...]] = {}
@@ -113,14 +126,14 @@ def parse_vary(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         if name not in fields:
             raise unknown("parameter", name, sorted(fields))
         if name in grid:
-            raise InputError(f"--vary {name} is given twice; give all of its values in one")
+            raise InputError(f"{option} {name} is given twice; give all of its values in one")
         default = fields[name]
         try:
             grid[name] = tuple(_value(value, default) for value in values.split(","))
         except ValueError as error:
             example = ":".join(f"{part:g}" for part in (default if isinstance(default, tuple) else (default,)))
-            mend = f"give {name}=value,value,... as in --vary {name}={example}"
-            raise InputError(f"--vary {text!r} is not allowed; {mend}") from error
+            mend = f"give {name}=value,value,... as in {option} {name}={example}"
+            raise InputError(f"{option} {text!r} is not allowed; {mend}") from error
     return grid
 
 
@@ -132,14 +145,18 @@ def _value(text: str, default: Any) -> Any:
     return (numbers[0], numbers[-1]) if isinstance(default, tuple) else numbers[0]
 
 
-def stored_vary(options: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """The grid of the map that --config repeats or --resume goes on with; empty where there is none."""
+def stored_map(options: dict[str, Any]) -> tuple[str, dict[str, tuple[Any, ...]]] | None:
+    """The map that --config repeats or --resume goes on with: "vary" or "grid", and its values; None without one."""
     file = options["config"] or (options["out"] / "config.json" if options["resume"] and options["out"] else None)
     content = read_json(file) if file is not None and file.exists() else None
     config = content.get("config") if isinstance(content, dict) else None
-    vary = config.get("vary") if isinstance(config, dict) else None
-    grid = vary.items() if isinstance(vary, dict) else ()
-    return {name: tuple(tuple(one) if isinstance(one, list) else one for one in values) for name, values in grid}
+    for kind in ("vary", "grid"):
+        if isinstance(config, dict) and isinstance(config.get(kind), dict):
+            return kind, {
+                name: tuple(tuple(one) if isinstance(one, list) else one for one in values)
+                for name, values in config[kind].items()
+            }
+    return None
 
 
 def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, Any], beside: dict[str, Any]) -> None:
@@ -164,7 +181,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
 
 def configure(options: Mapping[str, Any], command: str = "simulate multiview") -> MultiViewConfig:
     """The validated configuration behind the command's options."""
-    base = resolve(PRESETS, command, options, "default", beside=("vary",))
+    base = resolve(PRESETS, command, options, "default", beside=("vary", "grid"))
     config = dataclasses.replace(base, **given(MultiViewConfig, options))
     if config.engine == "limit" and options.get("dimension") is not None:
         raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")

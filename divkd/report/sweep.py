@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.record import Figure, Report, Results, Table
+from divkd.report.record import Figure, Report, Results, Table, unique
 from divkd.report.style import COLOURS, figure, legend_below, look, mean_and_sd, panels, points
 from divkd.report.words import listed_seeds, spread
 from divkd.shared import kinds
@@ -15,10 +15,14 @@ CLAIMS = {
     for name in ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 }
 VIEWS = {name: words.short for name, words in kinds.VIEWS.items() if name != "lottery_accuracy"}
+COLUMNS = 3  # of panels
+MOST = 0.5  # the error at the dark end of a grid's scale: of a network that misses half
 
 
 def _sentence(results: Results, asked: Results) -> str:
-    what = "Ablations" if results["command"] == "simulate ablations" else "One parameter at a time is changed"
+    what = "Ablations"
+    if _is_map(results):
+        what = "Two parameters are changed together" if _is_grid(results) else "One parameter at a time is changed"
     members = f", ensembles of {asked['members']} networks" if "members" in asked else ""
     return (
         f"{what}, in the multi-view theory: {len(results['cells'])} cells around preset {results['preset']}{members}, "
@@ -41,6 +45,14 @@ def _tables(results: Results) -> list[Table]:
         lines.append([row["name"], *cells])
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
     return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
+
+
+def _is_map(results: Results) -> bool:
+    return bool(results["command"] == "simulate window")
+
+
+def _is_grid(results: Results) -> bool:
+    return _is_map(results) and all(len(row["changes"]) == 2 for row in results["cells"])
 
 
 def shown(value: Any) -> str:
@@ -68,7 +80,7 @@ def window(results: Results) -> Any:
             # beside each other, because several lie on 0
             points(ax, np.array(list(errors)) + 0.05 * (index - 2), errors.values(), markersize=4, linewidth=1,
                    capsize=2, label=label, **look(index))  # fmt: skip
-        ax.set_title(f"{name} {results['symbols'].get(name, '')}".strip(), fontsize="medium")
+        ax.set_title(_named(name, results), fontsize="medium")
         values = [shown(row["changes"][name]).replace(" to ", "\nto ") for row in cells]
         ax.set_xticks(range(len(cells)), values, fontsize="x-small")
         ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, 0.6))
@@ -78,6 +90,47 @@ def window(results: Results) -> Any:
     what = f"One parameter at a time, the others as in `{results['preset']}` (shaded)"
     fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
     return fig
+
+
+def grid(results: Results) -> Any:
+    """Heat maps: error on single-view samples over the values of two parameters, a panel a claim."""
+    cells = results["cells"]
+    first, second = cells[0]["changes"]
+    # a value in JSON may be a list, that a dictionary does not take as a key
+    rows, columns = (unique(shown(row["changes"][name]) for row in cells) for name in (first, second))
+    claims = {name: label for name, label in CLAIMS.items() if any(name in row["errors"] for row in cells)}
+    claims = claims or dict(list(CLAIMS.items())[:1])  # where no cell can be trained
+    fig, axes = panels(len(claims), COLUMNS, 1.6 + 2.7 * COLUMNS, 0.7 + 0.4 * len(rows), 0.9)
+    shaded = None
+    for ax, (name, label) in zip(axes, claims.items(), strict=False):
+        errors = np.full((len(rows), len(columns)), np.nan)
+        for row in cells:
+            at = rows.index(shown(row["changes"][first])), columns.index(shown(row["changes"][second]))
+            errors[at] = row["errors"][name]["mean"] if name in row["errors"] else np.nan
+            text = "none" if np.isnan(errors[at]) else f"{errors[at]:.3f}"
+            ax.text(*at[::-1], text, ha="center", va="center", fontsize="small",
+                    color="white" if errors[at] > 0.6 * MOST else "black")  # fmt: skip
+            if all(row["changes"][of] == results["base"][of] for of in (first, second)):
+                ax.plot(at[1], at[0] - 0.32, "v", color=COLOURS[2], markersize=5)
+        shaded = ax.imshow(errors, cmap="Blues", vmin=0, vmax=MOST, aspect="auto")
+        ax.grid(False)
+        ax.set_xticks(range(len(columns)), columns, fontsize="x-small")
+        ax.set_yticks(range(len(rows)), rows, fontsize="x-small")
+        ax.set_title(label, fontsize="medium")
+    for place, ax in enumerate(axes[: len(claims)]):
+        if place % COLUMNS == 0:
+            ax.set_ylabel(_named(first, results))
+        if place + COLUMNS >= len(claims):
+            ax.set_xlabel(_named(second, results))
+    fig.colorbar(shaded, ax=axes, label="single-view error", extend="max")
+    what = f"The other parameters as in `{results['preset']}`, whose own pair is marked where it is in the grid"
+    fig.suptitle(f"{what}; {spread(results, 'mean over')}", fontsize="medium")
+    return fig
+
+
+def _named(parameter: str, results: Results) -> str:
+    """A parameter with its symbol."""
+    return f"{parameter} {results['symbols'].get(parameter, '')}".strip()
 
 
 def ablations(results: Results) -> Any:
@@ -104,8 +157,9 @@ def ablations(results: Results) -> Any:
 
 FIGURES = (
     Figure("window", window, "Errors on single-view samples as one parameter at a time is changed",
-           fits=lambda results: results["command"] == "simulate window"),
+           fits=lambda results: _is_map(results) and not _is_grid(results)),
+    Figure("grid", grid, "Errors on single-view samples as two parameters are changed together", fits=_is_grid),
     Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
-           fits=lambda results: results["command"] == "simulate ablations"),
+           fits=lambda results: not _is_map(results)),
 )  # fmt: skip
 REPORT = Report(("simulate window", "simulate ablations"), _sentence, _tables, FIGURES, vector=True)

@@ -30,21 +30,22 @@ class Claim(NamedTuple):
 
     title: str
     short: str
+    theorem: bool = False  # whether a theorem of Allen-Zhu and Li bounds it
 
 
 CLAIMS = {
-    "single": Claim("1 single network", "one network"),
-    "ensemble": Claim("2 ensemble", "ensemble"),
+    "single": Claim("1 single network", "one network", theorem=True),
+    "ensemble": Claim("2 ensemble", "ensemble", theorem=True),
     "trained_jointly": Claim("  trained jointly, outputs summed", "trained jointly (sum)"),
     "trained_jointly_average": Claim("  trained jointly, true average", "trained jointly (average)"),
-    "distilled": Claim("3 distilled, clipped rule", "distilled"),
+    "distilled": Claim("3 distilled, clipped rule", "distilled", theorem=True),
     "ensemble_of_distilled": Claim("  ensemble of distilled", "ensemble of distilled"),
     "distilled_without_others": Claim(
         "  without other classes' features", "distilled without\nother classes' features"
     ),
     "distilled_temperature": Claim("  distilled at temperature T", "distilled at\ntemperature T"),
     "distilled_mixed": Claim("  distilled by t CE + (1 - t) H", "distilled by\nt CE + (1 - t) H"),
-    "self_distilled": Claim("4 self-distilled", "self-distilled"),
+    "self_distilled": Claim("4 self-distilled", "self-distilled", theorem=True),
     "labels_only": Claim("  same flow time, labels only", "labels only,\nsame flow time"),
 }
 

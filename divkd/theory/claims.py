@@ -7,6 +7,7 @@ import numpy as np
 
 from divkd.shared.config import Interval
 from divkd.shared.stats import summarise
+from divkd.shared.verdicts import verdicts
 from divkd.theory import predict
 from divkd.theory.config import MultiViewConfig
 
@@ -59,13 +60,14 @@ def _by_views(of: str) -> Prediction:
 
 
 class Claim(NamedTuple):
-    """A claim or a control: its theorem's bound, what counts as holding at these sizes, and how it is predicted.
+    """A claim or a control: its bound, what is accepted at these sizes, and how it is predicted.
 
     `bound` is of errors on single-view samples, in shares of those samples: a test error of x mu is an error x on the
-    share mu of single-view samples. Theorems 1 to 4 of Allen-Zhu and Li; the controls are to do no better than a single
-    network, and None is no theorem of theirs.
+    share mu of single-view samples. Theorems 1 to 4 of Allen-Zhu and Li bound the claims that `kinds.CLAIMS` marks;
+    the controls are expected to do as a single network, or as their ensemble; None is neither.
 
-    `holds` takes the claim's own error on single-view samples; train error 0 and multi-view error 0 come beside it.
+    `holds` says whether the claim is accepted, from its own error on single-view samples; train error 0 and multi-view
+    error 0 come beside it.
     """
 
     bound: Interval | None
@@ -128,7 +130,8 @@ TOY = {
 
 
 def table(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:
-    """claims.<name>: errors as {mean, std, n} over seeds, `bound`, `predicted`, `accepted` (in words) and `holds`.
+    """claims.<name>: errors as {mean, std, n} over seeds, `bound`, `predicted`, `accepted` (in words), `holds`, and the
+    `verdicts` of `divkd.shared.verdicts`.
 
     `test_error` is that on the training distribution, of which the share mu is single-view.
     Predictions take two numbers from the networks, averaged over seeds: the share of classes with both views known,
@@ -152,6 +155,7 @@ def table(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:
         exact = row["train_error"]["mean"] == 0 and row["multi_view_error"]["mean"] == 0
         holds = exact and claims[name].holds(measured.errors[name], measured)
         row |= {"bound": claims[name].bound, "accepted": claims[name].accepted, "holds": holds}
+        row["verdicts"] = verdicts(name, row)
     return rows
 
 

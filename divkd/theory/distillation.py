@@ -54,8 +54,8 @@ def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float)
 def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
     """L = t CE(labels, F) + (1 - t) H(S, T), dL/dF = S - t 1_y - (1 - t) T, S = softmax(F), T = softmax(G).
 
-    The loss of the empirical half of this package, H the cross-entropy of the student's prediction S on the teacher's
-    T. `label_share` is t; shapes as in `clipped`.
+    H is the cross-entropy of the student's prediction S on the teacher's T: the form of ordinary distillation with both
+    terms on one scale, here at temperature 1. `label_share` is t; shapes as in `clipped`.
     """
     wanted = (1 - label_share) * softmax(teachers, -1)
 

@@ -1,10 +1,11 @@
-"""Many simulations beside each other: every claim against one parameter at a time, and what the theory says breaks it.
+"""Many simulations beside each other: every claim against parameters, and what the theory says breaks it.
 
 A cell is the base configuration with some parameters changed. `GRID` maps where the claims hold; `ABLATIONS` each take
 away what one step of the theory rests on.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,8 +77,22 @@ def run_sweep(
     whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says why. A
     finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings. Raises
     `InputError` where a checkpoint is damaged.
+
+    Cells of the same configuration are simulated once, that of the base under the name "base": the others repeat its
+    row, in no seconds.
     """
-    rows = [_row(config, name, changes, run, progress) for name, changes in cells.items()]
+    changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
+    firsts: dict[MultiViewConfig, str] = {}
+    for name, cell in changed.items():
+        firsts.setdefault(cell, "base" if cell == config else name)
+    made: dict[MultiViewConfig, dict[str, Any]] = {}
+    rows = []
+    for name, cell in changed.items():
+        again = cell in made
+        if not again:
+            title = f"cell {len(made) + 1} of {len(firsts)}, {firsts[cell]}"
+            made[cell] = _row(cell, firsts[cell], title, run, progress)
+        rows.append({"name": name, "changes": dict(cells[name]), **made[cell]} | ({"seconds": 0.0} if again else {}))
     return {
         "command": command,
         "preset": config.preset,
@@ -94,6 +109,12 @@ def one_at_a_time(vary: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
     return {f"{name}={_shown(value)}": {name: value} for name, values in vary.items() for value in values}
 
 
+def pairs(grid: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
+    """The cells of a grid: every combination of the values of its parameters, the last one's values running first."""
+    cells = (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
+    return {", ".join(f"{name}={_shown(value)}" for name, value in cell.items()): cell for cell in cells}
+
+
 def _shown(value: Any) -> str:
     """The shortest text of `value` that stands for no other."""
     if isinstance(value, tuple):
@@ -101,13 +122,12 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
-def _row(config: MultiViewConfig, name: str, changes: Changes, run: Run, progress: Progress) -> dict[str, Any]:
-    cell = dataclasses.replace(config, **changes)
-    row: dict[str, Any] = {"name": name, "changes": dict(changes), "errors": {}, "views": {}, "failed": None}
-    row["seconds"] = 0.0
+def _row(cell: MultiViewConfig, name: str, title: str, run: Run, progress: Progress) -> dict[str, Any]:
+    """What is measured of `cell`, whose seeds are saved under `name`."""
+    row: dict[str, Any] = {"errors": {}, "views": {}, "failed": None, "seconds": 0.0}
     seeds: list[dict[str, float]] = []
-    with progress.task(name, len(config.seeds)) as task:
-        for done, seed in enumerate(config.seeds):
+    with progress.task(title, len(cell.seeds)) as task:
+        for done, seed in enumerate(cell.seeds):
             saved = run.load(f"{name}-seed{seed}")
             try:
                 numbers = _seed(cell, f"{name}-seed{seed}", seed, run, progress) if saved is None else saved[0]

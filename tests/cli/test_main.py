@@ -93,6 +93,9 @@ BAD = [
     ("simulate multiview --second-view 2", "--second-view 2.0", "from 0 to 1"),
     ("simulate multiview --power 17", "--power 17", "from 2 to 16 (flatter ones are never left)"),
     ("simulate window --vary noise=1 --vary noise=2", "--vary noise is given twice", "in one"),
+    ("simulate window --grid noise=1,2", "--grid noise is one parameter", "give two"),
+    ("simulate window --grid noise=1 --vary power=2", "--vary and --grid are two maps", "one of the two"),
+    ("simulate window --grid noise=1,2 --grid power=x", "--grid 'power=x'", "--grid power=3"),
     ("simulate window --vary init_scale=1e-3,nan", "--init-scale nan", "above 0"),
     ("train digits --teachers x --teacher-network resnet14", "--teachers", "leave --teacher-network out"),
     ("simulate window --vary powr=2", "unknown parameter 'powr'", "did you mean 'power'"),
@@ -328,6 +331,10 @@ def test_a_map_goes_on_with_its_grid_and_is_repeated_by_its_config(capsys, tmp_p
     assert cells("again") == first
     assert run(f"simulate window {WORLD} --vary noise=2 --out map --resume".split()) == 2
     assert "--resume: vary was" in capsys.readouterr().err
+    assert run(f"simulate window {WORLD} --grid noise=1,2 --grid power=2,3 --out grid".split()) == 0
+    assert run("simulate window --config grid/config.json --out grid2".split()) == 0
+    assert cells("grid2") == cells("grid")
+    assert list(cells("grid")) == ["noise=1, power=2", "noise=1, power=3", "noise=2, power=2", "noise=2, power=3"]
     next((tmp_path / "map/checkpoints").iterdir()).write_bytes(b"half")
     assert run(f"simulate window {WORLD} --out map --resume".split()) == 2
     assert "is damaged" in capsys.readouterr().err

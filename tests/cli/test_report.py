@@ -86,8 +86,9 @@ def test_a_simulations_numbers_are_those_of_its_results(undrawn):
     single, lost = lines["1 single network"], lines["3 distilled, clipped rule"]
     assert single["single-view test error"] == show(claims["single"]["single_view_error"])
     assert single["predicted here"] == f"{claims['single']['predicted']:.3f}"
-    assert single["theorem's bound"] == "0.49 to 0.51"
-    assert (single["holds"], lost["holds"]) == ("yes", "no")  # what did not hold is said as plainly
+    assert single["bound"] == "theorem: 0.49 to 0.51"
+    for verdict, whether in (("within it?", "no"), ("as predicted?", "yes"), ("accepted?", "yes")):
+        assert (single[verdict], lost[verdict]) == (whether, "no")  # what did not hold is said as plainly
     assert len(members) == 1 + len(claims["ensemble"]["by_members"])
 
 

@@ -107,3 +107,35 @@ def test_figures_and_table_are_made_from_results_alone(tiny, tmp_path):
     assert len(table.notes) == 1
     results["command"] = "simulate ablations"
     assert [path.name for path in report.draw(results, tmp_path)] == ["ablations.png", "ablations.svg"]
+
+
+def test_cells_of_one_configuration_are_simulated_once(tiny, tmp_path, monkeypatch):
+    cells = sweep.one_at_a_time({"noise": (1.0, 2.0), "power": (3,), "own_weight": ((1.1, 1.3),)})
+    titles = []
+    task = Progress.task
+    monkeypatch.setattr(Progress, "task", lambda self, title, total: titles.append(title) or task(self, title, total))
+    rows = measured(tiny, cells, tmp_path / "run")
+    assert [title for title in titles if title.startswith("cell")] == ["cell 1 of 2, base", "cell 2 of 2, noise=2"]
+    names = {path.name for path in tmp_path.glob("run/checkpoints/*")}
+    assert names == {"base-seed0.safetensors", "noise=2-seed0.safetensors"}
+    assert [row["name"] for row in rows] == list(cells)
+    assert [row["changes"] for row in rows] == list(cells.values())
+    assert rows[0]["errors"] == rows[2]["errors"] == rows[3]["errors"] != rows[1]["errors"]
+    assert rows[0]["seconds"] > 0 == rows[2]["seconds"] == rows[3]["seconds"]
+
+
+def test_a_grid_has_every_pair_and_a_heat_map(tiny, tmp_path):
+    cells = sweep.pairs({"patches": (6, 12), "missing_weight": ((0.05, 0.05), (0.1, 0.15))})
+    assert next(iter(cells)) == "patches=6, missing_weight=0.05"
+    assert len(cells) == 4
+    run = open_run(tmp_path / "run", "simulate window", dataclasses.asdict(tiny))
+    results = sweep.run_sweep(tiny, "simulate window", cells, run, Progress(quiet=True))
+    results = json.loads(json.dumps(plain(results), allow_nan=False))
+    assert [row["failed"] is None for row in results["cells"]] == [False, False, True, True]  # 6 patches have no room
+    assert "Two parameters" in REPORT.sentence(results, {})
+    assert [path.name for path in report.draw(results, tmp_path)] == ["grid.png", "grid.svg"]
+    (table,) = REPORT.tables(results)
+    assert [line[0] for line in table.lines] == list(cells)
+    for row in results["cells"]:  # where nothing can be trained there is nothing to shade, and it says so
+        row |= {"errors": {}, "views": {}, "failed": "seed 0: no room"}
+    assert len(report.draw(results, tmp_path)) == 2

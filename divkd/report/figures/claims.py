@@ -7,6 +7,15 @@ import numpy as np
 from divkd.report.style import COLOURS, figure, mean_and_sd
 from divkd.report.words import spread
 from divkd.shared.kinds import CLAIMS
+from divkd.shared.verdicts import verdicts
+
+
+def misses(name: str, claim: dict[str, Any]) -> str:
+    """What a claim misses, in words: its bound, its prediction, both, or nothing."""
+    said = verdicts(name, claim)
+    outside = said["why"] or ("outside the bound" if said["theorem"] else "not as expected")
+    bound = outside if said["bound"] is False else ""
+    return ", ".join(filter(None, (bound, "" if said["prediction"] else "not as predicted")))
 
 
 def claims_bars(results: dict[str, Any]) -> Any:
@@ -18,18 +27,22 @@ def claims_bars(results: dict[str, Any]) -> Any:
     ax.barh(rows, means, color=COLOURS[6], height=0.62, label=_simulated(results))
     if len(results["seeds"]) > 1:
         ax.errorbar(means, rows, xerr=deviations, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
-    bounds = {row: claim["bound"] for row, claim in zip(rows, claims.values(), strict=True) if claim["bound"]}
-    if bounds:
-        lows, highs = np.array(list(bounds.values())).T
-        # an interval of 0 to 0.001 would be no wider than its own edge
-        ax.barh(list(bounds), np.maximum(highs - lows, 0.004), left=lows, height=0.86, facecolor="none", linewidth=1.4,
-                edgecolor=COLOURS[2], label="theorem's bound, or that of a single network")  # fmt: skip
+    named: set[str] = set()
+    for row, (name, claim) in zip(rows, claims.items(), strict=True):
+        if claim["bound"] is not None:
+            low, high = claim["bound"]
+            label, style = ("theorem's bound", "-") if CLAIMS[name].theorem else ("expected of a control", ":")
+            # an interval of 0 to 0.001 would be no wider than its own edge
+            ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
+                    linewidth=1.4, linestyle=style, label=None if label in named else label)  # fmt: skip
+            named.add(label)
     predicted = [claim["predicted"] for claim in claims.values()]
     ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
-    for row, mean, claim in zip(rows, means, claims.values(), strict=True):
-        verdict = "" if claim["holds"] else "  does not hold"
-        ax.text(0.545, row, f"{mean:.3f}{verdict}", va="center", fontsize="small")
-    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.7), xticks=np.arange(0, 0.51, 0.1))
+    for row, mean, (name, claim) in zip(rows, means, claims.items(), strict=True):
+        ax.text(0.545, row, f"{mean:.3f}", va="center", fontsize="small")
+        ax.text(0.605, row, misses(name, claim).replace(", ", "\n"), va="center", fontsize="x-small")
+    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.75))
+    ax.set_xticks(np.arange(0, 0.51, 0.1))
     ax.set_yticks(rows, [CLAIMS[name].short for name in claims], fontsize="small")
     fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return fig

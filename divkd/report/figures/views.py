@@ -83,7 +83,7 @@ def memorisation(results: dict[str, Any]) -> Any:
     labels = {
         "multi_view": "multi-view",
         "single_view_known": "single-view, with the view that the network learned",
-        "single_view_unknown": "single-view, with the other one: memorised",
+        "single_view_unknown": "single-view, with the other one",
     }
     fig, (ax,) = figure(width=6.4, height=4.0)
     for (name, values), colour, style in zip(
@@ -94,7 +94,7 @@ def memorisation(results: dict[str, Any]) -> Any:
     ax.set(xlabel=r"flow time $t$", ylabel=ylabel, xlim=(0, None), ylim=(0, 1.02))
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
-    ax.legend(loc="center left", fontsize="small")
+    ax.legend(loc="best", fontsize="small")
     return fig
 
 
@@ -104,6 +104,7 @@ def drawn_sample(results: dict[str, Any]) -> Any:
     fig, axes = figure(width=9.6, height=4.6, columns=1, rows=len(samples))
     for ax, sample in zip(axes, samples, strict=True):
         feature, weight = np.array(sample["feature"]), np.array(sample["weight"])
+        feature = np.where(weight > 0, feature, -1)  # of weight 0 it does not show
         own = (feature >= 0) & (feature // 2 == sample["label"])
         missing = own & (sample["view"] >= 0) & (feature % 2 != sample["view"])
         for rows, label, colour in (
