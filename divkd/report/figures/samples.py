@@ -21,7 +21,8 @@ def drawn_sample(results: dict[str, Any]) -> Any:
             (missing, "own view that is missing", COLOURS[2]),
             ((feature >= 0) & ~own, "another class's feature", COLOURS[5]),
         ):
-            ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
+            if rows.any():  # of no bars the legend would show another colour
+                ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
         for p in np.flatnonzero(feature >= 0):
             name = f"{feature[p] // 2},{feature[p] % 2 + 1}"
             ax.text(p, weight[p] + 0.01, name, ha="center", va="bottom", fontsize=7)
@@ -49,7 +50,8 @@ def soft_labels(results: dict[str, Any]) -> Any:
             (shown & ~own, COLOURS[5], "a class with a feature in the sample"),
             (~shown, "0.7", "no feature in the sample"),
         ):
-            ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
+            if rows.any():
+                ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
         ax.set(xlabel="class", ylim=(0, 1.02))
         ax.set_title(title, fontsize="medium")
     axes[0].set_ylabel("soft label")

@@ -95,8 +95,11 @@ def memorisation(results: dict[str, Any]) -> Any:
         trace["probability"].items(), COLOURS[1:], ("-", "--", "-."), strict=False
     ):
         ax.plot(trace["times"], values, color=colour, linestyle=style, linewidth=1.6, label=labels[name])
-    ax.set(xlabel=r"flow time $t$", ylabel=r"$p_y$ on training samples (geometric mean)", ylim=(0, 1.02))
-    ax.set_xlim(0, None)
+    times, values = np.array(trace["times"]), np.array(list(trace["probability"].values()))
+    moved = (np.abs(values - values[:, :1]) > 0.01).any(0)
+    began = times[moved.argmax()]  # the race before it leaves every p_y at 1 / k: 0 where none ever moves
+    ax.set(xlabel=r"flow time $t$, from where $p_y$ moves", ylabel=r"$p_y$ on training samples (geometric mean)")
+    ax.set(xlim=(max(0, began - 0.1 * (times[-1] - began)), None), ylim=(0, 1.02))
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
     ax.legend(loc="best", fontsize="small")
