@@ -90,8 +90,11 @@ def memorisation(results: dict[str, Any]) -> Any:
         trace["probability"].items(), COLOURS[1:], ("-", "--", "-."), strict=False
     ):
         ax.plot(trace["times"], values, color=colour, linestyle=style, linewidth=1.6, label=labels[name])
-    ylabel = r"$p_y$ on training samples (geometric mean)"
-    ax.set(xlabel=r"flow time $t$", ylabel=ylabel, xlim=(0, None), ylim=(0, 1.02))
+    times, values = np.array(trace["times"]), np.array(list(trace["probability"].values()))
+    moved = (np.abs(values - values[:, :1]) > 0.01).any(0)
+    began = times[moved.argmax()]  # the race before it leaves every p_y at 1 / k: 0 where none ever moves
+    ax.set(xlabel=r"flow time $t$, from where $p_y$ moves", ylabel=r"$p_y$ on training samples (geometric mean)")
+    ax.set(xlim=(max(0, began - 0.1 * (times[-1] - began)), None), ylim=(0, 1.02))
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     ax.set_title(f"seed {trace['seed']}, member {trace['member']}", fontsize="medium")
     ax.legend(loc="best", fontsize="small")
@@ -112,7 +115,8 @@ def drawn_sample(results: dict[str, Any]) -> Any:
             (missing, "own view that is missing", COLOURS[2]),
             ((feature >= 0) & ~own, "another class's feature", COLOURS[5]),
         ):
-            ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
+            if rows.any():  # of no bars the legend would show another colour
+                ax.bar(np.flatnonzero(rows), weight[rows], color=colour, label=label)
         for p in np.flatnonzero(feature >= 0):
             name = f"{feature[p] // 2},{feature[p] % 2 + 1}"
             ax.text(p, weight[p] + 0.01, name, ha="center", va="bottom", fontsize=7)
@@ -140,7 +144,8 @@ def soft_labels(results: dict[str, Any]) -> Any:
             (shown & ~own, COLOURS[5], "a class with a feature in the sample"),
             (~shown, "0.7", "no feature in the sample"),
         ):
-            ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
+            if rows.any():
+                ax.bar(classes[rows], np.array(values)[rows], color=colour, label=label)
         ax.set(xlabel="class", ylim=(0, 1.02))
         ax.set_title(title, fontsize="medium")
     axes[0].set_ylabel("soft label")
