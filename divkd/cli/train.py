@@ -25,8 +25,8 @@ def train(**options: Any) -> None:
     """Distil a deep ensemble into a BatchEnsemble, and into the single network that is its control.
 
     DATA is digits (built in), cifar10, cifar100, svhn or tinyimagenet; a folder with train/CLASS/*, test/CLASS/* and
-    perhaps val/CLASS/*; or an .npz file with x_train, y_train, x_test, y_test and perhaps x_val, y_val. cifar is
-    cifar10, or the data set of the preset that you give.
+    perhaps val/CLASS/*, or CLASS/* with --split 0.2; or an .npz file with x_train, y_train, x_test, y_test and perhaps
+    x_val, y_val. cifar is cifar10, or the data set of the preset that you give.
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
@@ -47,7 +47,9 @@ def train(**options: Any) -> None:
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
 
-    data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)
+    fetch, size, share = options["download"], config.image_size, config.split
+    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
+    click.echo("\n".join(filter(None, (data.summary(), data.passed))), err=True)
     facts = data.facts()
     if config.teachers is not None:
         reused(config, facts["sha256"])
