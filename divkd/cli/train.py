@@ -46,11 +46,18 @@ def train(**options: Any) -> None:
     from divkd.empirical.data.datasets import load
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
+    from divkd.shared.progress import Progress
+    from divkd.shared.run import Run
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
-    click.echo("\n".join(filter(None, (data.summary(), data.passed))), err=True)
     facts = data.facts()
+
+    def carried(run: Run, progress: Progress) -> dict[str, Any]:
+        for line in filter(None, (data.summary(), data.passed)):
+            progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return run_training(config, data, run, progress)
+
     if config.teachers is not None:
         reused(config, facts["sha256"])
     # One's own images may have moved; open_run knows them by their bytes.
@@ -58,7 +65,7 @@ def train(**options: Any) -> None:
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, progress: run_training(config, data, run, progress),
+        carried,
         options,
         name=config.preset,
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -85,6 +86,24 @@ def test_a_file_holds_what_standard_output_shows_and_is_replaced_only_when_asked
     assert run("predict run photo.jpg --resize --device cpu --out new/p.csv --overwrite".split()) == 0
     assert [row["file"] for row in table((folder / "new/p.csv").read_text())] == ["photo.jpg"]
     assert [path.name for path in (folder / "new").iterdir()] == ["p.csv"]
+
+
+def test_one_that_cannot_be_read_does_not_cost_the_answers_of_the_others(folder, tmp_path, capsys):
+    good = table((run("predict run scans --device cpu".split()), capsys.readouterr().out)[1])
+    shutil.copytree(folder / "scans", tmp_path / "mixed")
+    (tmp_path / "mixed/1a.png").write_bytes((folder / "scans/1.png").read_bytes()[:50])
+    line = f"predict run {tmp_path}/mixed photo.jpg absent.png none.npz scans/0.png --device cpu"
+    assert run([*line.split(), "--out", str(tmp_path / "p.csv")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    for start, words in zip(said, ("mixed/1a.png cannot be read", "photo.jpg is 30 x 20", "there is no absent.png",
+                                   "none.npz holds no array", "passed over: 1 without"), strict=False):  # fmt: skip
+        assert words in start
+    assert said[-1] == "Error: left out, as said above: 4 of what was given; the others are answered"
+    rows = table((tmp_path / "p.csv").read_text())
+    assert [{**row, "file": ""} for row in rows] == [{**row, "file": ""} for row in (*good, good[0])]
+    assert run([*line.split(), "--strict", "--out", str(tmp_path / "strict.csv")]) == 2
+    assert "mixed/1a.png cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "strict.csv").exists()
 
 
 def test_images_are_read_as_the_run_reads_its_own(folder):

@@ -1,16 +1,19 @@
 """Foreign, shifted and corrupted images: what is read and refused, and scores against the shared functions."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.special import log_softmax
 
 from divkd.empirical.analysis import shift
 from divkd.empirical.analysis.shift import read_set
 from divkd.empirical.data.corrupt import Corruptions, generated
 from divkd.empirical.data.datasets import load
+from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
@@ -78,6 +81,36 @@ def test_a_data_set_by_name_gives_its_test_images():
     found = read_set("digits", (1, 8, 8), "0123456789", 20, None, False)
     assert (found.name, found.labels) == ("digits", None)
     assert torch.equal(found.images, load("digits", None, False, None).test.images[:20])
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3, 8, 6), None), ((1, 8, 6), None), ((3, 4, 4), 4)])
+def test_a_folder_is_walked_as_in_training_and_prediction(tmp_path, shape, size):
+    folder = tmp_path / "photos"
+    places = [f"{'bcd'[i % 3]}/{'deep/' * (i % 2)}{i}.png" for i in range(7)]
+    for place, pixels in zip(places, PIXELS, strict=True):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / place)
+    (folder / "b/._0.png").write_bytes(b"")
+    (folder / "b/notes.txt").write_bytes(b"")
+    names, images = read_inputs([folder], shape, size, False)
+    names = [str(Path(name).relative_to(folder)) for name in names]
+    plain = read_set(str(folder), shape, "abcde", 100, None, False, size)
+    few = read_set(str(folder), shape, "abcde", 3, None, True, size)
+    shifted = read_set(str(folder), shape, "abcde", 100, None, True, size)
+    assert (plain.name, plain.labels, shifted.name) == ("photos", None, "photos")
+    assert plain.passed == shifted.passed == f"{folder}: passed over: 1 hidden, 1 without an image's ending (.txt)"
+    assert sorted(few.labels.tolist()) == [1, 2, 3]  # the first so many are of all classes
+    assert torch.equal(few.images, shifted.images[:3])
+    given = sorted((images[i].tobytes(), "abcde".index(names[i][0])) for i in range(7))
+    pairs = zip(shifted.images, shifted.labels, strict=True)
+    assert sorted((image.numpy().tobytes(), int(label)) for image, label in pairs) == given
+    assert sorted(image.numpy().tobytes() for image in plain.images) == [one[0] for one in given]
+    with pytest.raises(
+        InputError, match=r"photos/d is a class that the run has not; its classes: a, b, c: move it out"
+    ):
+        read_set(str(folder), shape, "abc", 100, None, True, size)
+    with pytest.raises(InputError, match=r"png is \d x \d pixels and the run's 9 x 9; scale it to that"):
+        read_set(str(folder), (3, 9, 9), "abcde", 100, None, False, size)
 
 
 @pytest.mark.parametrize(
