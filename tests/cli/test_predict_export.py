@@ -17,7 +17,8 @@ from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.training import config as training
 from divkd.empirical.use.distill import predict
-from divkd.empirical.use.restore import load_model
+from divkd.empirical.use.restore import load_model, load_run
+from divkd.shared.files import read_json
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 
@@ -169,3 +170,23 @@ def test_an_export_that_differs_is_exit_code_1_and_writes_nothing(folder, capsys
 )
 def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, line, value, mend):
     refused(line, value, mend, capsys, folder)
+
+
+def test_a_flat_folder_is_split_trained_on_and_predicted(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    for i in range(30):
+        (tmp_path / f"flat/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        noise = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        noise.save(tmp_path / f"flat/{'ab'[i % 2]}/{i}.png")
+    (tmp_path / "flat/a/notes.txt").write_text("no image")
+    line = "--preset smoke --epochs 1 --members 2 --ladder 0 --method kd --student single --batch-size 8 --device cpu"
+    assert run(["train", str(tmp_path / "flat"), *line.split(), "--split", "0.2", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [
+        "flat: 30 images of 8 x 8 in 2 classes of 15 to 15 images: 22 train, 2 validation, 6 test",
+        "passed over: 1 without an image's ending (.txt)",
+    ]
+    assert read_json(tmp_path / "run/config.json")["config"]["split"] == 0.2
+    assert run(["predict", str(tmp_path / "run"), str(tmp_path / "flat"), "--model", "single", "--device", "cpu"]) == 0
+    assert len(table(capsys.readouterr().out)) == 30
+    assert len(load_run(tmp_path / "run")[1].test) == 6
