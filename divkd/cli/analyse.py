@@ -18,11 +18,11 @@ from divkd.shared.errors import InputError
     help="Use the first N images of each set, and of each kind and severity of corruption.",
 )  # fmt: skip
 @click.option(
-    "--ood", multiple=True, metavar="FILE.npz|" + "|".join(DATASETS),
+    "--ood", multiple=True, metavar="FOLDER|FILE.npz|" + "|".join(DATASETS),
     help="Images of other classes: how well are they told from the run's own? Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--shift", multiple=True, metavar="FILE.npz",
+    "--shift", multiple=True, metavar="FOLDER|FILE.npz",
     help="Images of the run's classes from elsewhere, with labels, e.g. CINIC-10 for CIFAR-10. Repeatable.",
 )  # fmt: skip
 @click.option(
@@ -42,7 +42,8 @@ def analyse(**options: Any) -> None:
     first 1, 2, ... together; images out of distribution, the same classes from elsewhere, corruptions; time, memory and
     arithmetic of an answer; published numbers beside the run's.
 
-    A file holds images, x or x_test (N, H, W, C) uint8 and, for --shift, labels, y or y_test.
+    A file holds images, x or x_test (N, H, W, C) uint8 and, for --shift, labels, y or y_test; a
+    folder holds images, for --shift in CLASS/*.
 
     \b
     divkd analyse runs/digits --out runs/digits-analysis
@@ -71,6 +72,9 @@ def analyse(**options: Any) -> None:
         str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
     )
     sets = read_sets(config, data, options["data_dir"])
+    for one in (*sets.ood, *sets.shift):
+        if one.passed:
+            click.echo(one.passed, err=True)
     held = {Path(folder).resolve() for folder in (source, trained.teachers or source)}
     if options["out"] is not None and options["out"].resolve() in held:
         raise InputError(f"--out {options['out']} holds the networks that are analysed; give another folder")

@@ -25,8 +25,8 @@ def train(**options: Any) -> None:
     """Distil a deep ensemble into a BatchEnsemble, and into the single network that is its control.
 
     DATA is digits (built in), cifar10, cifar100, svhn or tinyimagenet; a folder with train/CLASS/*, test/CLASS/* and
-    perhaps val/CLASS/*; or an .npz file with x_train, y_train, x_test, y_test and perhaps x_val, y_val. cifar is
-    cifar10, or the data set of the preset that you give.
+    perhaps val/CLASS/*, or CLASS/* with --split 0.2; or an .npz file with x_train, y_train, x_test, y_test and perhaps
+    x_val, y_val. cifar is cifar10, or the data set of the preset that you give.
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
@@ -46,9 +46,18 @@ def train(**options: Any) -> None:
     from divkd.empirical.data.datasets import load
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
+    from divkd.shared.progress import Progress
+    from divkd.shared.run import Run
 
-    data = load(config.dataset, config.data_dir, options["download"], config.train_images, config.image_size)
+    fetch, size, share = options["download"], config.image_size, config.split
+    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
     facts = data.facts()
+
+    def carried(run: Run, progress: Progress) -> dict[str, Any]:
+        for line in filter(None, (data.summary(), data.passed)):
+            progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return run_training(config, data, run, progress)
+
     if config.teachers is not None:
         reused(config, facts["sha256"])
     # One's own images may have moved; open_run knows them by their bytes.
@@ -56,7 +65,7 @@ def train(**options: Any) -> None:
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, progress: run_training(config, data, run, progress),
+        carried,
         options,
         name=config.preset,
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),

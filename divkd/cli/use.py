@@ -1,5 +1,6 @@
 """``divkd predict`` and ``divkd export``: the networks of a run, put to use."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ which = together(
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGES...")
 @click.option("--calibrated", is_flag=True, help="Apply the temperature of the run's results.json.")
 @click.option("--resize", is_flag=True, help="Scale the centre square of image files to the size of the run's.")
+@click.option("--strict", is_flag=True, help="Answer nothing where one image cannot be read.")
 @on_device
 @click.option("--out", type=PATH, metavar="FILE.csv", help="[default: standard output]")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
@@ -42,7 +44,8 @@ def predict(**options: Any) -> None:
 
     RUN is a folder that `divkd train` wrote. IMAGES are image files, folders of them, or an .npz file that holds
     images, (N, H, W, C) uint8. Confidence is the probability of the class, entropy (nats) all uncertainty, mutual
-    information (nats) the part of it on which the members disagree.
+    information (nats) the part of it on which the members disagree. What cannot be read is named, the others are
+    answered, and the exit code is 1.
 
     \b
     divkd predict runs/digits photo.png scans/
@@ -57,6 +60,7 @@ def predict(**options: Any) -> None:
 
     import torch
 
+    from divkd.empirical.data.files import passed_over
     from divkd.empirical.data.inputs import read_inputs
     from divkd.empirical.data.splits import to_float
     from divkd.empirical.use import distill as use
@@ -66,7 +70,10 @@ def predict(**options: Any) -> None:
     temperature = restored.temperature if options["calibrated"] else 1.0
     if temperature is None:
         raise InputError(f"--calibrated: {options['run']} is not finished and has no temperature; leave it out")
-    names, images = read_inputs(options["images"], restored.shape, restored.image_size, options["resize"])
+    refused: list[InputError] = []
+    passed: Counter[str] = Counter()
+    how = (restored.shape, restored.image_size, options["resize"], None if options["strict"] else refused, passed)
+    names, images = read_inputs(options["images"], *how)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(FIELDS)
@@ -76,6 +83,8 @@ def predict(**options: Any) -> None:
         for row, (name, number) in enumerate(zip(names[start:], block.classes, strict=False)):
             table.writerow((name, restored.class_names[number], *(f"{column[row]:.6g}" for column in columns)))
     scaled = f", temperature {temperature:.3f}" if options["calibrated"] else ""
+    for line in filter(None, (*map(str, refused), passed_over(passed))):
+        click.echo(" ".join(line.split()), err=True)
     click.echo(f"{restored}{scaled}; {len(images)} image{'s' * (len(images) > 1)}", err=True)
     content = text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file's name, whatever they are
     if options["out"] is None:
@@ -83,6 +92,8 @@ def predict(**options: Any) -> None:
     else:
         with _writing(options["out"]):
             write_bytes(options["out"], content)
+    if refused:
+        raise RunError(f"left out, as said above: {len(refused)} of what was given; the others are answered")
 
 
 @click.command(short_help="Write a network of a run as one file that runs without divkd.")

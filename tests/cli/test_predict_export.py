@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.training import config as training
 from divkd.empirical.use.distill import predict
-from divkd.empirical.use.restore import load_model
+from divkd.empirical.use.restore import load_model, load_run
+from divkd.shared.files import read_json
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 
@@ -68,8 +70,10 @@ def test_the_csv_holds_the_numbers_of_the_python_functions(capsys, options):
         assert [row["class"] for row in half] == [str(number) for number in wanted.classes]
         for key in ("confidence", "entropy", "mutual_information"):
             assert np.allclose([float(row[key]) for row in half], getattr(wanted, key), rtol=2e-5, atol=1e-7)
-    assert err.startswith(str(found))
-    assert err.endswith("; 10 images\n")
+    passed, said = err.splitlines()
+    assert passed == "passed over: 1 without an image's ending (.txt)"
+    assert said.startswith(str(found))
+    assert said.endswith("; 10 images")
 
 
 def test_a_file_holds_what_standard_output_shows_and_is_replaced_only_when_asked(folder, capsys):
@@ -83,6 +87,24 @@ def test_a_file_holds_what_standard_output_shows_and_is_replaced_only_when_asked
     assert run("predict run photo.jpg --resize --device cpu --out new/p.csv --overwrite".split()) == 0
     assert [row["file"] for row in table((folder / "new/p.csv").read_text())] == ["photo.jpg"]
     assert [path.name for path in (folder / "new").iterdir()] == ["p.csv"]
+
+
+def test_one_that_cannot_be_read_does_not_cost_the_answers_of_the_others(folder, tmp_path, capsys):
+    good = table((run("predict run scans --device cpu".split()), capsys.readouterr().out)[1])
+    shutil.copytree(folder / "scans", tmp_path / "mixed")
+    (tmp_path / "mixed/1a.png").write_bytes((folder / "scans/1.png").read_bytes()[:50])
+    line = f"predict run {tmp_path}/mixed photo.jpg absent.png none.npz scans/0.png --device cpu"
+    assert run([*line.split(), "--out", str(tmp_path / "p.csv")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    for start, words in zip(said, ("mixed/1a.png cannot be read", "photo.jpg is 30 x 20", "there is no absent.png",
+                                   "none.npz holds no array", "passed over: 1 without"), strict=False):  # fmt: skip
+        assert words in start
+    assert said[-1] == "Error: left out, as said above: 4 of what was given; the others are answered"
+    rows = table((tmp_path / "p.csv").read_text())
+    assert [{**row, "file": ""} for row in rows] == [{**row, "file": ""} for row in (*good, good[0])]
+    assert run([*line.split(), "--strict", "--out", str(tmp_path / "strict.csv")]) == 2
+    assert "mixed/1a.png cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "strict.csv").exists()
 
 
 def test_images_are_read_as_the_run_reads_its_own(folder):
@@ -148,3 +170,23 @@ def test_an_export_that_differs_is_exit_code_1_and_writes_nothing(folder, capsys
 )
 def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, line, value, mend):
     refused(line, value, mend, capsys, folder)
+
+
+def test_a_flat_folder_is_split_trained_on_and_predicted(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    for i in range(30):
+        (tmp_path / f"flat/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        noise = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        noise.save(tmp_path / f"flat/{'ab'[i % 2]}/{i}.png")
+    (tmp_path / "flat/a/notes.txt").write_text("no image")
+    line = "--preset smoke --epochs 1 --members 2 --ladder 0 --method kd --student single --batch-size 8 --device cpu"
+    assert run(["train", str(tmp_path / "flat"), *line.split(), "--split", "0.2", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [
+        "flat: 30 images of 8 x 8 in 2 classes of 15 to 15 images: 22 train, 2 validation, 6 test",
+        "passed over: 1 without an image's ending (.txt)",
+    ]
+    assert read_json(tmp_path / "run/config.json")["config"]["split"] == 0.2
+    assert run(["predict", str(tmp_path / "run"), str(tmp_path / "flat"), "--model", "single", "--device", "cpu"]) == 0
+    assert len(table(capsys.readouterr().out)) == 30
+    assert len(load_run(tmp_path / "run")[1].test) == 6

@@ -72,16 +72,17 @@ def read_sets(config: AnalysisConfig, data: ImageData, data_dir: str | None = No
     Raises `InputError`.
     """
     shape, where = tuple(data.test.images.shape[1:]), data_dir or config.trained.data_dir
+    limit, size = config.images, config.trained.image_size
 
     def read(sources: tuple[str, ...], labelled: bool) -> tuple[ImageSet, ...]:
-        return tuple(shift.read_set(source, shape, data.classes, config.images, where, labelled) for source in sources)
+        return tuple(shift.read_set(one, shape, data.class_names, limit, where, labelled, size) for one in sources)
 
     ood, shifted = read(config.ood, labelled=False), read(config.shift, labelled=True)
     names = [one.name for one in (*ood, *shifted)]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"two sets are called {twice[0]}; rename one of the files")
+        raise InputError(f"two sets are called {twice[0]}; rename one of the files or folders")
     if "test" in names:
-        raise InputError("a set is called test, as the run's own test images are in the results; rename the file")
+        raise InputError("a set is called test, as the run's own test images are in the results; rename it")
     test = shift.first(data.test, config.images)
     if config.corruptions is None:
         made = generated(test.images.cpu(), test.labels.cpu(), seed=0)

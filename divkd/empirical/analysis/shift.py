@@ -3,7 +3,8 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.data import datasets
+from divkd.empirical.data.arrays import check_labels, images_like
 from divkd.empirical.data.corrupt import SEVERITIES, Corruptions
-from divkd.empirical.data.images import channels_first
+from divkd.empirical.data.files import passed_over, walk
+from divkd.empirical.data.images import labelled_files, mixed, read_images
 from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import Split
 from divkd.empirical.training.job import predict
@@ -38,6 +41,7 @@ class ImageSet:
     name: str
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor | None  # (N,) int64
+    passed: str = ""  # the files that were not read, in words
 
     def sha256(self) -> str:
         """The sum of its bytes."""
@@ -52,51 +56,70 @@ class ImageSet:
 
 
 def read_set(
-    source: str, shape: tuple[int, ...], classes: int, limit: int, data_dir: str | None, labelled: bool
+    source: str,
+    shape: tuple[int, ...],
+    classes: Sequence[str],
+    limit: int,
+    data_dir: str | None,
+    labelled: bool,
+    image_size: int | None = None,
 ) -> ImageSet:
-    """The first `limit` images of `source`: the test split of a data set of `DATASETS` in `data_dir`, or an .npz file.
+    """The first `limit` images of `source`: the test split of a data set of `DATASETS` in `data_dir`, .npz or folder.
 
     A file holds `images`, `x` or `x_test`, (N, H, W, C) or (N, C, H, W) uint8, and where `labelled` `labels`, `y` or
-    `y_test`, (N,) whole numbers below `classes`, which mean the run's classes; else labels are not read. Images of
-    another shape than `shape` (C, H, W) are refused. Raises `InputError`.
+    `y_test`, (N,) whole numbers that mean the run's `classes`; else labels are not read. A folder holds images in and
+    below it, where `labelled` in and below CLASS/, which come in a random order that is always the same, and are scaled
+    as those of the run, to `image_size`. Images of another shape than `shape` (C, H, W) are refused. Raises
+    `InputError`.
     """
+    path, passed, labels = Path(source), "", None
+    name = path.stem
     if source in DATASETS:
         if labelled:
             raise InputError(f"--shift {source}: its classes are not the run's; give it with --ood, or an .npz file")
-        split = datasets.load(source, data_dir, False, None).test
-        images, labels, name = split.images.numpy(), None, source
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(
-                f"there is no file {source}; give an .npz file with images, or one of {', '.join(DATASETS)}"
-            )
+        images, name = datasets.load(source, data_dir, False, None).test.images.numpy(), source
+    elif path.is_dir():
+        images, labels, passed = _read_folder(path, shape, classes, limit, labelled, image_size)
+        name = path.resolve().name
+    elif path.is_file():
         arrays = read_arrays(path, (*IMAGES, *LABELS), "images=..., labels=...")
-        named = [key for key in IMAGES if key in arrays]
-        if len(named) != 1:
-            raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}; one of {', '.join(IMAGES)} is needed")
-        images, name = channels_first(f"{named[0]} in {path}", arrays[named[0]]), path.stem
-        labels = _labels(path, arrays, len(images), classes) if labelled else None
+        key = _only(path, arrays, IMAGES)
+        images = images_like(f"{key} in {path}", arrays[key], shape)
+        if labelled:
+            key = _only(path, arrays, LABELS, " for --shift")
+            labels = check_labels(path, key, arrays[key], len(images), classes)
+    else:
+        kinds = "a folder of images, an .npz file with images"
+        raise InputError(f"there is no file {source}; give {kinds}, or one of {', '.join(DATASETS)}")
     if images.shape[1:] != shape:
-        raise InputError(f"images of {source} have shape {images.shape[1:]} and the run's {shape}; make them alike")
+        raise InputError(f"images of {source} have shape {images.shape[1:]} and the run's {shape}; take another set")
     kept = np.ascontiguousarray(images[:limit])
-    return ImageSet(name, torch.from_numpy(kept), None if labels is None else torch.from_numpy(labels[:limit].copy()))
+    own = None if labels is None else torch.from_numpy(labels[:limit].copy())
+    return ImageSet(name, torch.from_numpy(kept), own, passed and f"{source}: {passed}")
 
 
-def _labels(path: Path, arrays: Mapping[str, np.ndarray], count: int, classes: int) -> np.ndarray:
-    named = [key for key in LABELS if key in arrays]
+def _only(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str], what: str = "") -> str:
+    """The one of `names` that is in `arrays`."""
+    named = [key for key in names if key in arrays]
     if len(named) != 1:
-        raise InputError(f"{path} holds {', '.join(arrays)}; one of {', '.join(LABELS)} is needed for --shift")
-    labels = arrays[named[0]]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{named[0]} in {path} is {labels.dtype} of shape {labels.shape}; ({count},) whole numbers are needed"
-        )
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise InputError(
-            f"{named[0]} in {path} are {labels.min()} to {labels.max()}; the run's classes are 0 to {classes - 1}"
-        )
-    return labels.astype(np.int64)
+        held = ", ".join(arrays) or "nothing"
+        raise InputError(f"{path} holds {held}; one of {', '.join(names)} is needed{what}")
+    return named[0]
+
+
+def _read_folder(
+    folder: Path, shape: tuple[int, ...], classes: Sequence[str], limit: int, labelled: bool, image_size: int | None
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Images, labels where `labelled`, and what was passed over, in words."""
+    passed: Counter[str] = Counter()
+    if labelled:
+        files, labels = labelled_files(folder, classes, "the run", passed)
+    else:
+        files = walk(folder, passed)
+        labels = np.zeros(len(files), np.int64)
+    order = mixed(labels)[:limit]
+    images = read_images([files[i] for i in order], image_size, shape, "L" if shape[0] == 1 else "RGB", "the run's")
+    return images, labels[order] if labelled else None, passed_over(passed)
 
 
 def out_of_distribution(own: Tensor, ood: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from divkd.empirical.data.arrays import class_numbers
 from divkd.empirical.data.corrupt import SEVERITIES, Corruptions, check_cell
-from divkd.empirical.data.images import class_numbers
 from divkd.shared.errors import InputError
 
 LABELS = "labels.npy"

@@ -26,12 +26,18 @@ TINY_TEST = 10_000
 
 
 def load(
-    name: str, data_dir: str | None, download: bool, train_images: int | None, image_size: int | None = None
+    name: str,
+    data_dir: str | None,
+    download: bool,
+    train_images: int | None,
+    image_size: int | None = None,
+    split: float | None = None,
 ) -> ImageData:
     """Read a data set of `divkd.empirical.data.names.DATASETS`, or the images at the path `name`.
 
     `train_images` keeps a prefix of the training split, in whose order the classes are mixed whatever the source: as
     published for CIFAR, SVHN and the digits, which are not sorted by class, and by `images.spread` for all others.
+    `split` is the share of each class that tests, of a folder of CLASS/* alone.
     Raises `InputError` where the files are absent or damaged, or the images are not what the data set promises.
     """
     name = full(name)
@@ -39,11 +45,15 @@ def load(
     if own and not (name and Path(name).exists()):
         raise unknown("data set", name, (*DATASETS, "a folder of images", "an .npz file"))
     if own and data_dir is not None:
-        raise InputError(f"--data-dir {data_dir} is for published data sets; {name} is itself the place")
+        raise InputError(f"--data-dir {data_dir} is for published data sets; {name} is itself the place: leave it out")
     if image_size is not None and not (own and Path(name).is_dir()):
-        raise InputError(f"--image-size {image_size} scales the images of a folder; {name} has a size of its own")
+        raise InputError(
+            f"--image-size {image_size} scales the images of a folder; {name} has a size of its own: leave it out"
+        )
+    if split is not None and not (own and Path(name).is_dir()):
+        raise InputError(f"--split {split:g} is for a folder of CLASS/*; {name} has a test split: leave it out")
     if own:
-        data = read_folder(Path(name), image_size) if Path(name).is_dir() else read_npz(Path(name))
+        data = read_folder(Path(name), image_size, split) if Path(name).is_dir() else read_npz(Path(name))
     else:
         if download and not DATASETS[name].fetched:
             raise InputError(f"--download does not fetch {name}; put {DATASETS[name].files} into --data-dir")

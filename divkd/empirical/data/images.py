@@ -1,18 +1,21 @@
-"""Anyone's images: a folder of files by split and class, or arrays in one .npz file; and how a file becomes bytes."""
+"""Anyone's images: a folder of files by split and class, or by class alone, or arrays in one .npz file."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from divkd.empirical.data.arrays import LARGEST, RENUMBER, channels_first, class_numbers
+from divkd.empirical.data.files import hidden, passed_over, read_image, walk
 from divkd.empirical.data.splits import ImageData, Split, moments
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.predictions import read_arrays
 from divkd.shared.seeds import rng
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-LARGEST = 512  # pixels a side: images are resident and the networks are made for small ones
+PARTS = ("train", "test", "val")
+LabelledFiles = tuple[list[Path], np.ndarray]
 NAMES = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
 
 
@@ -37,15 +40,30 @@ def mixed(labels: np.ndarray) -> np.ndarray:
     return order
 
 
-def read_folder(root: Path, size: int | None) -> ImageData:
-    """Images in root/train/CLASS/*, root/test/CLASS/* and, where it is there, root/val/CLASS/*, as 3 x H x W.
+def read_folder(root: Path, size: int | None, share: float | None = None) -> ImageData:
+    """Images in and below root/train/CLASS, root/test/CLASS and, where it is there, root/val/CLASS, as 3 x H x W.
 
-    Classes are the sorted names of the folders in train. All images have one height and width, or become `size` x
-    `size` (`read_image`). Raises `InputError` for the first folder or file that does not fit.
+    With `share` they are in and below root/CLASS, and that share of each class, at least one image, is the test split.
+    Classes are the sorted names of the folders, of those in train. All images have one height and width, or become
+    `size` x `size` (`read_image`). Raises `InputError` for the first folder or file that does not fit.
     """
-    names = _subfolders(root / "train")
-    parts = [part for part in ("train", "test", "val") if part != "val" or (root / part).exists()]
-    found = {part: _files(root / part, names) for part in parts}
+    passed: Counter[str] = Counter()
+    if share is None:
+        parts = [part for part in PARTS if part != "val" or (root / part).exists()]
+        if missing := [part for part in ("train", "test") if not (root / part).is_dir()]:
+            flat, other = (root / "train", "") if missing == ["test"] else (root, " where the folders of the classes")
+            raise InputError(
+                f"{root} holds no {missing[0]}/; images lie in {root}/{missing[0]}/CLASS/* (val/ is optional), or give "
+                f"{flat} --split 0.2{other and f'{other} lie in it'}"
+            )
+        _beside(root, PARTS, "beside train/, val/ and test/", passed)
+        names = class_folders(root / "train")
+        found = {part: labelled_files(root / part, names, "train/", passed) for part in parts}
+    else:
+        if all((root / part).is_dir() for part in ("train", "test")):
+            raise InputError(f"--split {share:g} makes a test split, and {root} holds test/; leave it out")
+        names = class_folders(root)
+        found = _shared_out(*labelled_files(root, names, "it", passed), names, share)
     shape: tuple[int, ...] | None = None
     splits = {}
     for part, (files, labels) in found.items():
@@ -53,78 +71,76 @@ def read_folder(root: Path, size: int | None) -> ImageData:
         images = read_images([files[i] for i in order], size, shape)
         shape = images.shape[1:]
         splits[part] = Split(torch.from_numpy(images), torch.from_numpy(labels[order]))
-    return _own(root.resolve().name, splits, names)
+    test = "test as given" if share is None else f"a random {share:g} of each class tests"
+    return _own(root.resolve().name, splits, names, test, passed_over(passed))
 
 
-def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"{folder.parent} holds no {folder.name}/; images lie in {folder}/CLASS/*, val/ is optional")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def class_folders(folder: Path) -> list[str]:
+    """The sorted names of the folders in `folder`, hidden ones aside; none is an `InputError`."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not hidden(entry))
     if not names:
         raise InputError(f"{folder} holds no folders; one for each class is needed: {folder}/CLASS/*")
     return names
 
 
-def image_files(folder: Path, pattern: str) -> list[Path]:
-    """The image files in `folder` that fit `pattern`, sorted; others are passed over, none is an `InputError`."""
-    files = sorted(file for file in folder.glob(pattern) if file.suffix.lower() in ENDINGS and file.is_file())
-    if not files:
-        raise InputError(f"{folder} holds no image; allowed: {', '.join(ENDINGS)}")
-    return files
+def labelled_files(folder: Path, names: Sequence[str], whose: str, passed: "Counter[str]") -> LabelledFiles:
+    """The image files in and below folder/CLASS, class by class, with their labels (N,) int64: positions in `names`.
 
-
-def _files(folder: Path, names: list[str]) -> tuple[list[Path], np.ndarray]:
-    """The image files of `folder` in class order with their labels (N,) int64."""
+    Raises `InputError` where there is a class that `names`, of `whose`, has not.
+    """
     files: list[Path] = []
     labels: list[int] = []
-    for name in _subfolders(folder):
+    here = class_folders(folder)
+    for name in here:
         if name not in names:
-            raise InputError(f"{folder / name} is a class that train/ has not; its classes: {', '.join(names)}")
-        files += image_files(folder / name, "*")
+            raise InputError(
+                f"{folder / name} is a class that {whose} has not; its classes: {', '.join(names)}: move it out"
+            )
+        files += walk(folder / name, passed)
         labels += [names.index(name)] * (len(files) - len(labels))
+    _beside(folder, here, "beside the class folders", passed)
     return files, np.array(labels, np.int64)
 
 
-def read_images(files: Sequence[Path], size: int | None, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """`files` as (N, 3, H, W) uint8, of the first image's shape or of the `shape` that is given.
+def _beside(folder: Path, known: Sequence[str], where: str, passed: "Counter[str]") -> None:
+    for entry in folder.iterdir():
+        if entry.name not in known:
+            passed["hidden" if hidden(entry) else where] += 1
+
+
+def _shared_out(files: list[Path], labels: np.ndarray, names: Sequence[str], share: float) -> dict[str, LabelledFiles]:
+    """`files` as train and test: of each class a random `share`, always the same, and never all or none of it."""
+    order, tests = mixed(labels), np.zeros(len(labels), bool)
+    for c, name in enumerate(names):
+        inside = order[labels[order] == c]
+        if len(inside) < 2:
+            raise InputError(f"class {name} has one image; --split {share:g} needs at least two, to train and to test")
+        tests[inside[: min(max(round(share * len(inside)), 1), len(inside) - 1)]] = True
+    return {
+        part: ([file for file, one in zip(files, chosen, strict=True) if one], labels[chosen])
+        for part, chosen in (("train", ~tests), ("test", tests))
+    }
+
+
+def read_images(
+    files: Sequence[Path], size: int | None, shape: tuple[int, ...] | None = None, mode: str = "RGB", whose: str = ""
+) -> np.ndarray:
+    """`files` as (N, C, H, W) uint8 of `mode`, of the first image's shape or of the `shape` that is given.
 
     Raises `InputError` for the first that is unreadable, too large or of another shape.
     """
     for i, file in enumerate(files):
-        image = read_image(file, size)
+        image = read_image(file, size, mode)
         shape = shape or image.shape
         if image.shape != shape or max(shape) > LARGEST:
-            other = f" and the first image {shape[2]} x {shape[1]}" if image.shape != shape else ""
-            raise InputError(
-                f"{file} is {image.shape[2]} x {image.shape[1]} pixels{other}; give images of one size, at most "
-                f"{LARGEST} a side, or --image-size, e.g. 32"
-            )
+            other = f" and {whose or 'the first image'} {shape[2]} x {shape[1]}" if image.shape != shape else ""
+            mend = f"give images of one size, at most {LARGEST} a side, or --image-size, e.g. 32"
+            mend = "scale it to that" if whose else mend
+            raise InputError(f"{file} is {image.shape[2]} x {image.shape[1]} pixels{other}; {mend}")
         if i == 0:
             images = np.empty((len(files), *shape), np.uint8)
         images[i] = image
     return images
-
-
-def read_image(file: Path, size: int | None, mode: str = "RGB") -> np.ndarray:
-    """The image in `file` as (3, H, W) uint8: grey becomes RGB, transparency is dropped.
-
-    With `size`, its centre square is scaled to `size` x `size` (bicubic). In the `mode` "L" it then becomes grey,
-    (1, H, W), by ITU-R 601 luma: exact where the channels are equal. Raises `InputError` where the file is damaged
-    or has more than 8 bits a channel.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            if image.mode[0] in "IF":
-                raise InputError(f"{file} has more than 8 bits a channel (mode {image.mode}); save it with 8")
-            colours = image.convert("RGB")
-        if size is not None:
-            colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image ({error}); restore or remove it") from error
-    pixels: np.ndarray = np.atleast_3d(np.asarray(colours.convert(mode))).transpose(2, 0, 1)
-    return pixels
 
 
 def read_npz(path: Path) -> ImageData:
@@ -146,12 +162,14 @@ def read_npz(path: Path) -> ImageData:
             class_numbers(f"y_{part}", arrays[f"y_{part}"]),
         )
         if len(images) != len(labels):
-            raise InputError(f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}")
+            raise InputError(
+                f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}; give as many"
+            )
         if part == "train":
             names, order = _names(labels), mixed(labels)
             images, labels = images[order], labels[order]
         splits[part] = Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
-    return _own(path.stem, splits, names)
+    return _own(path.stem, splits, names, "test as given")
 
 
 def _names(labels: np.ndarray) -> list[str]:
@@ -160,39 +178,19 @@ def _names(labels: np.ndarray) -> list[str]:
     gaps = np.flatnonzero(seen != np.arange(len(seen)))
     if gaps.size:
         raise InputError(
-            f"no label in y_train is {gaps[0]} and the highest is {seen[-1]}; number classes from 0, no gaps"
+            f"no label in y_train is {gaps[0]} and the highest is {seen[-1]}; number classes from 0, no gaps: "
+            + RENUMBER.format("y_train")
         )
     return [str(i) for i in seen]
 
 
-def channels_first(name: str, array: np.ndarray) -> np.ndarray:
-    """`array`, (N, H, W, C) or (N, C, H, W) uint8, with channels first; raises `InputError` where it is neither."""
-    if array.dtype != np.uint8:
-        raise InputError(f"{name} has dtype {array.dtype}; bytes from 0 to 255 are needed: array.astype('uint8')")
-    first, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))
-    if first == last or 0 in array.shape:
-        raise InputError(f"{name} has shape {array.shape}; (N, H, W, C) or (N, C, H, W) with C = 1 or 3 is needed")
-    if max(array.shape[1:]) > LARGEST:
-        raise InputError(f"{name} has shape {array.shape}; at most {LARGEST} pixels a side are allowed: scale it down")
-    return array if first else array.transpose(0, 3, 1, 2)
-
-
-def class_numbers(name: str, array: np.ndarray) -> np.ndarray:
-    """`array` (N,) of whole numbers from 0 as int64; raises `InputError` where it holds something else."""
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InputError(f"{name} has dtype {array.dtype} and shape {array.shape}; whole numbers (N,) are needed")
-    if (bad := np.flatnonzero(array.astype(np.int64) < 0)).size:
-        raise InputError(f"{name}[{bad[0]}] is {array[bad[0]]}; classes are numbered from 0")
-    return array.astype(np.int64)
-
-
-def _own(name: str, splits: dict[str, Split], names: Sequence[str]) -> ImageData:
+def _own(name: str, splits: dict[str, Split], names: Sequence[str], test: str, passed: str = "") -> ImageData:
     """`splits` as `ImageData`; where there is no "val", the last tenth of the mixed "train" validates."""
     train, validation = splits["train"], splits.get("val")
     rule = "splits as given; train in a fixed random order, classes evenly spread"
     if validation is None:
         cut = len(train) - max(1, len(train) // 10)
         train, validation = train[:cut], train[cut:]
-        rule = f"test as given; of train {cut} train and {len(validation)} validate, each class in proportion"
+        rule = f"{test}; of train {cut} train and {len(validation)} validate, each class in proportion"
     mean, std = moments(train.images)
-    return ImageData(name, train, validation, splits["test"], tuple(names), mean, std, rule)
+    return ImageData(name, train, validation, splits["test"], tuple(names), mean, std, rule, passed)

@@ -1,17 +1,24 @@
 """Images to predict: files, folders of files or one .npz file, as bytes of the shape that a network takes."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from divkd.empirical.data.images import channels_first, image_files, read_image
+from divkd.empirical.data.arrays import images_like
+from divkd.empirical.data.files import read_image, walk
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.predictions import read_arrays
 
 
 def read_inputs(
-    paths: Sequence[Path], shape: tuple[int, int, int], image_size: int | None, resize: bool
+    paths: Sequence[Path],
+    shape: tuple[int, int, int],
+    image_size: int | None,
+    resize: bool,
+    refused: list[InputError] | None = None,
+    passed: "Counter[str] | None" = None,
 ) -> tuple[list[str], np.ndarray]:
     """The names and the images (N, C, H, W) uint8 behind `paths`, in the order given; of a folder, sorted.
 
@@ -21,43 +28,56 @@ def read_inputs(
     `resize` asks for the same. Colours become grey (ITU-R 601 luma) where `shape` has one channel, and grey RGB where
     it has three.
 
-    Raises `InputError` for the first that is absent, unreadable or does not fit.
+    Raises `InputError` for the first that is absent, unreadable or does not fit; where `refused` is given, these are
+    put there and the others returned, unless there are none. `passed` counts what `walk` passes over.
     """
-    channels, height, width = shape
+    _, height, width = shape
     if image_size is None and resize:
         if height != width:
             raise InputError(f"--resize makes squares and the run's images are {width} x {height}; scale yours first")
         image_size = height
     names: list[str] = []
     images: list[np.ndarray] = []
+    problems = [] if refused is None else refused
+    passed = Counter() if passed is None else passed
     for path in paths:
-        if path.suffix == ".npz" and path.is_file():
-            found = read_arrays(path, ("images",), "images=...")
-            if "images" not in found:
-                raise InputError(f"{path} holds no array; write one with np.savez(path, images=...)")
-            block = channels_first("images", found["images"])
-            if block.shape[1:] != shape:
-                raise InputError(
-                    f"images in {path} are {_size(block.shape[1:])} and the run's {_size(shape)}; make them alike"
-                )
-            names += [f"{path}[{i}]" for i in range(len(block))]
-            images += list(block)
-            continue
-        if not (path.is_dir() or path.is_file()):
-            raise InputError(f"there is no {path}; give image files, a folder of them or an .npz file with images=...")
-        for file in image_files(path, "**/*") if path.is_dir() else [path]:
-            image = read_image(file, image_size, "L" if channels == 1 else "RGB")
-            if image.shape != shape:
-                raise InputError(
-                    f"{file} is {image.shape[2]} x {image.shape[1]} pixels and the run's images {width} x {height}; "
-                    "--resize scales the centre square"
-                )
-            names.append(str(file))
-            images.append(image)
+        try:
+            files = walk(path, passed) if path.is_dir() else [path]
+        except InputError as error:
+            files = []
+            problems.append(error)
+        for file in files:
+            try:
+                for name, image in _read(file, shape, image_size):
+                    names.append(name)
+                    images.append(image)
+            except InputError as error:
+                problems.append(error)
+        if problems and refused is None:
+            break
+    if problems and (refused is None or not images):
+        raise problems[0]
     if not images:
         raise InputError("there are no images; give files, folders or an .npz file with images=...")
     return names, np.stack(images)
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]} x {shape[1]} pixels with {shape[0]} channel{'s' * (shape[0] > 1)}"
+def _read(file: Path, shape: tuple[int, int, int], image_size: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """The images in one file with their names."""
+    channels, height, width = shape
+    if not file.is_file():
+        raise InputError(f"there is no {file}; give image files, a folder of them or an .npz file with images=...")
+    if file.suffix.lower() != ".npz":
+        image = read_image(file, image_size, "L" if channels == 1 else "RGB")
+        if image.shape != shape:
+            raise InputError(
+                f"{file} is {image.shape[2]} x {image.shape[1]} pixels and the run's images {width} x {height}; "
+                f"{'--resize scales the centre square' if height == width else 'scale it'}"
+            )
+        yield str(file), image
+        return
+    arrays = read_arrays(file, ("images",), "images=...")
+    if "images" not in arrays:
+        raise InputError(f"{file} holds no array; write one with np.savez(path, images=...)")
+    block = images_like(f"images in {file}", arrays["images"], shape)
+    yield from ((f"{file}[{i}]", image) for i, image in enumerate(block))

@@ -47,6 +47,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rule: str  # how the splits were cut, for results.json
+    passed: str = ""  # the files that were not read, in words
 
     @property
     def classes(self) -> int:
@@ -62,6 +63,14 @@ class ImageData:
         """The same data on `device`."""
         train, validation, test = (split.to(device) for split in self.splits.values())
         return replace(self, train=train, validation=validation, test=test)
+
+    def summary(self) -> str:
+        """Sizes, classes and splits in one line."""
+        height, width = self.train.images.shape[2:]
+        each = torch.cat([split.labels for split in self.splits.values()]).bincount(minlength=self.classes)
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
+        classes = f"{self.classes} classes of {int(each.min()):,} to {int(each.max()):,} images"
+        return f"{self.name}: {int(each.sum()):,} images of {width} x {height} in {classes}: {sizes}"
 
     def facts(self) -> dict[str, Any]:
         """What config.json keeps of the data: all that a later prediction needs, and the sum of every byte."""
@@ -87,7 +96,7 @@ def check(data: ImageData) -> None:
         if split.images.ndim != 4 or split.images.dtype != torch.uint8 or split.images.shape[1:] != shape:
             raise InputError(
                 f"{data.name} {name} images are {split.images.dtype} of shape {tuple(split.images.shape)}; "
-                f"allowed: uint8 (N, {', '.join(map(str, shape))})"
+                f"uint8 (N, {', '.join(map(str, shape))}) is needed, as of train: make them alike"
             )
         if len(split.images) != len(split.labels) or len(split) == 0:
             raise InputError(
@@ -95,10 +104,22 @@ def check(data: ImageData) -> None:
             )
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= data.classes:
-            raise InputError(f"{data.name} {name} has labels from {low} to {high}; allowed: 0 to {data.classes - 1}")
+            raise InputError(
+                f"{data.name} {name} has labels from {low} to {high}; allowed: 0 to {data.classes - 1}, as in train; "
+                "leave out the images of others"
+            )
     if len(torch.unique(data.train.labels)) < 2:
         raise InputError(
-            f"{data.name}: all {len(data.train)} training images are of one class; at least two are needed"
+            f"{data.name}: all {len(data.train)} training images are of one class; at least two are needed: add another"
+        )
+    images = data.train.images
+    if all(torch.equal(images[0], image) for image in images):
+        same = f" ({int(images.max())} everywhere)" if images.max() == images.min() else ""
+        raise InputError(f"{data.name}: all {len(images)} training images are the same{same}; make them again")
+    if images.max() <= 1:
+        raise InputError(
+            f"{data.name}: no pixel of the {len(images)} training images is above 1 of 255; scale them: 255 * array, "
+            "or of floats (255 * array).round().astype('uint8')"
         )
 
 

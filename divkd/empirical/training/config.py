@@ -81,6 +81,9 @@ class TrainConfig(Config):
         None, "folder that holds (or, with --download, gets) the named data set", hint="a folder", metavar="FOLDER"
     )
     image_size: int | None = field(None, "scale the images of a folder to N x N pixels", 4, 512, hint="pixels")
+    split: float | None = field(
+        None, "share of each class that tests, of a folder of CLASS/* alone", 0, 0.9, above=True
+    )
     device: str = field("cpu", hint="cpu, cuda or cuda:N")
     momentum: float = field(0.9, high=0.9999)
     precision: str = field("float32", "of products and convolutions in training", choices=("float32", "bfloat16"))

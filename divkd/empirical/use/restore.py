@@ -187,7 +187,9 @@ def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> Im
     if config.dataset not in DATASETS and not Path(config.dataset).exists():
         raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} is gone; restore it")
     try:
-        data = datasets.load(config.dataset, config.data_dir, False, config.train_images, config.image_size)
+        data = datasets.load(
+            config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split
+        )
     except InputError as error:
         raise InputError(f"{what} needs the data of {run.path}: {error}") from None
     if data.facts()["sha256"] != facts["sha256"]:

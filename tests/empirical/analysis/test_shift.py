@@ -1,16 +1,19 @@
 """Foreign, shifted and corrupted images: what is read and refused, and scores against the shared functions."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.special import log_softmax
 
 from divkd.empirical.analysis import shift
 from divkd.empirical.analysis.shift import read_set
 from divkd.empirical.data.corrupt import Corruptions, generated
 from divkd.empirical.data.datasets import load
+from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
@@ -28,7 +31,7 @@ LABELS = np.array([0, 4, 1, 2, 3, 4, 0])
 
 def image_set(path, labelled=False, limit=100, **arrays):
     np.savez(path, **arrays)
-    return read_set(str(path), SHAPE, 5, limit, None, labelled)
+    return read_set(str(path), SHAPE, "01234", limit, None, labelled)
 
 
 @pytest.mark.parametrize("key", ["images", "x", "x_test"])
@@ -75,16 +78,46 @@ def test_the_first_so_many_and_the_sum_of_exactly_those(tmp_path):
 
 
 def test_a_data_set_by_name_gives_its_test_images():
-    found = read_set("digits", (1, 8, 8), 10, 20, None, False)
+    found = read_set("digits", (1, 8, 8), "0123456789", 20, None, False)
     assert (found.name, found.labels) == ("digits", None)
     assert torch.equal(found.images, load("digits", None, False, None).test.images[:20])
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3, 8, 6), None), ((1, 8, 6), None), ((3, 4, 4), 4)])
+def test_a_folder_is_walked_as_in_training_and_prediction(tmp_path, shape, size):
+    folder = tmp_path / "photos"
+    places = [f"{'bcd'[i % 3]}/{'deep/' * (i % 2)}{i}.png" for i in range(7)]
+    for place, pixels in zip(places, PIXELS, strict=True):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / place)
+    (folder / "b/._0.png").write_bytes(b"")
+    (folder / "b/notes.txt").write_bytes(b"")
+    names, images = read_inputs([folder], shape, size, False)
+    names = [str(Path(name).relative_to(folder)) for name in names]
+    plain = read_set(str(folder), shape, "abcde", 100, None, False, size)
+    few = read_set(str(folder), shape, "abcde", 3, None, True, size)
+    shifted = read_set(str(folder), shape, "abcde", 100, None, True, size)
+    assert (plain.name, plain.labels, shifted.name) == ("photos", None, "photos")
+    assert plain.passed == shifted.passed == f"{folder}: passed over: 1 hidden, 1 without an image's ending (.txt)"
+    assert sorted(few.labels.tolist()) == [1, 2, 3]  # the first so many are of all classes
+    assert torch.equal(few.images, shifted.images[:3])
+    given = sorted((images[i].tobytes(), "abcde".index(names[i][0])) for i in range(7))
+    pairs = zip(shifted.images, shifted.labels, strict=True)
+    assert sorted((image.numpy().tobytes(), int(label)) for image, label in pairs) == given
+    assert sorted(image.numpy().tobytes() for image in plain.images) == [one[0] for one in given]
+    with pytest.raises(
+        InputError, match=r"photos/d is a class that the run has not; its classes: a, b, c: move it out"
+    ):
+        read_set(str(folder), shape, "abc", 100, None, True, size)
+    with pytest.raises(InputError, match=r"png is \d x \d pixels and the run's 9 x 9; scale it to that"):
+        read_set(str(folder), (3, 9, 9), "abcde", 100, None, False, size)
 
 
 @pytest.mark.parametrize(
     ("labelled", "arrays", "words"),
     [
-        (False, {"x": PIXELS[:, :, :4]}, ("a.npz", "(3, 4, 6)", "(3, 8, 6)", "make them alike")),
-        (False, {"x": PIXELS[:, :1]}, ("a.npz", "(1, 8, 6)", "(3, 8, 6)")),
+        (False, {"x": PIXELS[:, :, :4]}, ("x in", "6 x 4 pixels with 3", "6 x 8 pixels", "scale them to 6 x 8")),
+        (False, {"x": PIXELS[:, :1]}, ("x in", "with 1 channel", "with 3", "np.repeat(array, 3, axis=1)")),
         (False, {"x": PIXELS / 255}, ("x in", "float64", "astype('uint8')")),
         (False, {"x": PIXELS[0]}, ("x in", "(3, 8, 6)", "(N, H, W, C)")),
         (False, {"x": PIXELS[:0]}, ("x in", "(0, 3, 8, 6)", "is needed")),
@@ -94,10 +127,10 @@ def test_a_data_set_by_name_gives_its_test_images():
         (False, {"pictures": PIXELS}, ("'pictures'", "images")),
         (True, {"x": PIXELS}, ("holds x", "one of labels, y, y_test", "--shift")),
         (True, {"x": PIXELS, "y": LABELS, "labels": LABELS}, ("holds x, y, labels", "one of labels")),
-        (True, {"x": PIXELS, "y": LABELS[:6]}, ("y in", "(6,)", "(7,) whole numbers")),
-        (True, {"x": PIXELS, "y": LABELS[:, None]}, ("y in", "(7, 1)", "(7,) whole numbers")),
+        (True, {"x": PIXELS, "y": LABELS[:6]}, ("y in", "6 labels", "7 images")),
+        (True, {"x": PIXELS, "y": LABELS[:, None]}, ("y in", "(7, 1)", "array.ravel()")),
         (True, {"x": PIXELS, "y": LABELS * 1.0}, ("y in", "float64", "whole numbers")),
-        (True, {"x": PIXELS, "y": LABELS - 1}, ("y in", "-1 to 3", "0 to 4")),
+        (True, {"x": PIXELS, "y": LABELS - 1}, ("y in", "[0] is -1", "numbered from 0")),
         (True, {"x": PIXELS, "y": LABELS + 1}, ("y in", "1 to 5", "0 to 4")),
     ],
 )
@@ -111,12 +144,13 @@ def test_what_is_no_file_of_images_is_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     for source, labelled, words in (
         ("absent.npz", False, ("absent.npz", ".npz file with images", "cifar10")),
-        (str(tmp_path), False, ("no file", ".npz file with images")),
+        (str(tmp_path), False, ("holds no image", ".npz", "allowed: .png")),
+        (str(tmp_path), True, ("holds no folders", "CLASS/*")),
         (str(tmp_path / "text.npz"), False, ("no .npz file", "np.savez")),
         ("digits", True, ("--shift digits", "--ood", ".npz file")),
     ):
         with pytest.raises(InputError) as error:
-            read_set(source, SHAPE, 5, 10, None, labelled)
+            read_set(source, SHAPE, "01234", 10, None, labelled)
         assert all(word in str(error.value) for word in words), str(error.value)
 
 

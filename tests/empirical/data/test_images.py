@@ -1,12 +1,14 @@
 """One's own images: folders and arrays, in an order that is never that of the classes, and the first that is wrong."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from divkd.empirical.data.datasets import load
-from divkd.empirical.data.images import mixed, read_image, spread
+from divkd.empirical.data.images import mixed, spread
 from divkd.shared.errors import InputError
 
 
@@ -99,11 +101,62 @@ def test_what_is_wrong_in_a_folder_is_named(folder, tmp_path):
     refused(r"train/dog holds no image; allowed: \.png")
     (folder / "train/dog").rmdir()
     (folder / "test").rename(folder / "tests")
-    refused(r"photos holds no test/; images lie in .*test/CLASS")
+    refused(r"photos holds no test/; images lie in .*photos/test/CLASS.* or give .*photos/train --split 0.2$")
     (folder / "test").mkdir()
     refused("test holds no folders; one for each class")
     with pytest.raises(InputError, match=r"photos is itself the place"):
         load(str(folder), "data", False, None)
+
+
+def test_subfolders_of_a_class_are_walked_and_what_is_left_out_is_told(folder):
+    whole = load(str(folder), None, False, None)
+    assert whole.passed == ""
+    assert whole.summary() == (
+        "photos: 36 images of 6 x 5 in 2 classes of 13 to 23 images: 27 train, 3 validation, 6 test"
+    )
+    (folder / "train/cat/more").mkdir()
+    (folder / "train/cat/more/00.png").symlink_to(folder / "train/cat/00.png")
+    (folder / "train/cat/19.png").rename(folder / "train/cat/more/19.jfif")
+    (folder / "train/cat/._0.png").write_bytes(b"\0\5\x16\7")
+    (folder / "train/cat/notes.txt").write_text("no image")
+    (folder / "train/.ipynb_checkpoints").mkdir()
+    save(folder / "test/stray.png", 0)
+    save(folder / "valid/cat/0.png", 0)
+    data = load(str(folder), None, False, None)
+    assert [len(split) for split in data.splits.values()] == [28, 3, 6]
+    assert data.passed == (
+        "passed over: 1 beside train/, val/ and test/, 2 hidden, 1 beside the class folders, "
+        "1 without an image's ending (.txt)"
+    )
+
+
+def test_a_share_of_each_class_tests_and_it_is_always_the_same(folder):
+    with pytest.raises(InputError, match=r"--split 0\.2 makes a test split, and .*photos holds test/; leave it out"):
+        load(str(folder), None, False, None, split=0.2)
+    with pytest.raises(
+        InputError, match=r"--split 0\.2 is for a folder of CLASS/\*; digits has a test split: leave it"
+    ):
+        load("digits", None, False, None, split=0.2)
+    shutil.rmtree(folder / "test")
+    with pytest.raises(InputError, match=r"holds no test/.* or give .*train --split 0\.2$") as error:
+        load(str(folder), None, False, None)
+    flat = str(error.value).split("or give ")[1].split(" --split")[0]
+    with pytest.raises(
+        InputError, match=r"holds no train/.* or give .*train --split 0\.2 where the folders .* lie in it"
+    ):
+        load(flat, None, False, None)
+    data = load(flat, None, False, None, split=0.2)
+    assert [split.labels.bincount().tolist() for split in data.splits.values()] == [[7, 15], [1, 1], [2, 4]]
+    seen = [(int(y), int(x[0, 0, 0])) for s in data.splits.values() for x, y in zip(s.images, s.labels, strict=True)]
+    assert sorted(seen) == [(0, i) for i in range(10)] + [(1, i) for i in range(20)]
+    levels = data.test.images[data.test.labels == 1, 0, 0, 0].tolist()
+    assert levels not in ([0, 1, 2, 3], [16, 17, 18, 19])
+    assert load(flat, None, False, None, split=0.2).facts() == data.facts()
+    assert load(flat, None, False, None, split=0.01).test.labels.tolist() == [0, 1]
+    assert data.rule == "a random 0.2 of each class tests; of train 22 train and 2 validate, each class in proportion"
+    save(folder / "train/dog/0.png", 3)
+    with pytest.raises(InputError, match=r"class dog has one image; --split 0\.2 needs at least two"):
+        load(flat, None, False, None, split=0.2)
 
 
 def test_images_of_any_size_are_scaled_on_demand(folder):
@@ -118,15 +171,6 @@ def test_images_of_any_size_are_scaled_on_demand(folder):
         save(file, 0, (513, 4))
     with pytest.raises(InputError, match="is 513 x 4 pixels; give images of one size, at most 512"):
         load(str(folder), None, False, None)
-
-
-@pytest.mark.parametrize(("mode", "level", "expected"), [
-    ("L", 9, [9, 9, 9]), ("1", 1, [255] * 3), ("RGBA", (1, 2, 3, 0), [1, 2, 3]), ("LA", (4, 0), [4, 4, 4]),
-])  # fmt: skip
-def test_grey_and_transparent_images_become_rgb(tmp_path, mode, level, expected):
-    save(tmp_path / "a.png", level, (3, 2), mode)
-    image = read_image(tmp_path / "a.png", None)
-    assert (image.shape, image.dtype, image[:, 0, 0].tolist()) == ((3, 2, 3), np.uint8, expected)
 
 
 DRAW = np.random.default_rng(0)
