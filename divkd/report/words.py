@@ -34,7 +34,7 @@ MEASURES = (
     Measure("nll", "NLL", "nats"),
     Measure("brier", "Brier", scale="0 to 2"),
     Measure("ece", "ECE", scale="15 bins", digits=4),
-    Measure("adaptive_ece", "adaptive ECE", scale="15 bins of equal mass", digits=4),
+    Measure("adaptive_ece", "adaptive ECE", scale="15 bins", digits=4),
     Measure("aurc", "AURC", digits=4),
     Measure("cal_nll", "calibrated NLL", "nats"),
     Measure("cal_brier", "calibrated Brier"),
