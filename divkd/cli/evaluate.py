@@ -47,8 +47,9 @@ def evaluate(**options: Any) -> None:
         raise InputError(f"--bootstrap {resamples} is not allowed; give 0 for none or at least 2, e.g. 1000")
     names = [path.name for path in paths]
     names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"{max(names, key=names.count)} is given twice; name each file once")
+    whole = [path.resolve() for path in paths]
+    if twice := [path for place, path in enumerate(paths) if whole[place] in whole[:place]]:
+        raise InputError(f"{twice[0]} is given twice; name each file once")
 
     from divkd.cli.runs import carry_out
     from divkd.shared.files import write_bytes
@@ -60,8 +61,8 @@ def evaluate(**options: Any) -> None:
     models = {name: load(path) for name, path in zip(names, paths, strict=True)}
     reference = load(ensemble) if ensemble else None
     check_files(models, reference)
-    for name, one in models.items():
-        if one.ignored:
+    for name, one in [*models.items(), (str(ensemble), reference)]:
+        if one and one.ignored:
             click.echo(f"{name}: not read: {', '.join(one.ignored)}", err=True)
 
     def compute(run: Run, progress: Progress) -> dict[str, Any]:

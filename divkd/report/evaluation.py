@@ -80,8 +80,13 @@ def _several(results: Results) -> list[Table]:
     """The numbers of each file, and the differences of each from the first."""
     each = figures.models(results)
     draws: Results = results.get("draws", {})
-    notes = tuple(f"{one['file']}: {line}" for one in each for line in remarks(one))
-    tables = [Table(figures.caption(results), ["measure", *(one["file"] for one in each)], _beside(each), notes=notes)]
+    said: dict[str, list[str]] = {}
+    for one in each:
+        for line in remarks(one):
+            said.setdefault(line, []).append(one["file"])
+    notes = (f"{', '.join(of) if len(of) < len(each) else 'each file'}: {line}" for line, of in said.items())
+    heads = ["measure", *(one["file"] for one in each)]
+    tables = [Table(figures.caption(results), heads, _beside(each), notes=tuple(notes))]
     heads = ["measure", "difference"]
     if draws:
         heads.append(f"{draws['level']:.0%} interval ({draws['resamples']:,} draws)")
