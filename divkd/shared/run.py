@@ -4,6 +4,7 @@ RUN/config.json                 the resolved configuration, versions, device, gi
 RUN/log.jsonl                   one JSON record a line, in the order in which things happened
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
 RUN/results.json                written last: a run that has it is finished
+RUN/samples.csv                 of an evaluation: one line a sample
 RUN/figures/*.png
 """
 
@@ -26,7 +27,15 @@ from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json, write_bytes, write_json
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
-OWN = ("results.json", "log.jsonl", "checkpoints/*.safetensors", "figures/*.png", "figures/*.svg", "config.json")
+OWN = (
+    "results.json",
+    "samples.csv",
+    "log.jsonl",
+    "checkpoints/*.safetensors",
+    "figures/*.png",
+    "figures/*.svg",
+    "config.json",
+)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
 
 

@@ -57,7 +57,9 @@ def test_everything_is_written_and_printed(folder, capsys):
     assert config["config"] == {"file": "whole.npz", "ensemble": None, "bootstrap": 20, "seed": 0}
     names = {path.name for path in (folder / "out/figures").iterdir()}
     assert names == {
-        f"{name}.{kind}" for name in ("reliability", "diversity", "dee", "similarity") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("reliability", "risk_coverage", "confusion", "diversity", "dee", "similarity")
+        for kind in ("png", "svg")
     }
     assert all(path.stat().st_size > 5000 for path in (folder / "out/figures").iterdir())
 
@@ -78,7 +80,12 @@ def test_one_model_on_the_curve_of_a_deep_ensemble(folder, capsys):
     found = results(folder / "out")
     assert found["dee"]["ensemble"] == "whole.npz"
     assert 1 <= found["dee"]["value"] < 2
-    assert {path.stem for path in (folder / "out/figures").iterdir()} == {"reliability", "dee"}
+    assert {path.stem for path in (folder / "out/figures").iterdir()} == {
+        "reliability",
+        "risk_coverage",
+        "confusion",
+        "dee",
+    }
 
 
 def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder, capsys):
@@ -96,6 +103,59 @@ def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder
             assert first[path] == again[path], path.name
     assert run("evaluate plain.npz --out out --overwrite".split()) == 0
     assert not (folder / "out/figures/dee.png").exists()  # a figure of the old evaluation is gone
+
+
+@pytest.mark.usefixtures("coarse_figures")
+def test_several_models_are_set_side_by_side(folder, capsys):
+    (folder / "sub").mkdir()
+    np.savez("sub/one.npz", logits=arrays(0)[0][1], labels=arrays(0)[1])
+    assert run("evaluate whole.npz one.npz sub/one.npz --bootstrap 20 --out out".split()) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("3 files of predictions", "one.npz minus whole.npz", "sub/one.npz minus whole.npz", "AUROC"):
+        assert words in out, words
+    found = results(folder / "out")
+    assert [one["file"] for one in found["models"]] == ["whole.npz", "one.npz", "sub/one.npz"]
+    assert [(one["file"], one["base"]) for one in found["differences"]] == [
+        ("one.npz", "whole.npz"), ("sub/one.npz", "whole.npz")
+    ]  # fmt: skip
+    assert "cal_nll" in found["differences"][0]["measures"]
+    assert "cal_nll" not in found["differences"][1]["measures"]  # it has no val_* arrays
+    assert json.loads((folder / "out/config.json").read_text())["config"]["files"][2] == "sub/one.npz"
+    assert {path.stem for path in (folder / "out/figures").iterdir()} == {"risk_coverage"}
+    lines = (folder / "out/samples.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 120
+    assert lines[-1].startswith("sub/one.npz,119,")
+
+    assert run("evaluate plain.npz --out alone".split()) == 0
+    assert run("report out alone --out page.html".split()) == 0
+    page = (folder / "page.html").read_text()
+    assert "divkd evaluate whole.npz one.npz sub/one.npz --bootstrap 20 --seed 0" in page
+    assert "Predictions side by side" in page
+    assert run("evaluate whole.npz --out out --overwrite".split()) == 0
+    assert len((folder / "out/samples.csv").read_text().splitlines()) == 121
+
+
+@pytest.mark.usefixtures("coarse_figures")
+def test_further_arrays_are_named_in_one_line(folder, capsys):
+    logits, labels = arrays(0)
+    np.savez("more.npz", logits=logits, labels=labels, inputs=logits, val_logit=logits)
+    assert run("evaluate more.npz --out out".split()) == 0
+    assert capsys.readouterr().err == "more.npz: not read: inputs, val_logit (did you mean val_logits?)\n"
+
+
+@pytest.mark.usefixtures("coarse_figures")
+def test_of_many_classes_the_worst_are_tabled(folder, capsys):
+    logits, labels = arrays(0, samples=400, classes=120)
+    labels[labels == 7] = 8  # a class that does not occur
+    np.savez("many.npz", logits=logits, labels=labels)
+    assert run("evaluate many.npz --out out".split()) == 0
+    assert "The 10 of 120 classes with the lowest F1" in capsys.readouterr().out
+    found = results(folder / "out")
+    assert "confusion" not in found
+    assert len(found["by_class"]) == 120
+    assert found["by_class"][7]["recall"] is None
+    assert run("report out --out page.html".split()) == 0
 
 
 @pytest.mark.usefixtures("coarse_figures")
@@ -135,23 +195,28 @@ def test_odd_names_and_huge_numbers_stay_readable(folder, capsys):
         ("evaluate whole.npz --out . --overwrite", "--out .", "new folder"),
         ("evaluate whole.npz --ensemble plain.npz", "val_*", "calibrated"),
         ("evaluate plain.npz --ensemble whole.npz", "val_*", "calibrated"),
-        ("evaluate bad.npz", "logits[1, 7, 2] is nan", "numbers"),
+        ("evaluate bad.npz", "logits[1, 7, 2] is nan", "leave it out"),
+        ("evaluate whole.npz plain.npz whole.npz", "whole.npz is given twice", "once"),
+        ("evaluate whole.npz ./whole.npz", "whole.npz is given twice", "once"),
+        ("evaluate whole.npz other.npz", "labels of whole.npz (120) and of other.npz (120) differ", "same samples"),
+        ("evaluate whole.npz one.npz --bootstrap 1", "--bootstrap 1", "1000"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, line, value, mend):
     bad = load("whole.npz").test.log_probs.numpy().copy()
     bad[1, 7, 2] = np.nan
     np.savez("bad.npz", logits=bad, labels=arrays(0)[1])
+    np.savez("other.npz", logits=arrays(0)[0], labels=arrays(3)[1])
     refused(line, value, mend, capsys, folder)
 
 
 def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
-    from divkd.shared.metrics import evaluation
+    from divkd.shared.metrics import compare
 
     def failing(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(evaluation, "evaluate_predictions", failing)
+    monkeypatch.setattr(compare, "evaluated", failing)
     assert run("evaluate whole.npz --out out".split()) == 1
     err = capsys.readouterr().err
     assert "out of memory" in err

@@ -8,6 +8,8 @@ import numpy as np
 from divkd.report.style import COLOURS, figure, legend_below, points
 from divkd.report.words import MEASURE
 
+DASHES = ("-", "--", "-.", (0, (1, 1)))
+MANY_CLASSES = 20  # beyond which a confusion matrix has no room for numbers
 MAX_NUMBERS = 10  # members beyond which the cells of a matrix have no room for their numbers
 
 
@@ -127,16 +129,69 @@ def _matrix(fig: Any, ax: Any, values: list[list[float | None]], title: str) -> 
         fig.colorbar(image, ax=ax, shrink=0.85)
 
 
-def caption(results: dict[str, Any]) -> str:
-    """What stands behind a figure, where a long file name has no room."""
-    file = results["file"] if len(results["file"]) <= 32 else f"{results['file'][:31]}…"
-    return what({**results, "file": file})
+def risk_coverage(results: dict[str, Any]) -> Any:
+    """Error rate of the most confident samples by their share; of one model beside the best order and none."""
+    fig, (ax,) = figure(5.6, 4.2)
+    each = models(results)
+    for place, one in enumerate(each):
+        curve = [(row["coverage"], row["risk"]) for row in one["risk_coverage"]]
+        label = f"{_short(one['file'])}, AURC {one['aurc']:.4f}"
+        ax.plot(*zip(*curve, strict=True), color=COLOURS[1 + place % 6], linestyle=DASHES[place % 4], label=label)
+    if len(each) == 1:
+        accuracy, shares = each[0]["acc"], np.linspace(0.01, 1, 100)
+        ax.axhline(1 - accuracy, color="0.6", linestyle=":", linewidth=1.2, label="samples in any order")
+        ax.plot(shares, np.maximum(0, 1 - accuracy / shares), color="0.35", linestyle="--", linewidth=1,
+                label="all errors last")  # fmt: skip
+    ax.set(
+        xlim=(0, 1), xlabel="coverage: share of samples answered, most confident first", ylabel="error rate of these"
+    )
+    ax.set_ylim(bottom=0)
+    ax.set_title(caption(results), fontsize=9)
+    ax.legend(frameon=False, fontsize=8)
+    return fig
 
 
-def what(results: dict[str, Any]) -> str:
-    """The file that was evaluated, and what is in it."""
-    kind = members(results)
-    return f"{results['file']}: {kind}, {results['samples']:,} test samples, {results['classes']} classes"
+def confusion(results: dict[str, Any]) -> Any:
+    """Predicted class by true class: the shade is the share of the true class, the numbers are samples."""
+    from matplotlib.colors import PowerNorm
+
+    counts = np.array(results["confusion"])
+    size, support = len(counts), counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, support, out=np.full(counts.shape, np.nan), where=support > 0)
+    inches = min(9.0, 3.2 + 0.3 * size)
+    fig, (ax,) = figure(inches, inches - 0.8)
+    shade = PowerNorm(0.5, 0, 1)  # so that few among many can be seen
+    image = ax.imshow(shares, cmap="Blues", norm=shade)
+    ax.patch.set(facecolor="white", edgecolor="0.6", hatch="////", linewidth=0)
+    ax.grid(False)
+    for i, j in np.argwhere(counts) if size <= MANY_CLASSES else ():
+        colour = "white" if shade(shares[i, j]) > 0.6 else "black"
+        ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8 if size <= 12 else 6, color=colour)
+    ticks = range(0, size, max(1, size // 10))
+    ax.set_xticks(ticks)
+    ax.set_yticks(ticks)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    hatched = "; hatched: no samples" if (support == 0).any() else ""
+    ax.set_title(f"{caption(results)}{hatched}", fontsize=9)
+    fig.colorbar(image, ax=ax, shrink=0.85, label="share of the true class", ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
+    return fig
+
+
+def models(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The evaluations that a results.json holds: of several files, or its own."""
+    return list(results.get("models", [results]))
+
+
+def caption(results: dict[str, Any], *, short: bool = True) -> str:
+    """What stands behind a figure."""
+    of = f"{results['samples']:,} test samples, {results['classes']} classes"
+    if "models" in results:
+        return f"{len(results['models'])} files of predictions: {of}"
+    return f"{_short(results['file']) if short else results['file']}: {members(results)}, {of}"
+
+
+def _short(file: str) -> str:
+    return file if len(file) <= 32 else f"{file[:31]}…"
 
 
 def members(results: dict[str, Any]) -> str:

@@ -24,17 +24,24 @@ def bootstrap(
     is NaN in some draw has the interval (NaN, NaN). Raises `InputError` for fewer than 2 resamples or a level outside
     (0, 1).
     """
-    if resamples < 2:
-        raise InputError(f"{resamples} bootstrap resamples are not enough; 1000 is usual, 2 the least")
     if not 0 < level < 1:
         raise InputError(f"the level of an interval is {level}; between 0 and 1, e.g. 0.95, is allowed")
+    values = resampled(statistic, *sizes, resamples=resamples, seed=seed)
+    return {name: interval(drawn, level) for name, drawn in values.items()}
+
+
+def resampled(
+    statistic: Callable[..., dict[str, float]], *sizes: int, resamples: int, seed: int = 0
+) -> dict[str, Tensor]:
+    """The values (R,) float64 of a statistic in each draw of `bootstrap`, by name."""
+    if resamples < 2:
+        raise InputError(f"{resamples} bootstrap resamples are not enough; 1000 is usual, 2 the least")
     generator = rng(seed, "bootstrap")
     draws = [
         statistic(*(torch.from_numpy(generator.integers(0, size, size, dtype="int64")) for size in sizes))
         for _ in range(resamples)
     ]
-    values = {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
-    return {name: interval(drawn, level) for name, drawn in values.items()}
+    return {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
 
 
 def interval(values: Tensor, level: float) -> tuple[float, float]:

@@ -25,7 +25,7 @@ def check_log_probs(log_probs: Tensor, name: str = "log_probs") -> Tensor:
     good = torch.cat([(block.exp().sum(dim=-1) - 1).abs() <= SLACK for block in split(array)], dim=1)  # NaN is not
     if not good.all():
         member, sample = _first(~good)
-        raise InputError(_no_distribution(array[member, sample].double(), f"{name}[{member}, {sample}"))
+        raise InputError(_no_distribution(array[member, sample].double(), f"{name}[{member}, {sample}", sample))
     return log_probs
 
 
@@ -41,43 +41,106 @@ def check_logits(logits: Tensor, name: str = "logits") -> Tensor:
         member, sample = _first(~good)
         row = array[member, sample]
         if not (odd := row.isnan() | row.isposinf()).any():
-            raise InputError(f"{name}[{member}, {sample}] is -inf in every class; at least one must be possible")
+            raise InputError(
+                f"{name}[{member}, {sample}] is -inf in every class; at least one must be possible: {_again(sample)}"
+            )
         where = f"{name}[{member}, {sample}, {_first(odd)[0]}]"
-        raise InputError(f"{where} is {row[odd][0].item()}; logits are numbers, or -inf for no chance")
+        raise InputError(
+            f"{where} is {row[odd][0].item()}; logits are numbers, or -inf for no chance: {_again(sample)}"
+        )
     if all(((block.sum(dim=-1) - 1).abs() <= SLACK).all() and (block >= 0).all() for block in split(array)):
         raise InputError(
-            f"{name} holds probabilities: {name}[0, 0] and every other row sums to 1 with nothing below 0; pass the "
-            "numbers before the softmax, or the logarithms as log_probs"
+            f"{name} holds probabilities: {name}[0, 0] and every other row sums to 1 with nothing below 0; give the "
+            "numbers before the softmax, or the logarithms of these, or in a file the name probs"
         )
     return logits
 
 
-def check_labels(labels: Tensor, log_probs: Tensor, name: str = "labels") -> Tensor:
+def check_probs(probs: Tensor, name: str = "probs") -> Tensor:
+    """`probs` (M, N, K) as given; raises `InputError` unless none is below 0 and |sum_k probs[m, n, k] - 1| <= 0.001.
+
+    float32 or float64, M, N and K at least 1; zeros are legal. The message has the index of the first row that is none.
+    """
+    array = _members(probs, name, f"{name}.float()")
+    good = torch.cat(
+        [((block.sum(dim=-1) - 1).abs() <= SLACK) & (block >= 0).all(dim=-1) for block in split(array)], dim=1
+    )
+    if not good.all():
+        member, sample = _first(~good)
+        row, where = array[member, sample].double(), f"{name}[{member}, {sample}]"
+        if not row.isfinite().all() and not (row <= 0).all():
+            raise InputError(
+                f"{where} holds {float(row[~row.isfinite()][0])}; probabilities are 0 to 1: {_again(sample)}"
+            )
+        if (row <= 0).all() and abs(float(row.exp().sum()) - 1) <= SLACK:
+            raise InputError(f"{where} holds logarithms of probabilities; save them under the name log_probs")
+        raise InputError(
+            f"{where} is no row of probabilities: they sum to {float(row.sum()):g}, not 1, and the least is "
+            f"{float(row.min()):g}; divide each row by its sum, or save logits under the name logits"
+        )
+    return probs
+
+
+def check_labels(labels: Tensor, log_probs: Tensor, name: str = "labels", of: str = "predictions") -> Tensor:
     """`labels` (N,) as int64 on the device of `log_probs` (M, N, K); raises `InputError` where they do not fit it.
 
-    Integers in 0..K-1; the message names the first that is not, under the name `name`.
+    Integers in 0..K-1; the message names the first that is not, under the name `name`, and what the labels are `of`.
     """
     _tensor(labels, name)
+    _check_count(labels.shape, log_probs.shape, name, of)
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        where = ""
-        if labels.is_floating_point() and labels.ndim == 1 and (odd := labels.remainder(1) != 0).any():
-            where = f" and {name}[{_first(odd)[0]}] is {labels[odd][0].item():g}"  # inf and NaN leave NaN
+        dtype = str(labels.dtype).removeprefix("torch.")
+        if labels.is_floating_point() and (odd := labels.remainder(1) != 0).any():  # inf and NaN leave NaN
+            place = _first(odd)[0]
+            raise InputError(
+                f"{name} has dtype {dtype} and {name}[{place}] is {labels[place].item():g}, which is no class number: "
+                f"correct it, or leave sample {place} out"
+            )
         raise InputError(
-            f"{name} has dtype {str(labels.dtype).removeprefix('torch.')}{where}; class numbers are integers: "
-            "use labels.long(), or labels.astype('int64') in NumPy"
+            f"{name} has dtype {dtype}; class numbers are integers: use {name}.long(), or {name}.astype('int64') in "
+            "NumPy"
         )
-    _, samples, classes = log_probs.shape
-    if labels.shape != (samples,):
-        raise InputError(
-            f"{name} has shape {tuple(labels.shape)}; ({samples},) is required: one class number for each sample"
-        )
+    classes = log_probs.shape[2]
     labels = labels.to(log_probs.device, torch.int64)
     if (odd := (labels < 0) | (labels >= classes)).any():
+        low, high = int(labels.min()), int(labels.max())
+        if low >= 1 and high == classes:
+            mend = f"use {name} - 1"
+        elif low < 0 and high < classes:
+            mend = f"leave the samples below 0 out: {of}[..., {name} >= 0, :] and {name}[{name} >= 0]"
+        else:
+            mend = f"np.searchsorted(columns, {name}), columns the classes of the {classes} columns in rising order"
         raise InputError(
-            f"{name}[{_first(odd)[0]}] is {int(labels[odd][0])}, and they range from {int(labels.min())} to "
-            f"{int(labels.max())}; 0 to {classes - 1} is allowed for {classes} classes"
+            f"{name}[{_first(odd)[0]}] is {int(labels[odd][0])}, and they range from {low} to {high}; 0 to "
+            f"{classes - 1} is allowed for {classes} classes: {mend}"
         )
     return labels
+
+
+def _check_count(shape: tuple[int, ...], predicted: tuple[int, ...], name: str, of: str) -> None:
+    """Raise `InputError` unless labels of `shape` are one a sample of predictions (M, N, K)."""
+    members, samples, classes = predicted
+    if shape == (samples,):
+        return
+    count = math.prod(shape)
+    if len(shape) == 1 and members == 1 and count > 1 and samples % count == 0:
+        raise InputError(
+            f"{name} has shape {tuple(shape)} for {samples} rows of {of}; if these are {samples // count} members, one "
+            f"after another, use {of}.reshape({samples // count}, {count}, {classes})"
+        )
+    if len(shape) > 1 and count == samples:
+        mend = f"use {name}.ravel()"
+    elif shape == (samples, classes):
+        mend = f"use {name}.argmax(1)"
+    elif shape == (members, samples):
+        mend = f"use {name}[0]"
+    elif shape == (members * samples,):
+        mend = f"use {name}[:{samples}]"
+    else:
+        mend = f"label the samples that {of} are of"
+    raise InputError(
+        f"{name} has shape {tuple(shape)}; ({samples},) is required, one class number for each sample: {mend}"
+    )
 
 
 def check_splits(
@@ -118,9 +181,9 @@ def _members(array: Tensor, name: str, mend: str) -> Tensor:
     if array.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} has dtype {array.dtype}; float32 and float64 are allowed: use {mend}")
     if array.ndim != 3 or 0 in array.shape:
+        mend = f": use {name}[None] for a single model" if array.ndim == 2 and 0 not in array.shape else ""
         raise InputError(
-            f"{name} has shape {tuple(array.shape)}; (members, samples, classes) is required, none of them zero: use "
-            f"{name}[None] for a single model"
+            f"{name} has shape {tuple(array.shape)}; (members, samples, classes) is required, none of them zero{mend}"
         )
     return array.detach()
 
@@ -131,15 +194,22 @@ def _first(bad: Tensor) -> list[int]:
     return index
 
 
-def _no_distribution(row: Tensor, where: str) -> str:
+def _again(sample: int) -> str:
+    """The mend of a sample that has no predictions."""
+    return f"predict sample {sample} again, in float32, or leave it out"
+
+
+def _no_distribution(row: Tensor, where: str, sample: int) -> str:
     """What to say of a row that is no distribution, by its place `where` in the array, ``log_probs[0, 1``."""
     if row.isnan().any():
-        return f"{where}, {_first(row.isnan())[0]}] is nan; log-probabilities are numbers from -inf to 0"
+        at = f"{where}, {_first(row.isnan())[0]}]"
+        return f"{at} is nan; log-probabilities are numbers from -inf to 0: {_again(sample)}"
     if (row >= 0).all() and abs(float(row.sum()) - 1) <= SLACK:
-        return f"{where}] holds probabilities (the largest is {float(row.max()):g}); pass their logarithms"
+        most = f"(the largest is {float(row.max()):g})"
+        return f"{where}] holds probabilities {most}; take their logarithms, or in a file save them as probs"
     total = float(row.exp().sum())
     return (
         f"{where}] is no row of log-probabilities: the probabilities sum to {total:g}, not 1, and the largest "
         f"logarithm is {float(row.max()):g}; use torch.log_softmax(logits, -1)"
-        + ("" if math.isfinite(total) else ", and mend what made the logits infinite")
+        + ("" if 0 < total < math.inf else f"; if they are infinite, {_again(sample)}")
     )

@@ -57,7 +57,7 @@ def entropy(log_probs: Tensor) -> Tensor:
     0 log 0 counts 0.
     """
     pooled = ensemble_log_probs(log_probs).detach()
-    return torch.cat([_entropy(block[0]) for block in blocks(pooled[None])])
+    return torch.cat([_entropy(block[0]) for block in blocks(pooled[None])]).clamp_(min=0.0)  # rounding
 
 
 def decomposition(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:

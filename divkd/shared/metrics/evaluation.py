@@ -1,22 +1,22 @@
 """What a table row says of a model's predictions, and everything that can be said of a file of them."""
 
-import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from divkd.shared.errors import InputError
-from divkd.shared.metrics.bootstrap import LEVEL, bootstrap
+from divkd.shared.metrics.bootstrap import LEVEL, bootstrap, interval, resampled
 from divkd.shared.metrics.calibration import calibrated, calibrated_quality, fit_temperature
 from divkd.shared.metrics.checks import check_labels, check_splits
+from divkd.shared.metrics.classes import by_class, confusion_of
 from divkd.shared.metrics.dee import equivalent, equivalent_curve
 from divkd.shared.metrics.diversity import (
     agreement_matrix,
     by_confidence_of,
     diversity_of,
+    entropy,
     error_correlation_matrix,
     measured,
     of_labels,
@@ -24,8 +24,28 @@ from divkd.shared.metrics.diversity import (
 )
 from divkd.shared.metrics.ood import ood_scores, separation
 from divkd.shared.metrics.predictions import PredictedSplit, Predictions
-from divkd.shared.metrics.quality import ensemble_log_probs, pairwise_kl, quality_of, sample_scores
-from divkd.shared.run import environment
+from divkd.shared.metrics.quality import (
+    by_rank,
+    ensemble_log_probs,
+    pairwise_kl,
+    quality_of,
+    ranked_quality,
+    risk_coverage,
+    sample_scores,
+)
+
+CLASSES = 100  # up to which a confusion matrix is written
+
+
+class Evaluated(NamedTuple):
+    """What `evaluate_predictions` finds, its numbers in each bootstrap draw, and what can be said of each sample.
+
+    `draws` are (R,) float64 by name, empty without draws; `samples` are (N,) by name.
+    """
+
+    results: dict[str, Any]
+    draws: dict[str, Tensor]
+    samples: dict[str, Tensor]
 
 
 def evaluate(
@@ -47,18 +67,6 @@ def evaluate(
     return row | {"pairwise_kl": pairwise_kl(test_log_probs)}
 
 
-def run_evaluation(
-    predictions: Predictions, reference: Predictions | None, files: Mapping[str, Any], *, resamples: int, seed: int
-) -> dict[str, Any]:
-    """The content of an evaluation's results.json; `files` are the names of `file` and `ensemble`."""
-    began = time.perf_counter()
-    results: dict[str, Any] = {"command": "evaluate", "file": files["file"]}
-    results |= evaluate_predictions(predictions, reference=reference, resamples=resamples, seed=seed)
-    if reference is not None:
-        results["dee"]["ensemble"] = files["ensemble"]
-    return results | {"seconds": time.perf_counter() - began, **environment({"seeds": [seed]})}
-
-
 def evaluate_predictions(
     predictions: Predictions, *, reference: Predictions | None = None, resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
@@ -76,22 +84,35 @@ def evaluate_predictions(
 
     Raises `InputError` where `reference` is of other samples or lacks its validation split.
     """
+    return evaluated(predictions, reference=reference, resamples=resamples, seed=seed).results
+
+
+def evaluated(
+    predictions: Predictions, *, reference: Predictions | None = None, resamples: int = 0, seed: int = 0
+) -> Evaluated:
+    """`evaluate_predictions` with what lies behind it."""
     test, val = predictions.test, predictions.val
     labels = check_labels(_labels(test), test.log_probs)
     members, count, classes = test.log_probs.shape
     pooled = ensemble_log_probs(test.log_probs)
     scores, samples = sample_scores(pooled[None], labels), measured(test.log_probs, labels)
+    versions = {"": scores}
     results: dict[str, Any] = {"members": members, "samples": count, "classes": classes}
     for name, part in (("validation", val), ("ood", predictions.ood)):
         results[f"{name}_samples"] = part.log_probs.shape[1] if part else 0
     results |= quality_of(scores)
-    calibrated_scores = None
     if val:
-        row, calibrated_scores = calibrated(pooled, labels, fit_temperature(val.log_probs, _labels(val)))
-        results |= row | {"cal_reliability": reliability(calibrated_scores)}
-    results |= _diversity(samples)
+        row, versions["cal_"] = calibrated(pooled, labels, fit_temperature(val.log_probs, _labels(val)))
+        results |= row | {"cal_reliability": reliability(versions["cal_"])}
+    orders = {name: by_rank(one["confidence"]) for name, one in versions.items()}
+    results |= _ranked(versions, orders) | _diversity(samples)
     results["by_member"] = _by_member(test, samples["votes"], labels)
     results["reliability"] = reliability(scores)
+    results["risk_coverage"] = risk_coverage(scores)
+    predicted = pooled.argmax(dim=-1)
+    confused = confusion_of(predicted, labels, classes)
+    results |= {"confusion": confused.tolist()} if classes <= CLASSES else {}
+    results["by_class"] = by_class(confused)
     if members > 1:
         results["diversity_by_confidence"] = by_confidence_of(scores, samples)
         results["similarity"] = {
@@ -104,24 +125,41 @@ def evaluate_predictions(
         own, ood = _ood_scores(test), _ood_scores(predictions.ood)
         shared = [name for name in own if name in ood]
         results["ood"] = {name: separation(own[name], ood[name]) for name in shared}
-    if resamples:
 
-        def drawn(index: Tensor) -> dict[str, float]:
-            row = quality_of(_at(scores, index))
-            row |= calibrated_quality(_at(calibrated_scores, index)) if calibrated_scores else {}
-            return row | (_diversity(_at(samples, index)) if members > 1 else {})
+    def of_draw(index: Tensor) -> dict[str, float]:
+        row = quality_of(_at(scores, index))
+        row |= calibrated_quality(_at(versions["cal_"], index)) if val else {}
+        times = torch.bincount(index, minlength=count)  # the draw in order of confidence, without sorting it again
+        row |= _ranked(versions, {name: order.repeat_interleave(times[order]) for name, order in orders.items()})
+        return row | (_diversity(_at(samples, index)) if members > 1 else {})
+
+    drawn = {name: torch.empty(0) for name in of_draw(torch.arange(count))}
+    if resamples:
 
         def separated(name: str, mine: Tensor, theirs: Tensor) -> dict[str, float]:
             return separation(own[name][mine], ood[name][theirs])
 
         draws = {"resamples": resamples, "seed": seed}
-        results["intervals"] = {"level": LEVEL, **draws, **bootstrap(drawn, count, **draws)}
+        drawn = resampled(of_draw, count, **draws)
+        intervals = {name: interval(values, LEVEL) for name, values in drawn.items()}
+        results["intervals"] = {"level": LEVEL, **draws, **intervals}
         if predictions.ood:
             sizes = count, results["ood_samples"]
             results["intervals"]["ood"] = {
                 name: bootstrap(partial(separated, name), *sizes, **draws) for name in shared
             }
-    return results
+    told = {"label": labels, "predicted": predicted, "confidence": scores["confidence"]}
+    told |= {"entropy": entropy(pooled[None]), "mutual_information": samples["mutual_information"]}
+    return Evaluated(results, drawn, told | {"nll": scores["nll"], "correct": scores["correct"].long()})
+
+
+def _ranked(versions: dict[str, dict[str, Tensor]], orders: dict[str, Tensor]) -> dict[str, float]:
+    """{adaptive_ece, aurc} of predictions as given, and with calibrated ones {cal_adaptive_ece, cal_aurc}."""
+    return {
+        prefix + name: value
+        for prefix, scores in versions.items()
+        for name, value in ranked_quality(scores, orders[prefix]).items()
+    }
 
 
 def _at(scores: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
@@ -160,18 +198,26 @@ def check_reference(predictions: Predictions, reference: Predictions) -> None:
     """Raise `InputError` unless `reference` is of the same samples and both have a validation split."""
     if predictions.val is None or reference.val is None:
         missing = "the model's file" if predictions.val is None else "the deep ensemble's file"
-        raise InputError(f"{missing} has no val_* arrays; the deep ensemble equivalent compares calibrated NLLs")
-    pairs = {"labels": (predictions.test, reference.test), "val_labels": (predictions.val, reference.val)}
-    for name, pair in pairs.items():
-        a, b = map(_labels, pair)
-        if len(a) != len(b) or not torch.equal(a, b):
-            where = "" if len(a) != len(b) else f" from [{int((a != b).nonzero()[0])}] on"
-            raise InputError(
-                f"{name} of the model ({len(a)}) and of the deep ensemble ({len(b)}) differ{where}; "
-                "predict the same samples in the same order"
-            )
-    if predictions.test.log_probs.shape[2] != reference.test.log_probs.shape[2]:
-        raise InputError("the model and the deep ensemble differ in classes; predict the same problem with both")
+        raise InputError(
+            f"{missing} has no val_* arrays; the deep ensemble equivalent compares calibrated NLLs: save val_logits "
+            "and val_labels too, or leave --ensemble out"
+        )
+    check_same("the model", predictions, "the deep ensemble", reference)
+    check_same("the model", predictions, "the deep ensemble", reference, val=True)
+
+
+def check_same(first: str, a: Predictions, second: str, b: Predictions, *, val: bool = False) -> None:
+    """Raise `InputError` unless `a` and `b` predict the same classes of the same samples (of `val` or test)."""
+    parts = [one.val if val else one.test for one in (a, b)]
+    mine, theirs = (_labels(part) for part in parts if part)
+    if not torch.equal(mine, theirs):
+        where = "" if len(mine) != len(theirs) else f" from [{int((mine != theirs).nonzero()[0])}] on"
+        raise InputError(
+            f"{'val_' * val}labels of {first} ({len(mine)}) and of {second} ({len(theirs)}) differ{where}; "
+            "predict the same samples in the same order"
+        )
+    if a.test.log_probs.shape[2] != b.test.log_probs.shape[2]:
+        raise InputError(f"{first} and {second} differ in classes; predict the same problem with both")
 
 
 def _ood_scores(part: PredictedSplit) -> dict[str, Tensor]:

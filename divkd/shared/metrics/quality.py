@@ -49,7 +49,7 @@ def sample_scores(log_probs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "correct": (predicted == labels).double(),
         "nll": -target + 0.0,  # + 0.0 turns -0.0 into 0.0
         "brier": others + target.expm1().square(),
-        "confidence": top.exp(),
+        "confidence": top.exp().clamp(max=1.0),  # rounding, or rows that are given with a sum of 1.0005
     }
 
 
@@ -103,6 +103,67 @@ def quality_of(scores: dict[str, Tensor]) -> dict[str, float]:
     gaps = confidence.new_zeros(CONFIDENCE_BINS)
     gaps.index_add_(0, confidence_bin(confidence), scores["correct"] - confidence)
     return means | {"ece": float(gaps.abs().sum()) / len(confidence)}
+
+
+def by_rank(confidence: Tensor) -> Tensor:
+    """The samples' indices (N,) from the most to the least confident."""
+    return confidence.argsort(descending=True, stable=True)
+
+
+def adaptive_ece(log_probs: Tensor, labels: Tensor) -> float:
+    """sum_b |B_b|/N |acc(B_b) - conf(B_b)| over 15 bins of equal mass: B_b holds the ranks n with floor(15 n / N) = b.
+
+    The adaptive binning of Nguyen and O'Connor 2015 (arXiv:1508.05154) in Guo's ECE of the predicted class; see Nixon
+    et al. 2019 (arXiv:1904.01685). n = 0..N-1 counts from the most confident sample on: bins differ by one sample at
+    most, and fewer than 15 samples are alone in theirs. Samples of equal confidence count as the share of them that is
+    right, so that it does not matter which side of a bin's edge each is on. In [0, 1].
+    log_probs (M, N, K), labels (N,) integers in 0..K-1.
+    """
+    return _ranked_quality(log_probs, labels)["adaptive_ece"]
+
+
+def aurc(log_probs: Tensor, labels: Tensor) -> float:
+    """1/N sum_{n=1..N} r(n), r(n) = 1/n sum_{i<=n} [wrong_i] the error rate of the n most confident samples.
+
+    The area under the risk-coverage curve (Geifman et al. 2019, arXiv:1805.08206, section 2; 0-1 loss): what it costs
+    to answer the share n/N of the samples and leave the least confident out, over all shares. Samples of equal
+    confidence count as the share of them that is wrong, which is r(n) averaged over their orders; where all are equal
+    it is the error rate. In [0, 1], lower is better. log_probs (M, N, K), labels (N,) integers in 0..K-1.
+    """
+    return _ranked_quality(log_probs, labels)["aurc"]
+
+
+def _ranked_quality(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
+    scores = sample_scores(log_probs, labels)
+    return ranked_quality(scores, by_rank(scores["confidence"]))
+
+
+def ranked_quality(scores: dict[str, Tensor], order: Tensor) -> dict[str, float]:
+    """{adaptive_ece, aurc} from `sample_scores`, of the samples `order` (n,), the most confident first."""
+    confidence, hits = scores["confidence"][order], _tied(scores, order)
+    gaps = confidence.new_zeros(CONFIDENCE_BINS)
+    place = torch.arange(len(order), device=order.device)
+    gaps.index_add_(0, place * CONFIDENCE_BINS // len(order), hits - confidence)
+    return {
+        "adaptive_ece": float(gaps.abs().sum()) / len(order),
+        "aurc": float(((1 - hits).cumsum(0) / (place + 1)).mean()),
+    }
+
+
+def risk_coverage(scores: dict[str, Tensor], points: int = 100) -> list[dict[str, float]]:
+    """The curve r(n) of `aurc` at `points` shares of the samples, or at all where they are fewer: {coverage, risk}."""
+    hits = _tied(scores, by_rank(scores["confidence"]))
+    risks, count = (1 - hits).cumsum(0), len(hits)
+    kept = sorted({-(-count * point // points) for point in range(1, points + 1)})
+    return [{"coverage": n / count, "risk": float(risks[n - 1]) / n} for n in kept]
+
+
+def _tied(scores: dict[str, Tensor], order: Tensor) -> Tensor:
+    """Of each sample in `order`, the share that is right among those as confident as it."""
+    hits = scores["correct"][order]
+    _, group, count = torch.unique_consecutive(scores["confidence"][order], return_inverse=True, return_counts=True)
+    shares: Tensor = hits.new_zeros(len(count)).index_add_(0, group, hits) / count
+    return shares[group]
 
 
 def pairwise_kl(log_probs: Tensor) -> float:

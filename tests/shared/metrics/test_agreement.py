@@ -15,13 +15,22 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy as scipy_entropy
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, brier_score_loss, hamming_loss, log_loss, zero_one_loss
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    hamming_loss,
+    log_loss,
+    precision_recall_fscore_support,
+    zero_one_loss,
+)
 from torchmetrics import functional as tm
 from torchmetrics.functional import classification as tmc
 from torchmetrics.functional.text import perplexity
 
 from divkd.shared.metrics import quality as metrics
 from divkd.shared.metrics.calibration import apply_temperature, fit_temperature
+from divkd.shared.metrics.classes import by_class, confusion
 from divkd.shared.metrics.dee import equivalent_curve
 from divkd.shared.metrics.diversity import agreement_matrix, by_confidence, decomposition, diversity, sample_diversity
 from divkd.shared.metrics.evaluation import evaluate
@@ -47,6 +56,32 @@ def kl(first: np.ndarray, second: np.ndarray) -> float:
 
 
 # NumPy, SciPy, scikit-learn, float64 ----------------------------------------------------------------------------------
+
+
+def test_confusion_and_scores_of_classes() -> None:
+    seen = CLASSES + 1  # the last class neither occurs nor is predicted
+    wide = torch.cat([LOG_PROBS, torch.full((*LOG_PROBS.shape[:2], 1), -math.inf)], -1)
+    counts = confusion(wide, LABELS)
+    assert counts.tolist() == confusion_matrix(Y, MEAN.argmax(-1), labels=range(seen)).tolist()
+    theirs = precision_recall_fscore_support(Y, MEAN.argmax(-1), labels=range(seen), zero_division=np.nan)
+    rows = by_class(counts)
+    for name, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(values, nan_ok=True, **EXACT), name
+    assert sum(row["predicted"] for row in rows) == len(Y)
+
+
+def test_rankings() -> None:
+    """NumPy's risks and equal parts, from the definitions."""
+    wrong, confidence = MEAN.argmax(-1) != Y, MEAN.max(-1)
+    order = np.argsort(-confidence)
+    risks = [wrong[order[:n]].mean() for n in range(1, len(Y) + 1)]
+    assert metrics.aurc(LOG_PROBS, LABELS) == pytest.approx(np.mean(risks), **EXACT)
+    for count in (500, 301, 15, 7):  # of samples: divisible by 15 and not, and fewer
+        part = order[:count]
+        parts = [part[np.arange(count) * 15 // count == place] for place in range(15)]
+        gap = sum(abs((~wrong[one]).sum() - confidence[one].sum()) for one in parts) / count
+        index = torch.from_numpy(part.copy())
+        assert metrics.adaptive_ece(LOG_PROBS[:, index], LABELS[index]) == pytest.approx(gap, **EXACT)
 
 
 def test_quality() -> None:

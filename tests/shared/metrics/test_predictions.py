@@ -88,7 +88,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": LOGITS[0, 0], "labels": LABELS}, "logits has shape (3,)"),
     ({"logits": LOGITS[None], "labels": LABELS}, "logits has shape (1, 2, 6, 3)"),
     ({"logits": LOGITS[:, :0], "labels": LABELS[:0]}, "logits has shape (2, 0, 3)"),
-    ({"logits": LOGITS[..., :1], "labels": LABELS * 0}, "logits has one class"),
+    ({"logits": LOGITS[..., :1], "labels": LABELS * 0}, "(2, 6, 1), one class"),
     ({"logits": LOGITS.astype("i4"), "labels": LABELS}, "logits has dtype int32"),
     ({"logits": LOGITS.transpose(1, 0, 2), "labels": LABELS}, "members come first"),
     ({"logits": PROBS, "labels": LABELS}, "logits[0, 0] and every other row sums to 1"),
@@ -115,15 +115,32 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": LOGITS, "labels": np.array(["cat"] * 6)}, "labels has dtype <U3"),
     ({"logits": np.array([{}, []], dtype=object), "labels": LABELS}, "logits in"),
     ({"logits": LOGITS}, "logits has no labels"),
-    ({"labels": LABELS}, "logits or log_probs is required"),
+    ({"labels": LABELS}, "logits, log_probs or probs is required"),
     ({"logits": LOGITS, "log_probs": LOGITS, "labels": LABELS}, "say the same twice"),
-    ({**GOOD, "lables": LABELS}, "did you mean 'labels'"),
+    ({"logits": LOGITS, "lables": LABELS}, "the file also holds lables"),
     ({**GOOD, "val_logits": LOGITS}, "val_labels is required"),
     ({**GOOD, "val_labels": LABELS}, "val_labels stands alone"),
     ({**GOOD, "val_logits": LOGITS[:1], "val_labels": LABELS}, "val_predictions have 1 members"),
     ({**GOOD, "val_logits": put(LOGITS, (0, 1, 2), np.nan), "val_labels": LABELS}, "val_logits[0, 1, 2]"),
     ({**GOOD, "ood_logits": LOGITS[..., :2]}, "ood_predictions have 2 members and 2 classes"),
 ]
+
+
+def test_probabilities_are_read_and_zero_is_legal(tmp_path: Path) -> None:
+    found = load(saved(tmp_path, probs=PROBS, labels=LABELS, ood_probs=PROBS.astype("f2"))).test
+    assert found.log_probs.numpy() == pytest.approx(log_softmax(LOGITS.astype("f8"), axis=-1), rel=1e-5)
+    certain = np.array([[1.0, 0.0, 0.0]] * 5 + [[0.0, -0.0, 1.0]])
+    found = load(saved(tmp_path, probs=certain, labels=LABELS)).test
+    assert found.log_probs[0, 0].tolist() == [0.0, -np.inf, -np.inf]
+    assert metrics.nll(found.log_probs, found.labels) == np.inf
+    assert metrics.brier(found.log_probs, found.labels) == pytest.approx(2 * 3 / 6)
+
+
+def test_further_arrays_are_named_and_not_read(tmp_path: Path) -> None:
+    further = {"val_logit": LOGITS, "names": np.array([{}], dtype=object), "logitss": LOGITS}
+    found = load(saved(tmp_path, **GOOD, **further))
+    assert found.ignored == ("val_logit (did you mean val_logits?)", "names", "logitss")
+    assert found.val is None
 
 
 @pytest.mark.parametrize(("arrays", "message"), BAD, ids=[message for _, message in BAD])
