@@ -287,8 +287,8 @@ def test_the_check_leaves_modes_and_statistics_alone():
     ("arguments", "message"),
     [
         ({"net": nn.Sequential(nn.ReLU())}, "Sequential has no convolution"),
-        ({"members": 0}, "0 members are not allowed"),
-        ({"members": 1.5}, "1.5 members are not allowed"),
+        ({"members": 0}, "members 0 is not allowed"),
+        ({"members": 1.5}, "members 1.5 is not allowed"),
         ({"init": "normall"}, "did you mean 'normal'"),
         ({"net": to_batch_ensemble(nn.Linear(4, 4), 2)}, "is a BatchEnsemble already"),
     ],
