@@ -97,7 +97,7 @@ def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Tens
     for net, part in zip(members, x, strict=True):
         events, failure = _trace(net, part)
         if failure:
-            raise InputError(f"the network fails on the example, before any conversion, in {failure}")
+            raise InputError(f"the network fails on the example, one member alone, in {failure}")
         alone.append(events)
     mine, failure = _trace(folded, x.flatten(0, 1))
     if not failure and _agree(mine[-1][1], [events[-1][1] for events in alone]):

@@ -46,6 +46,8 @@ class DeepEnsemble(Ensemble):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
         inputs = x if x.ndim == 5 else [x] * len(self.nets)
+        if len(inputs) != self.members:
+            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
         return torch.stack([answer(net, part) for net, part in zip(self.nets, inputs, strict=True)])
 
     def plain(self, m: int) -> nn.Module:

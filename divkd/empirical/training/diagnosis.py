@@ -28,7 +28,10 @@ def check_loss(value: Tensor, x: Tensor, answers: Tensor, targets: Tensor | None
     if math.isfinite(value.item()):
         return value
     if not x.isfinite().all():
-        raise RunError("the perturbed images are not finite: the gradient of a teacher's logits to its images is not")
+        raise RunError(
+            "the perturbed images are not finite: the gradient of a teacher's logits to its images is not; take "
+            "the method kd, or another teacher"
+        )
     for m, logits in enumerate(() if targets is None else targets):
         if words := flaw(logits[None], f"teacher {m}"):
             raise RunError(f"{words}; take another teacher, or mend its weights")

@@ -116,8 +116,8 @@ def student_loss(
     and with a perturbation its backward pass too: two graphs at once would take twice the memory. Raises `InputError`
     for an unknown method.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    if str(method) not in METHODS:
+        raise unknown("method", str(method), METHODS)
     if method == "none":
         return label_loss
 

@@ -112,7 +112,7 @@ def check_teachers(teachers: DeepEnsemble, method: str, x: Tensor) -> None:
             raise InputError(f"teacher {m} has {len(logits)} members; give plain networks, images to logits (B, K)")
         if method in PERTURBATIONS and PERTURBATIONS[method].passes:
             try:
-                ods_direction(net, x, rng(0, "rehearsal"), 1.0)
+                direction, _ = ods_direction(net, x, rng(0, "rehearsal"), 1.0)
             except InputError as error:
                 raise InputError(f"teacher {m}: {error}") from error
             except RuntimeError as error:
@@ -122,6 +122,11 @@ def check_teachers(teachers: DeepEnsemble, method: str, x: Tensor) -> None:
                     f"teacher {m} has no gradient to its images, which {method} follows: {reason(error)}; take another "
                     "method, such as kd"
                 ) from error
+            if not direction.isfinite().all():
+                raise InputError(
+                    f"the gradient of teacher {m} to its images, which {method} follows, is not finite; take another "
+                    "method, such as kd"
+                )
 
 
 def takes_one(net: Ensemble, x: Tensor) -> bool:

@@ -270,7 +270,7 @@ def test_rows_that_are_not_the_members_are_refused():
 
 
 def test_an_example_that_does_not_fit_is_not_blamed_on_the_conversion():
-    with pytest.raises(InputError, match=r"fails on the example, before any conversion, in first \("):
+    with pytest.raises(InputError, match=r"fails on the example, one member alone, in first \("):
         to_batch_ensemble(Net(), 2, example=torch.rand(3, 5))
 
 
