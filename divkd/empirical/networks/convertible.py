@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
+from divkd.empirical.networks.handed import answer, reason
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
@@ -96,7 +97,7 @@ def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Tens
     for net, part in zip(members, x, strict=True):
         events, failure = _trace(net, part)
         if failure:
-            raise InputError(f"the network fails on the example, before any conversion, in {failure}")
+            raise InputError(f"the network fails on the example, one member alone, in {failure}")
         alone.append(events)
     mine, failure = _trace(folded, x.flatten(0, 1))
     if not failure and _agree(mine[-1][1], [events[-1][1] for events in alone]):
@@ -150,9 +151,9 @@ def _trace(net: nn.Module, x: Tensor) -> tuple[list[tuple[str, list[Tensor]]], s
         handles.append(module.register_forward_hook(functools.partial(leave, label)))
     net.eval()
     try:
-        net(x)
+        answer(net, x)
     except Exception as error:  # whatever the network's own code raises
-        return events, f"{running[-1]} ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
+        return events, f"{running[-1] if running else type(net).__name__} ({reason(error)})"
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,7 @@
 """The member axis: deep ensembles and BatchEnsembles, both (B, C, H, W) -> logits (M, B, K), members first."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.convertible import Layer, check_members, layers
+from divkd.empirical.networks.handed import answer, check_network, copied, described, whole
 from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
@@ -30,19 +31,28 @@ class Ensemble(nn.Module):
 class DeepEnsemble(Ensemble):
     """f(x)_m = f_m(x): a list of ordinary networks (Lakshminarayanan et al. 2017). A single network has M = 1."""
 
-    def __init__(self, nets: Sequence[nn.Module]) -> None:
+    def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
+        if isinstance(nets, nn.Module) and not isinstance(nets, nn.ModuleList):
+            raise InputError(f"{described(nets)} is one network; give a list of networks: [net]")
+        if not isinstance(nets, Iterable):
+            raise InputError(f"{described(nets)} is no list; give a list of networks")
+        nets = [check_network(net, f"network {m}") for m, net in enumerate(nets)]
+        if not nets:
+            raise InputError("there are no networks; give a list of at least one")
         self.nets = nn.ModuleList(nets)
         self.members = len(nets)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
         inputs = x if x.ndim == 5 else [x] * len(self.nets)
-        return torch.stack([net(part) for net, part in zip(self.nets, inputs, strict=True)])
+        if len(inputs) != self.members:
+            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
+        return torch.stack([answer(net, part) for net, part in zip(self.nets, inputs, strict=True)])
 
     def plain(self, m: int) -> nn.Module:
         """A copy of network `m`."""
-        return copy.deepcopy(self.nets[m])
+        return copied(self.nets[m])
 
 
 class BatchEnsemble(Ensemble):
@@ -70,7 +80,8 @@ class BatchEnsemble(Ensemble):
         folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
         if not folded and x.shape[1] >= IN_TURN:
             return torch.stack([self._alone(m, part) for m, part in enumerate(x)])
-        logits: Tensor = self.net(x.flatten(0, 1)).unflatten(0, (self.members, -1))
+        copies = self.members > 1 and x.stride(0) == 0  # else the rows lie in order already, in the caller's memory
+        logits: Tensor = answer(self.net, x.flatten(0, 1), own=copies).unflatten(0, (self.members, -1))
         return logits
 
     def plain(self, m: int) -> nn.Module:
@@ -80,10 +91,9 @@ class BatchEnsemble(Ensemble):
     def _alone(self, m: int, x: Tensor) -> Tensor:
         token = MEMBER.set(m)
         try:
-            logits: Tensor = self.net(x)
+            return answer(self.net, x)
         finally:
             MEMBER.reset(token)
-        return logits
 
 
 def to_batch_ensemble(
@@ -102,14 +112,16 @@ def to_batch_ensemble(
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
     """
-    if not isinstance(members, int) or members < 1:
-        raise InputError(f"{members!r} members are not allowed; give a whole number from 1")
+    check_network(net, "the network")
+    members = whole("members", members, 1)
     if init not in INITS:
         raise unknown("initial value of the rank-one factors", init, INITS)
     if rank_one(net):
-        raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network")
+        raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network: member(net, 0)")
+    if example is not None and not (isinstance(example, Tensor) and example.ndim > 1 and len(example)):
+        raise InputError(f"the example is {described(example)}; give a batch of images, a tensor (B, ...), e.g. B = 2")
     names = layers(net)
-    net = copy.deepcopy(net)
+    net = copied(net)
     generators = [rng(seed, "student/rank-one", member) for member in range(members)]
 
     def draw(width: int) -> Tensor:
@@ -147,7 +159,7 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
     check_members(probe.net, members, example)
     for m, alone in enumerate(members):
         try:
-            agree = torch.allclose(probe._alone(m, example), alone(example), 1e-3, 1e-3, equal_nan=True)
+            agree = torch.allclose(probe._alone(m, example), alone(example.clone()), 1e-3, 1e-3, equal_nan=True)
         except InputError:  # rows that the layer takes for those of all members
             agree = False
         if not agree:
@@ -163,9 +175,11 @@ def member(model: Ensemble, m: int) -> nn.Module:
     Equal in eval mode: in train mode a BatchEnsemble's BatchNorm pools the rows of all members. Raises `InputError`
     where there is no member `m`.
     """
-    if not 0 <= m < model.members:
+    if not isinstance(model, Ensemble):
+        raise InputError(f"the model is {described(model)}; give a BatchEnsemble or a DeepEnsemble")
+    if m not in range(model.members):
         raise InputError(f"there is no member {m}; give 0 to {model.members - 1}")
-    return model.plain(m)
+    return model.plain(int(m))
 
 
 def merge(model: BatchEnsemble) -> nn.Module:
@@ -175,6 +189,8 @@ def merge(model: BatchEnsemble) -> nn.Module:
     With Weight Averaging and Diversifying Perturbation"). BatchNorm keeps the running statistics that the members
     share. Equal members merge into the member.
     """
+    if not isinstance(model, BatchEnsemble):
+        raise InputError(f"the model is {described(model)}; give a BatchEnsemble, whose members share their weights")
     return _plain(model.net, lambda rows: rows.mean(0))
 
 
@@ -184,7 +200,7 @@ def rank_one(net: nn.Module) -> list[nn.Parameter]:
 
 
 def _plain(net: nn.Module, choose: Callable[[Tensor], Tensor]) -> nn.Module:
-    net = copy.deepcopy(net)
+    net = copied(net)
     return _replace(net, {old: old.to_plain(choose) for old in net.modules() if isinstance(old, BatchEnsembleLayer)})
 
 

@@ -17,7 +17,7 @@ from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.empirical.training.config import FITTED, Schedule
 from divkd.empirical.training.distillation import label_loss
-from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
+from divkd.empirical.training.loop import run_epoch, set_rate, sgd
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
 from divkd.shared.kinds import INPUTS, PERTURBATIONS
@@ -122,9 +122,10 @@ def train_teacher(
             set_rate(optimiser, schedule, epoch)
             order = torch.from_numpy(rng(seed, "plane/order", member, epoch).permutation(len(points)))
             batches = ((points[rows], labels[rows]) for rows in order.split(BATCH))
-            mean_loss, acc = run_epoch(one, label_loss, optimiser, batches, rng(seed, "plane"), "float32")
-            if not finite(net, mean_loss):
-                raise RunError(f"teacher {member} of seed {seed} diverged in epoch {epoch}; lower --width")
+            try:
+                mean_loss, acc = run_epoch(one, label_loss, optimiser, batches, rng(seed, "plane"), "float32")
+            except RunError as error:
+                raise RunError(f"teacher {member} of seed {seed}, epoch {epoch}, {error}; lower --width") from error
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {acc:.3f}")
     return net.eval()
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
 from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.job import EVALUATION_BATCH, Job
 from divkd.empirical.training.loop import BatchLoss, Terms, train
 from divkd.empirical.training.perturb import perturb
@@ -31,18 +32,25 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """t^2 / (M B) sum_mb KL( softmax(T_mb / t) || softmax(S_mb / t) )  (Nam et al. 2021, section 2.2, one-to-one).
 
-    Student (M or 1, B, K), teacher (M, B, K) logits -> a scalar. One student row serves every teacher, which for its
-    gradient equals distilling from the mean of the teachers' tempered probabilities (Hinton et al. 2015).
+    Student (M or 1, B, K), teacher (M, B, K) logits -> a scalar. A class that the teacher excludes (-inf) counts 0; one
+    that the student alone excludes makes it +inf. One student row serves every teacher, which for its gradient equals
+    distilling from the mean of the teachers' tempered probabilities (Hinton et al. 2015).
     """
     log_q, log_p = (F.log_softmax(logits / temperature, -1) for logits in (student, teacher))
-    kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    p = log_p.exp()
+    kl = torch.where(p == 0, 0, p * (log_p - log_q)).sum(-1)  # 0 * -inf would be NaN
     return temperature**2 * kl.mean()
 
 
 def label_loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> Terms:
     """Cross-entropy on the labels, for teachers and for method "none"; nothing is drawn from `generator`."""
     logits = net(x).float()
-    yield cross_entropy(logits, y), logits
+    yield check_loss(cross_entropy(logits, y), x, logits), logits
+
+
+def _weighed(weight: float, term: Tensor) -> Tensor:
+    """weight * term, and 0 of any term where the weight is 0."""
+    return weight * (term if weight else term.nan_to_num(posinf=0.0))
 
 
 def train_teachers(job: Job) -> tuple[DeepEnsemble, list[float]]:
@@ -108,8 +116,8 @@ def student_loss(
     and with a perturbation its backward pass too: two graphs at once would take twice the memory. Raises `InputError`
     for an unknown method.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    if str(method) not in METHODS:
+        raise unknown("method", str(method), METHODS)
     if method == "none":
         return label_loss
 
@@ -117,10 +125,10 @@ def student_loss(
         def kd(images: Tensor, answers: Tensor) -> Tensor:
             with torch.no_grad():
                 targets = teachers(images).float()
-            return kd_weight * kd_loss(answers, targets, temperature)
+            return check_loss(_weighed(kd_weight, kd_loss(answers, targets, temperature)), images, answers, targets)
 
         logits = net(x).float()
-        ce = (1 - kd_weight) * cross_entropy(logits, y)
+        ce = check_loss(_weighed(1 - kd_weight, cross_entropy(logits, y)), x, logits)
         if method == "kd":
             yield ce + kd(x, logits), logits
             return

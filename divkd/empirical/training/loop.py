@@ -48,14 +48,12 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
             cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, role, member, epoch)
             pixels = ((to_float(images), labels) for images, labels in cuts)
             generator = rng(job.seed, f"{role}/perturb", member, epoch)
-            mean_loss, accuracy = run_epoch(net, loss, optimiser, pixels, generator, config.precision)
-            # The loss is taken before a step, so the weights after the last one are looked at as well.
-            if not finite(net, mean_loss):
+            try:
+                mean_loss, accuracy = run_epoch(net, loss, optimiser, pixels, generator, config.precision)
+            except RunError as error:
                 kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
-                raise RunError(
-                    f"{name} diverged in epoch {epoch} (mean loss {mean_loss:.4g}); {kept}; "
-                    f"start a new --out with --lr below {schedule.lr}"
-                )
+                mend = f"start a new --out with --lr below {schedule.lr}"
+                raise RunError(f"{name}, epoch {epoch}, {error}; {kept}; {mend}") from error
             if schedule.looks_at(epoch):
                 score = job.score(net)
                 if best is None or score > best.score:
@@ -91,11 +89,6 @@ def set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int) -
         group["lr"] = schedule.lr * schedule.factor(epoch) * group["share"]
 
 
-def finite(net: nn.Module, mean_loss: float) -> bool:
-    """Whether the loss of an epoch and the weights after it are finite."""
-    return math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in net.parameters())
-
-
 def run_epoch(
     net: nn.Module,
     loss: BatchLoss,
@@ -104,18 +97,25 @@ def run_epoch(
     generator: np.random.Generator,
     precision: str,
 ) -> tuple[float, float]:
-    """One pass over batches of (pixels in [0, 1], labels); mean loss and members' mean accuracy, both by image."""
+    """One pass over batches of (pixels in [0, 1], labels); mean loss and members' mean accuracy, both by image.
+
+    Raises `RunError` in the batch in which the loss is no longer finite, saying what came first, and where the weights
+    are not after the last step.
+    """
     net.train()
     device = next(net.parameters()).device
     total, correct = torch.zeros(2, dtype=torch.float64, device=device).unbind()
     count = 0
     lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    for images, labels in epoch_batches:
+    for number, (images, labels) in enumerate(epoch_batches, 1):
         optimiser.zero_grad(set_to_none=True)
         terms = loss(net, images, labels, generator)
         while True:
-            with lower:
-                value, logits = next(terms, (None, None))
+            try:
+                with lower:
+                    value, logits = next(terms, (None, None))
+            except RunError as error:
+                raise RunError(f"batch {number}: {error}") from None
             if value is None:
                 break
             value.backward()
@@ -124,7 +124,13 @@ def run_epoch(
                 correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
         optimiser.step()
         count += len(labels)
-    return float(total) / count, float(correct) / count
+    mean_loss = float(total) / count
+    # A loss is taken before its step, so the weights after the last one are looked at as well.
+    lost = next((name for name, parameter in net.named_parameters() if not parameter.isfinite().all()), None)
+    if lost or not math.isfinite(mean_loss):
+        what = f"a step made {lost} not finite" if lost else "the loss is not finite"
+        raise RunError(f"by batch {number} the network diverged: {what}, mean loss {mean_loss:.4g}")
+    return mean_loss, float(correct) / count
 
 
 def state(net: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, np.ndarray]:

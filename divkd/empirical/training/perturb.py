@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.shared.errors import unknown
+from divkd.empirical.networks.handed import answer
+from divkd.shared.errors import InputError, unknown
 
 
 class Perturbation(NamedTuple):
@@ -66,14 +67,19 @@ def ods_direction(
     Output-diversified sampling (Tashiro et al. 2020, equation 2) on probabilities, as Nam et al. use it. The cotangent
     of the logits is taken in closed form and float64, p_k ((w_k - w_top) - sum_j p_j (w_j - w_top)), then scaled by its
     largest magnitude: autograd through a float32 softmax loses the direction once 1 - p_top < 1e-7. Where the gradient
-    is zero the direction is zero.
+    is zero the direction is zero. A class that the teacher excludes (-inf) has p = 0 and moves nothing.
 
     x (B, C, H, W), w (B, K) float64, or what draws it from U(-1, 1) -> direction (B, C, H, W), confidence (B,) float64.
-    `teacher` is a plain network in eval mode.
+    `teacher` is a plain network in eval mode. Raises `InputError` where its logits have no gradient.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = teacher(x)
+        logits = answer(teacher, x)
+    if not logits.requires_grad:
+        raise InputError(
+            f"{type(teacher).__name__} answers without a gradient to its images, which ods and confods follow; let it "
+            "compute without no_grad and detach, or take another method, such as kd"
+        )
     if isinstance(w, np.random.Generator):
         w = torch.from_numpy(w.uniform(-1, 1, tuple(logits.shape))).to(x.device)
     p = torch.softmax(logits.detach().double() / temperature, -1)
@@ -87,8 +93,8 @@ def ods_direction(
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is 0."""
-    return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), torch.zeros_like(a))
+    """a / b, and 0 where b is 0; NaN stays NaN."""
+    return torch.where(b == 0, torch.zeros_like(a), a / b.clamp_min(torch.finfo(b.dtype).tiny))
 
 
 def _noise(x: Tensor, _: DeepEnsemble, __: float, rng: np.random.Generator) -> Tensor:

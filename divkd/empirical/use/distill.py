@@ -1,6 +1,7 @@
 """Your models on your batches: distill them into one network, and predict with uncertainty."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,16 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
+from divkd.empirical.networks.handed import check_network, described, memory, reason, whole
 from divkd.empirical.training.config import Schedule
+from divkd.empirical.training.diagnosis import flaw
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.job import EVALUATION_BATCH
-from divkd.empirical.training.loop import finite, run_epoch, set_rate, sgd
+from divkd.empirical.training.loop import run_epoch, set_rate, sgd
 from divkd.empirical.use import given
+from divkd.empirical.use.rehearsal import check_optimiser, check_teachers, rehearse, takes_one, unseen
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
 from divkd.shared.seeds import rng
 
+MOST = sys.float_info.max
 MILESTONES = (0.05, 0.5, 0.9)  # shares of the epochs: warm-up, full rate, decay, as in the preset cpu
 
 
@@ -58,47 +63,82 @@ def distill(
     each_epoch   is called with each record, e.g. to print it, to save the student, to step your scheduler
 
     Returns a record {epoch, loss, acc} for each epoch, means over its images: the loss in nats, the members' mean
-    accuracy in [0, 1]. Perturbations are a function of (seed, epoch); the order of the images is your loader's. Raises
-    `InputError` for the first thing that does not fit, and `RunError` when the loss or a weight is no longer finite.
+    accuracy in [0, 1]. Perturbations are a function of (seed, epoch); the order of the images is your loader's. A batch
+    of one image is left out where the student cannot be trained on one, as with BatchNorm.
+
+    A copy of the student takes the first step before it does. Raises `InputError` for the first thing that does not
+    fit, and `RunError` with the epoch and the batch in which a network fails, or something is no longer finite.
     """
-    given.check_numbers(epochs, lr, temperature, kd_weight, step_size)
-    teachers = [*teachers.nets] if isinstance(teachers, DeepEnsemble) else list(teachers)
-    if not teachers:
-        raise InputError("there are no teachers; give at least one network")
-    ensemble, net = DeepEnsemble(teachers), student if isinstance(student, Ensemble) else DeepEnsemble([student])
+    epochs = whole("epochs", epochs, 1)
+    for name, rate in (("lr", lr), ("temperature", temperature)):
+        given.check_number(name, rate, 0, MOST, "a finite number above 0", above=True)
+    for name, rate in (("weight_decay", weight_decay), ("momentum", momentum), ("rank_one_lr", rank_one_lr)):
+        given.check_number(name, rate, 0, MOST, "a finite number from 0")
+    for name, rate in (("kd_weight", kd_weight), ("step_size", step_size)):
+        given.check_number(name, rate, 0, 1, "a number from 0 to 1")
+    if not (optimiser is None or isinstance(optimiser, torch.optim.Optimizer)):
+        raise InputError(f"the optimiser is {described(optimiser)}; give one of torch.optim on student.parameters()")
+    check_network(student, "the student")
+    ensemble = _ensemble(teachers)
+    net = student if isinstance(student, Ensemble) else DeepEnsemble([student])
     loss = student_loss(method, ensemble, temperature, kd_weight, step_size)
     if not set(ensemble.parameters()).isdisjoint(net.parameters()):
         raise InputError("the student shares weights with a teacher; distill into a copy: copy.deepcopy")
     device = given.device_of(net)
-    for m, teacher in enumerate(teachers):
+    for m, teacher in enumerate(ensemble.nets):
         if given.device_of(teacher, device) != device:
             raise InputError(
-                f"teacher {m} is on {given.device_of(teacher)} and the student on {device}; move them to one"
+                f"teacher {m} is on {given.device_of(teacher)} and the student on {device}; move it: "
+                f"teacher.to({str(device)!r})"
             )
-
+    if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str):
+        raise InputError(f"batches are {described(batches)}; give a DataLoader, or a list of (images, labels)")
     first = iter(batches)
     if first is batches and epochs > 1:
-        raise InputError("batches can be iterated once only; give a DataLoader, or a list of batches")
+        raise InputError("batches can be iterated once only; give a DataLoader, or a list of batches: list(batches)")
     schedule = Schedule(epochs, 0, lr, weight_decay, MILESTONES)
     driver = optimiser or sgd(net, schedule, momentum, rank_one_lr)
+    if optimiser is None:
+        set_rate(driver, schedule, 1)
+    check_optimiser(net, driver)
     records: list[dict[str, Any]] = []
-    with given.evaluating(ensemble):
-        peeked = [given.pair(batch) for batch in itertools.islice(first, 1)]
-        classes = given.common_classes(ensemble, net, peeked[0][0][:2].to(device)) if peeked else 0
+    with given.evaluating(ensemble), given.learning(student):
+        peeked = list(itertools.islice(first, 1))
+        classes, one = 0, True
+        for images, labels in given.checked(peeked, None, device):
+            with unseen(device):
+                check_teachers(ensemble, method, images)
+                classes = rehearse(net, ensemble, loss, driver, images, labels)
+                one = takes_one(net, images)
         for epoch in range(1, epochs + 1):
             if optimiser is None:
                 set_rate(driver, schedule, epoch)
-            stream: Iterable[Sequence[Tensor]] = itertools.chain(peeked, first) if epoch == 1 else batches
-            pixels = given.checked(stream, classes, device)
+            taken = itertools.count(1)
+            stream: Iterable[Any] = itertools.chain(peeked, first) if epoch == 1 else batches
+            pixels = given.checked((batch for batch in stream if next(taken)), classes, device, one)
             generator = rng(seed, "student/perturb", 0, epoch)
-            mean_loss, accuracy = run_epoch(net, loss, driver, pixels, generator, "float32")
-            if not finite(net, mean_loss):
-                raise RunError(f"the student diverged in epoch {epoch} (mean loss {mean_loss:.4g}); lower lr")
+            try:
+                mean_loss, accuracy = run_epoch(net, loss, driver, pixels, generator, "float32")
+            except RunError as error:
+                mend = "; lower the learning rate" if "diverged" in str(error) else ""
+                raise RunError(f"epoch {epoch}, {error}{mend}") from error
+            except Exception as error:  # whatever the caller's own code raises
+                if memory(error):
+                    raise
+                kind = InputError if isinstance(error, InputError) else RunError
+                raise kind(f"epoch {epoch}, batch {next(taken) - 1}: {reason(error)}") from error
             records.append({"epoch": epoch, "loss": mean_loss, "acc": accuracy})
             if each_epoch is not None:
                 each_epoch(records[-1])
-    student.eval()
     return records
+
+
+def _ensemble(teachers: Iterable[nn.Module]) -> DeepEnsemble:
+    """The teachers as one ensemble; raises `InputError` unless they are networks, at least one."""
+    try:
+        return teachers if isinstance(teachers, DeepEnsemble) else DeepEnsemble(teachers)
+    except InputError as error:
+        raise InputError(f"teachers: {error}") from error
 
 
 class Classification(NamedTuple):
@@ -122,17 +162,19 @@ def predict(model: nn.Module, images: Tensor | np.ndarray, temperature: float = 
                  that of the members as they are
 
     Returns a `Classification`: probabilities (N, K); classes, confidence, entropy and mutual_information (N,), the
-    last two in nats. Raises `InputError` where the images are not as said, `RunError` where the model predicts NaN.
+    last two in nats. Raises `InputError` where the images are not as said, `RunError` where logits have no softmax.
     """
-    images = given.check_images(torch.as_tensor(images), "images")
-    if not 0 < temperature < float("inf"):
-        raise InputError(f"temperature {temperature} is not allowed; give a finite number above 0")
-    with given.evaluating(model), torch.inference_mode():
+    check_network(model, "the model")
+    images = given.check_images(given.tensor(images, "images"), "images")
+    given.check_number("temperature", temperature, 0, MOST, "a finite number above 0", above=True)
+    # Not inference_mode: what a network keeps of a pass must be of use in training.
+    with given.evaluating(model), torch.no_grad():
         device = given.device_of(model)
         blocks = [given.member_logits(model, block.to(device), "the model") for block in images.split(EVALUATION_BATCH)]
-        log_probs = torch.log_softmax(torch.cat(blocks, 1).float(), -1).cpu()
-        if log_probs.isnan().any():
-            raise RunError("the model predicts NaN; its weights are too large or not finite")
+        logits = torch.cat(blocks, 1).float().cpu()
+        if words := flaw(logits, "the model"):
+            raise RunError(words)
+        log_probs = torch.log_softmax(logits, -1)
         pooled = ensemble_log_probs(log_probs)
         if temperature != 1:
             pooled = torch.log_softmax(pooled / temperature, -1)

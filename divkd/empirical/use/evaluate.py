@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from divkd.empirical.networks.handed import described
+from divkd.empirical.use.given import tensor
 from divkd.shared.errors import InputError
 from divkd.shared.metrics import evaluation
 from divkd.shared.metrics.checks import check_labels, check_logits
@@ -30,10 +32,12 @@ def evaluate(logits: Array, labels: Array, validation: tuple[Array, Array] | Non
 
     Tensors or NumPy arrays. Raises `InputError` where one is unusable, naming the first misfit.
     """
-    log_probs, truth = _log_probs(logits, "logits"), torch.as_tensor(labels)
+    log_probs, truth = _log_probs(logits, "logits"), tensor(labels, "labels")
     if validation is not None:
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise InputError(f"validation is {described(validation)}; give a pair (logits, labels)")
         val_log_probs = _log_probs(validation[0], "validation logits")
-        return evaluation.evaluate(val_log_probs, torch.as_tensor(validation[1]), log_probs, truth)
+        return evaluation.evaluate(val_log_probs, tensor(validation[1], "validation labels"), log_probs, truth)
     truth = check_labels(truth, log_probs)
     scores = sample_scores(ensemble_log_probs(log_probs)[None], truth)
     return {**quality_of(scores), "pairwise_kl": pairwise_kl(log_probs)}
@@ -41,7 +45,7 @@ def evaluate(logits: Array, labels: Array, validation: tuple[Array, Array] | Non
 
 def _log_probs(logits: Array, name: str) -> Tensor:
     """Logits as log-probabilities (M, N, K) in float64."""
-    z = torch.as_tensor(logits).detach()
+    z = tensor(logits, name)
     if not z.is_floating_point():
         raise InputError(f"{name} are {z.dtype}; floats are needed: the numbers before the softmax")
     z = z.double()

@@ -3,13 +3,15 @@
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from divkd.empirical.use.given import device_of, evaluating, member_logits
+from divkd.empirical.networks.handed import check_network, memory, reason, whole
+from divkd.empirical.use.given import check_flaw, device_of, evaluating, member_logits
 from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import write_bytes
@@ -38,13 +40,20 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
     if isinstance(model, Restored):
         facts = {key: value for key, value in vars(model).items() if key not in ("net", "image_size")}
         net, shape = model.net, model.shape
+    net = check_network(net, "the model")
     if shape is None:
         raise InputError("the shape of an image is not known; give shape=(channels, height, width)")
-    assert isinstance(net, nn.Module)
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise InputError(f"the shape {shape!r} is not that of an image; give shape=(channels, height, width)")
+    shape = cast(tuple[int, int, int], tuple(whole("a length in shape", length, 1) for length in shape))
+    facts["shape"] = shape
+    if not isinstance(path, str | Path) or Path(path).is_dir():
+        raise InputError(f"path {path!r} is no name of a file; give one such as net.pt2")
     if device_of(net).type != "cpu":
         raise InputError(f"the network is on {device_of(net)}; export a copy on the CPU: copy.deepcopy(net).cpu()")
     with evaluating(net):
-        member_logits(net, torch.zeros(2, *shape), "the network")
+        with torch.no_grad():
+            check_flaw(member_logits(net, torch.zeros(2, *shape), "the network"), "the network")
         content = to_bytes(net, shape, json.dumps(facts))
         difference = compare(net, torch.export.load(io.BytesIO(content)).module(), shape)
     if not difference <= TOLERANCE:
@@ -59,7 +68,15 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
 def to_bytes(net: nn.Module, shape: tuple[int, int, int], facts: str) -> bytes:
     """`net` exported, with an open batch size, and serialised."""
     example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    try:
+        program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    except Exception as error:  # of many kinds, by what the network's own code does
+        if memory(error):
+            raise
+        raise InputError(
+            f"torch.export cannot follow {type(net).__name__} for any number of images: {reason(error)}; compute with "
+            "tensors alone there, without if, item() or a fixed batch size"
+        ) from error
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Said of every tensor in channels-last order; it is about devices, and the network is on the CPU.
@@ -75,5 +92,5 @@ def compare(net: nn.Module, program: nn.Module, shape: tuple[int, int, int]) -> 
     worst = torch.zeros(())
     for size in BATCHES:
         images = torch.from_numpy(generator.random((size, *shape), dtype="float32"))
-        worst = torch.maximum(worst, (net(images) - program(images)).abs().max())
+        worst = torch.maximum(worst, (net(images.clone()) - program(images.clone())).abs().max())
     return float(worst)

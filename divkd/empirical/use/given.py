@@ -1,108 +1,177 @@
 """What callers give, checked where it enters: images, batches, networks; and networks come back as they were."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import numbers
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
+from divkd.empirical.networks.handed import answer, described, memory, reason
+from divkd.empirical.training.diagnosis import flaw
 from divkd.shared.errors import InputError
+
+BEYOND = 0.25  # so far beyond [0, 1] pixels may have been carried by interpolation
+DEPTHS = (255, 1023, 4095, 65535)  # the largest values of 8, 10, 12 and 16 bits
+CHANNELS = (1, 3)
+
+
+def tensor(value: Any, name: str) -> Tensor:
+    """A tensor or a NumPy array as a tensor, off any graph; an array that torch cannot share is copied."""
+    try:
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+            value = value if value.flags.writeable else value.copy()
+        return torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else described(value)
+        raise InputError(f"{name} are {what}; give numbers in a tensor or a NumPy array") from error
 
 
 def check_images(images: Tensor, name: str) -> Tensor:
     """`images` as float32; raises `InputError` unless they are (B, C, H, W) floats in [0, 1], with B > 0."""
-    if not images.is_floating_point():
-        raise InputError(f"{name} are {images.dtype}; pixels must be floats in [0, 1]: bytes / 255")
     if images.ndim != 4 or 0 in images.shape:
-        raise InputError(f"{name} have the shape {tuple(images.shape)}; (B, C, H, W) is needed")
-    low, high = (float(end) for end in images.aminmax())  # both NaN where a pixel is
+        more = {3: ": images[None] for one image (C, H, W), images[:, None] for grey ones (B, H, W)"}
+        raise InputError(
+            f"{name} have the shape {tuple(images.shape)}; (B, C, H, W) is needed{more.get(images.ndim, '')}"
+        )
+    if images.is_complex():
+        raise InputError(f"{name} are {images.dtype}; pixels must be floats in [0, 1]: images.abs() or images.real")
+    if not (finite := images.isfinite().flatten(1).all(1)).all():
+        raise InputError(
+            f"{name} hold pixels that are not finite, nan or inf, the first in image {int((~finite).nonzero()[0])}; "
+            "pixels lie in [0, 1]: leave such images out, images[images.isfinite().flatten(1).all(1)]"
+        )
+    low, high = (float(end) for end in images.aminmax())
+    if not images.is_floating_point():
+        mend = "images.float()" if low >= 0 and high <= 1 else _mend(low, high)
+        raise InputError(f"{name} are {images.dtype}; pixels must be floats in [0, 1]: {mend}")
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"{name} hold pixels from {low:.4g} to {high:.4g}; they must lie in [0, 1]: normalise inside the network, "
-            "e.g. nn.Sequential(torchvision.transforms.Normalize(mean, std), net)"
+            f"{name} hold pixels from {low:.4g} to {high:.4g}; they must lie in [0, 1]: {_mend(low, high)}"
         )
     return images.float()
 
 
-def pair(batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _mend(low: float, high: float) -> str:
+    """What brings pixels from `low` to `high` into [0, 1]."""
+    if low >= -BEYOND and high <= 1 + BEYOND:
+        return "images.clamp(0, 1)"
+    if low >= 0 and high > 16:
+        most = next((depth for depth in DEPTHS if high <= depth), high)
+        return f"images / {most:.6g}"
+    if low >= 0:
+        return "divide them by the largest value that a pixel can have, e.g. images / 16"
+    return (
+        "undo your normalisation, images * std + mean, and let the network do it: "
+        "nn.Sequential(torchvision.transforms.Normalize(mean, std), net)"
+    )
+
+
+def pair(batch: Any) -> tuple[Tensor, Tensor]:
     """The checked images and the labels of a batch."""
-    pair = list(batch) if isinstance(batch, tuple | list) else []
-    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
-        raise InputError(f"a batch is a {type(batch).__name__}; a pair of tensors (images, labels) is needed")
-    images, labels = pair
+    parts = list(batch) if isinstance(batch, tuple | list) else []
+    if len(parts) != 2 or not all(isinstance(part, Tensor) for part in parts):
+        what = f"{described(batch)} of {', '.join(map(described, parts))}" if parts else described(batch)
+        raise InputError(
+            f"a batch is {what}; a pair of tensors (images, labels) is needed: let the loader's collate_fn make it"
+        )
+    images, labels = (part.detach() for part in parts)
     if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
+        mend = ""
+        if labels.ndim == 2 and len(labels) == len(images):
+            mend = ": labels[:, 0]" if labels.shape[1] == 1 else ": labels.argmax(1), if a row marks its class"
+        elif labels.shape == images.shape[:1] and not labels.is_complex():
+            mend = ": labels.long()"
         raise InputError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)} beside images {tuple(images.shape)}; whole "
-            "numbers (B,) are needed"
+            f"numbers (B,) are needed{mend}"
         )
     return check_images(images, "images"), labels.long()
 
 
-def checked(batches: Iterable[Sequence[Tensor]], classes: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch on `device`, its images float32 and its labels int64; raises `InputError` for the first misfit."""
+def checked(
+    batches: Iterable[Any], classes: int | None, device: torch.device, one: bool = True
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch on `device`, images float32, labels int64 of `classes`; a batch of one image only with `one`.
+
+    Raises `InputError` for the first misfit, and where no batch is left.
+    """
     empty = True
     for batch in batches:
         images, labels = pair(batch)
-        low, high = (int(end) for end in labels.aminmax())
-        if low < 0 or high >= classes:
-            raise InputError(f"labels go from {low} to {high}; allowed: 0 to {classes - 1}, as the networks' logits")
-        empty = False
-        yield images.to(device), labels.to(device)
+        if classes is not None:
+            check_labels(labels, classes)
+        if one or len(labels) > 1:
+            empty = False
+            yield images.to(device), labels.to(device)
     if empty:
-        raise InputError("batches gave no batch in an epoch; give at least one, each epoch anew")
+        least = "" if one else " of two images or more"
+        raise InputError(f"batches gave no batch{least} in an epoch; give at least one, each epoch anew: a DataLoader")
 
 
-@torch.no_grad()
-def common_classes(teachers: DeepEnsemble, student: nn.Module, images: Tensor) -> int:
-    """K, on which all must agree; and one student member for each teacher, or one alone."""
-    for m, net in enumerate(teachers.nets):
-        if isinstance(net, Ensemble):
-            raise InputError(f"teacher {m} is an ensemble; give plain networks, e.g. member(model, 0)")
-    theirs = [member_logits(net, images, f"teacher {m}").shape[2] for m, net in enumerate(teachers.nets)]
-    with evaluating(student):
-        members, _, classes = member_logits(student, images, "the student").shape
-    for m, count in enumerate(theirs):
-        if count != classes:
-            raise InputError(f"teacher {m} has {count} classes and the student {classes}; they must agree")
-    if members not in (1, len(theirs)):
-        raise InputError(
-            f"the student has {members} members and there are {len(theirs)} teachers; give one teacher for each "
-            "member, or a plain network"
-        )
-    return int(classes)
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise `InputError` unless the labels are 0 to `classes` - 1."""
+    low, high = (int(end) for end in labels.aminmax())
+    if low < 0 or high >= classes:
+        mend = "labels - 1" if (low, high) == (1, classes) else "give networks with a logit for each class"
+        raise InputError(f"labels go from {low} to {high}; allowed: 0 to {classes - 1}, as the logits: {mend}")
 
 
 def member_logits(net: nn.Module, images: Tensor, name: str) -> Tensor:
-    """Member logits (M, B, K) of `net`, a plain network counting as one member."""
+    """Member logits (M, B, K) of `net`, a plain network counting as one member; `images` stay as they are.
+
+    Raises `InputError` where it makes something else of them; what they hold is not looked at (`check_flaw`).
+    """
     try:
-        logits = net(images)
-    except (RuntimeError, ValueError) as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        logits = answer(net, images)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:  # whatever the network's own code raises
+        if memory(error):
             raise
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name} fails on images of shape {tuple(images.shape)}: {why}") from error
-    if isinstance(logits, Tensor) and logits.ndim == 2:
-        logits = logits[None]
-    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[1] != len(images) or logits.shape[2] < 2:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"{name} makes {given} of {len(images)} images; logits (B, K) or (M, B, K) with K > 1 are needed"
+            f"{name} fails on images of shape {tuple(images.shape)}: {reason(error)}{_hint(net, images)}"
+        ) from error
+    if logits.ndim == 2:
+        logits = logits[None]
+    if logits.ndim != 3 or logits.shape[1] != len(images) or logits.shape[2] < 2:
+        raise InputError(
+            f"{name} makes {tuple(logits.shape)} of {len(images)} images; logits (B, K) or (M, B, K) with K > 1 are "
+            "needed"
         )
+    if not logits.is_floating_point():
+        raise InputError(f"{name} makes {logits.dtype}; logits are floats, the numbers before the softmax")
     return logits
 
 
-def check_numbers(epochs: int, lr: float, temperature: float, kd_weight: float, step_size: float) -> None:
-    """Raise `InputError` for the first number that `distill` cannot use."""
-    for holds, name, value, allowed in (
-        (isinstance(epochs, int) and epochs >= 1, "epochs", epochs, "a whole number from 1"),
-        (0 < lr < float("inf"), "lr", lr, "a finite number above 0, e.g. 0.1"),
-        (0 < temperature < float("inf"), "temperature", temperature, "a finite number above 0"),
-        (0 <= kd_weight <= 1, "kd_weight", kd_weight, "a number from 0 to 1"),
-        (0 <= step_size <= 1, "step_size", step_size, "a number from 0 to 1 (pixels are in [0, 1])"),
-    ):
-        if not holds:
-            raise InputError(f"{name} {value} is not allowed; give {allowed}")
+def _hint(net: nn.Module, images: Tensor) -> str:
+    """A likely reason why `net` fails on `images`; empty without one."""
+    weight = next((p for p in net.parameters() if p.is_floating_point() and p.dtype != images.dtype), None)
+    if weight is not None:
+        return f"; images come as float32 and its weights are {weight.dtype}: net.float()"
+    if len(images) == 1 and net.training:
+        return "; in train mode it may need batches of two images or more"
+    if images.shape[1] not in CHANNELS and images.shape[3] in CHANNELS:
+        return "; are channels last? images.permute(0, 3, 1, 2)"
+    return ""
+
+
+def check_flaw(logits: Tensor, name: str) -> Tensor:
+    """`logits` (M, B, K), if each row has a softmax; raises `InputError` otherwise."""
+    if words := flaw(logits, name):
+        raise InputError(words)
+    return logits
+
+
+def check_number(name: str, value: Any, low: float, high: float, allowed: str, above: bool = False) -> None:
+    """Raise `InputError` unless `value` is a number from `low` (or above it) to `high`, which `allowed` says."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and (low < value if above else low <= value) and value <= high):
+        raise InputError(f"{name} {value} is not allowed; give {allowed}")
 
 
 def device_of(net: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -113,9 +182,15 @@ def device_of(net: nn.Module, default: torch.device | None = None) -> torch.devi
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """`net` in eval mode and without gradients of its own; afterwards as it was."""
+    """`net` in eval mode and without gradients of its own; afterwards modes, buffers and gradients as they were."""
     was: list[tuple[nn.Module | Tensor, str, bool]] = [(part, "training", part.training) for part in net.modules()]
     was += [(parameter, "requires_grad", parameter.requires_grad) for parameter in net.parameters()]
+    buffers = [
+        (part, name, buffer, buffer.clone())
+        for part in net.modules()
+        for name, buffer in part._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
     try:
         for part, name, _ in was:
             setattr(part, name, False)
@@ -123,3 +198,30 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for part, name, value in was:
             setattr(part, name, value)
+        for module, name, buffer, before in buffers:
+            if module._buffers.get(name) is not buffer:
+                module._buffers[name] = buffer
+            if not torch.equal(buffer, before):
+                buffer.data.copy_(before)
+
+
+@contextmanager
+def learning(student: nn.Module) -> Iterator[None]:
+    """`student` in training, and in eval mode afterwards; where an exception ends it, in the modes that it had.
+
+    Gradients that it held before are its own again.
+    """
+    modes = [(part, part.training) for part in student.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in student.parameters()]
+    try:
+        for parameter, _ in gradients:
+            parameter.grad = None
+        yield
+        student.eval()
+    except BaseException:
+        for part, training in modes:
+            part.training = training
+        raise
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient

@@ -14,6 +14,7 @@ from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import ImageData
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
+from divkd.empirical.networks.handed import described, reason, whole
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import merged, teacher_name
@@ -64,17 +65,19 @@ def load_model(
     Returns a `Restored`: its `net` takes images (B, C, H, W), floats in [0, 1], to member logits (M, B, K).
     Raises `InputError` where the run has no such network, or its checkpoint is absent, unfinished or damaged.
     """
-    folder = Run(Path(run))
+    folder = _folder(run)
     config, facts = _read(folder)
+    where = _device(device)
     held = [student for student in STUDENTS if student in config.students and config.methods]
     model = model or next(iter(held), "deep_ensemble")
     _choose(folder, config, model, method, seed)
+    count = config.members if members is None else whole("members", members, 1)
     seed = config.seeds[0] if seed is None else seed
     shape = tuple(facts["shape"])
 
     def plain(network: str) -> nn.Module:
         sizes = (len(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"]))
-        return build(network, *sizes, rng(0, "restore")).to(torch.device(device))
+        return build(network, *sizes, rng(0, "restore")).to(where)
 
     if model == "deep_ensemble":
         method = "none"
@@ -84,17 +87,19 @@ def load_model(
             theirs, their_facts = _read(source)
         if their_facts["sha256"] != facts["sha256"]:
             raise InputError(f"the teachers' run {source.path} has other data now; make it again, or take a student")
-        nets = [plain(theirs.teacher_network or theirs.network) for _ in range(members or config.members)]
+        nets = [plain(theirs.teacher_network or theirs.network) for _ in range(count)]
         for m, teacher in enumerate(nets):
             # saved as an ensemble of one
             _fill(DeepEnsemble([teacher]), teacher_name(seed, m), theirs.teacher.epochs, source, theirs, seed)
         net: Ensemble = DeepEnsemble(nets)
     else:
         method, kind = method or config.methods[-1], student_of(model)
-        net = kind.create(plain(config.network), config.members, seed).to(torch.device(device))
+        net = kind.create(plain(config.network), config.members, seed).to(where)
         _fill(net, kind.checkpoint(method, config.members, seed), config.student.epochs, folder, config, seed)
         if model == "merged":
-            net = merged(net, _data(folder, config, facts, "the merged network").to(torch.device(device)))
+            net = merged(net, _data(folder, config, facts, "the merged network").to(where))
+    if members not in (None, net.members):
+        raise InputError(f"{model} of {folder.path} has {net.members} members, not {members}; leave members out")
     names: dict[str, Any] = {"model": model, "method": method, "members": net.members, "seed": seed}
     return Restored(
         net.eval().requires_grad_(False),
@@ -104,6 +109,24 @@ def load_model(
         image_size=config.image_size,
         temperature=_temperature(folder, names),
     )
+
+
+def _folder(run: Any) -> Run:
+    if not isinstance(run, str | Path):
+        raise InputError(f"run is {described(run)}; give the path of a folder that divkd train wrote")
+    return Run(Path(run))
+
+
+def _device(name: Any) -> torch.device:
+    """The device `name`, if there is one; raises `InputError` otherwise."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"there is no device {name!r} here ({reason(error)}); give 'cpu', 'cuda' or 'cuda:N'"
+        ) from error
+    return device
 
 
 def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
@@ -123,10 +146,10 @@ def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
 
 def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed: int | None) -> None:
     """Raise `InputError` unless `config` names such a network."""
-    if model not in MODELS:
-        raise unknown("model", model, MODELS)
-    if method is not None and method not in METHODS:
-        raise unknown("method", method, METHODS)
+    if str(model) not in MODELS:
+        raise unknown("model", str(model), MODELS)
+    if method is not None and str(method) not in METHODS:
+        raise unknown("method", str(method), METHODS)
     if seed is not None and seed not in config.seeds:
         raise InputError(f"{run.path} has no seed {seed}; it has {', '.join(map(str, config.seeds))}")
     if model == "deep_ensemble":
@@ -177,7 +200,7 @@ def load_run(run: Path | str) -> tuple[TrainConfig, ImageData]:
 
     Raises `InputError` where it is no such run, or its images are gone or others now.
     """
-    folder = Run(Path(run))
+    folder = _folder(run)
     config, facts = _read(folder)
     return config, _data(folder, config, facts, "an analysis")
 

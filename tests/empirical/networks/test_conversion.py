@@ -270,7 +270,7 @@ def test_rows_that_are_not_the_members_are_refused():
 
 
 def test_an_example_that_does_not_fit_is_not_blamed_on_the_conversion():
-    with pytest.raises(InputError, match=r"fails on the example, before any conversion, in first \("):
+    with pytest.raises(InputError, match=r"fails on the example, one member alone, in first \("):
         to_batch_ensemble(Net(), 2, example=torch.rand(3, 5))
 
 
@@ -287,8 +287,8 @@ def test_the_check_leaves_modes_and_statistics_alone():
     ("arguments", "message"),
     [
         ({"net": nn.Sequential(nn.ReLU())}, "Sequential has no convolution"),
-        ({"members": 0}, "0 members are not allowed"),
-        ({"members": 1.5}, "1.5 members are not allowed"),
+        ({"members": 0}, "members 0 is not allowed"),
+        ({"members": 1.5}, "members 1.5 is not allowed"),
         ({"init": "normall"}, "did you mean 'normal'"),
         ({"net": to_batch_ensemble(nn.Linear(4, 4), 2)}, "is a BatchEnsemble already"),
     ],

@@ -61,7 +61,7 @@ def test_divergence_stops_names_the_epoch_and_keeps_the_last_good_checkpoint(tmp
         yield cross_entropy(logits, y) * next(epochs), logits
 
     schedule = Schedule(5, 64, 0.1, 0, (0, 0.5, 1.0))
-    with pytest.raises(RunError, match=r"diverged in epoch 3.*--lr below 0\.1"):
+    with pytest.raises(RunError, match=r"x, epoch 3, by batch 1 the network diverged.*--lr below 0\.1"):
         train(job(run, data), net, loss, schedule, "teacher", 0, "x")
     kept, header = run.load("x")
     assert header["epoch"] == 2
