@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/divkd simulate multiview --preset quick --out $(RUNS)/theory --overwrite
-	$(BIN)/divkd train cifar --preset smoke --device cpu --out $(RUNS)/practice --overwrite
+	$(BIN)/divkd train digits --preset smoke --device cpu --out $(RUNS)/practice --overwrite
 	$(BIN)/divkd analyse $(RUNS)/practice --images 100 --device cpu --out $(RUNS)/analysis --overwrite
 	$(BIN)/divkd figures $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/figures
 	$(BIN)/divkd report $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/report.html --overwrite
