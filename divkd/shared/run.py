@@ -159,10 +159,16 @@ def _check_existing(
         raise InputError(f"--out {path} holds a run of '{found.get('command')}', not of '{command}'; give its own")
     old = found["config"]
     for key in sorted((set(config) | set(old)) - extendable):
-        if config.get(key) != old.get(key):
+        name, was, now = _difference(key, old.get(key), config.get(key))
+        if was != now:
+            # the commands that have a --config
+            again = (
+                f"go on with --config {path / 'config.json'} and no other values"
+                if "seeds" in old
+                else "give the first again"
+            )
             raise InputError(
-                f"--resume: {key} was {old.get(key)!r} in {path} and is {config.get(key)!r} now; "
-                f"repeat the first with --config {path / 'config.json'}, or give another --out"
+                f"--resume: {name} was {was!r} in {path} and is {now!r} now; {again}, or give another --out"
             )
     was = found.get("data")
     if data is not None and (not isinstance(was, dict) or was.get("sha256") != data["sha256"]):
@@ -178,6 +184,15 @@ def _check_existing(
                 f"--resume: {key} was {was!r} in {path} and is {now!r} now; name all that the run has (and more), "
                 "or give another --out"
             )
+
+
+def _difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first value that differs within the field `name`, named as in teacher.epochs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            if was.get(key) != now.get(key):
+                return _difference(f"{name}.{key}", was.get(key), now.get(key))
+    return name, was, now
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, Any]:

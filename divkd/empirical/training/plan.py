@@ -70,7 +70,8 @@ def plan(config: TrainConfig, data: ImageData) -> Plan:
         ensemble = f"none of the deep ensemble (those of {config.teachers} are used)"
     students = len(config.students) * len(config.methods)
     each = f" for each of {seeds} seeds" if seeds > 1 else ""
-    epochs = f"{config.teacher.epochs} and {config.student.epochs} epochs"
+    lengths = dict.fromkeys((config.teacher.epochs, config.student.epochs))
+    epochs = f"{' and '.join(map(str, lengths))} epoch{'s' * (list(lengths) != [1])}"
     pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
     held, one = weights(config, data)
     return Plan(
