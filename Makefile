@@ -17,10 +17,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/divkd simulate multiview --preset quick --out $(RUNS)/theory --overwrite
-	$(BIN)/divkd train cifar --preset smoke --device cpu --out $(RUNS)/practice --overwrite
+	$(BIN)/divkd train digits --preset smoke --device cpu --out $(RUNS)/practice --overwrite
 	$(BIN)/divkd analyse $(RUNS)/practice --images 100 --device cpu --out $(RUNS)/analysis --overwrite
 	$(BIN)/divkd figures $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/figures
-	$(BIN)/divkd report $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/report.html --overwrite
+	@echo
+	@$(BIN)/divkd report $(RUNS)/theory $(RUNS)/practice $(RUNS)/analysis --out $(RUNS)/report.html --overwrite
+	@echo "$(RUNS)/figures: theory beside practice; captions.md says what each figure shows"
 
 figures: install
 	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu-long docs/results/cifar10-cpu-analysis --out docs/figures

@@ -61,7 +61,14 @@ def short_run(tmp_path, monkeypatch):
     """A working folder with images, where `divkd train digits` takes seconds."""
     smoke = training.PRESETS["smoke"]
     short = dataclasses.replace(smoke.teacher, epochs=1)
-    changes = {"teacher": short, "student": short, "members": 2, "ladder": 0, "train_images": 130}
+    changes = {
+        "teacher": short,
+        "student": short,
+        "members": 2,
+        "ladder": 0,
+        "train_images": 130,
+        "methods": ("kd", "ods"),
+    }
     monkeypatch.setitem(training.PRESETS, "smoke", dataclasses.replace(smoke, **changes))
     monkeypatch.chdir(tmp_path)
     digits = (load_digits().images[-3:] * 255 / 16).astype(np.uint8)

@@ -123,7 +123,7 @@ REPORT = Report(
 
 
 @group.command(short_help="Throw a coin.")
-@common(["coin"])
+@common
 @click.option("--throws", type=int)
 def coin(**options: Any) -> None:
     """Throw a coin."""

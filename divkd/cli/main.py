@@ -11,7 +11,7 @@ import click
 from divkd import __version__
 from divkd.cli import simulate
 from divkd.cli.analyse import analyse
-from divkd.cli.contents import Contents
+from divkd.cli.contents import WIDEST, Contents
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.cli.report import report
@@ -31,7 +31,7 @@ class Divkd(Contents):
     }
 
 
-@click.group(cls=Divkd, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Divkd, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST})
 @click.version_option(__version__, prog_name="divkd")
 def cli() -> None:
     """Why do ensembles of neural networks work, and can one cheap network keep what they know?
@@ -52,7 +52,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong is told in one line."""
-    resumable = arguments[:1] in (["simulate"], ["train"], ["analyse"])
     try:
         cli.main(arguments, prog_name="divkd", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -65,18 +64,34 @@ def run(arguments: list[str]) -> int:
     except RunError as error:
         return _end(str(error), 1)
     except OSError as error:
-        return _end(f"{error}; what is finished is kept: mend that, then --resume" if resumable else str(error), 1)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _end("interrupted; --resume goes on from here" if resumable else "interrupted", 130)
+        again = _again(error)
+        return _end(f"{error}; what is finished is kept: mend that, then {again} goes on" if again else str(error), 1)
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        again = _again(error)
+        return _end(f"interrupted; {again} goes on from here" if again else "interrupted", 130)
     except (MemoryError, RuntimeError) as error:
         # torch reports a full device or host as a RuntimeError; any other one is a bug and shows its traceback.
         full = "out of memory" in str(error) or "can't allocate memory" in str(error)
         if not isinstance(error, MemoryError) and not full:
             raise
-        size = "--batch-size" if arguments[:1] == ["train"] else "--train-samples"
-        mend = f"what is finished is kept: lower --members or {size}, then --resume"
-        return _end(f"out of memory; {mend if resumable else 'give fewer samples or members'}", 1)
+        # A resumed run keeps its sizes, so that a smaller one is another run.
+        mend = SMALLER.get(arguments[0], "give fewer samples or members")
+        return _end(f"out of memory; {mend}{' and a new --out' if _again(error) else ''}", 1)
     return 0
+
+
+# What takes less memory, by command.
+SMALLER = {
+    "train": "give a lower --batch-size or fewer --members",
+    "simulate": "give fewer --members, or fewer samples",
+    "analyse": "give fewer --images",
+}
+
+
+def _again(error: BaseException) -> str:
+    """The command that goes on with the run that `error` stopped, as `carry_out` noted it; empty where none began."""
+    # click turns a KeyboardInterrupt into an Abort that it causes
+    return str(getattr(error.__cause__ or error, "__notes__", [""])[-1])
 
 
 def _end(message: str, code: int) -> int:

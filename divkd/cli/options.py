@@ -1,6 +1,7 @@
 """Options that commands share, and how preset, --config and options become one configuration."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 from divkd.shared.config import MOST, Config, described, kind_of, option_of, stored
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.files import read_json
+from divkd.shared.files import plain, read_json
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -59,22 +60,37 @@ def placed(resume: str) -> Decorator:
     )
 
 
-repeatable = click.option("--config", type=PATH, metavar="FILE", help="Repeat a run: RUN/config.json.")
+seeds = click.option(
+    "--seeds", "--seed", "seeds", callback=parse_seeds, metavar="N,N,...", help="One whole experiment a seed: 0,1,2."
+)
+repeatable = click.option(
+    "--config", type=PATH, metavar="FILE", help="Repeat a run: RUN/config.json, or what --print-config wrote."
+)
+asked_first = together(
+    click.option("--print-config", is_flag=True, help="Print every value, as --config takes it, and do nothing else."),
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would be trained, how long and in what memory; write nothing."
+    ),
+)
 on_device = click.option(
     "--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"
 )
 
 
-def common(presets: Collection[str]) -> Decorator:
-    """The options of every command that has presets."""
-    return together(
-        click.option("--preset", metavar="|".join(presets), help="Where the values that you do not give come from."),
-        click.option("--seeds", callback=parse_seeds, metavar="N,N,...", help="One whole experiment a seed: 0,1,2."),
-        click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
-        on_device,
-        repeatable,
-        placed("Go on with the run in --out; with more seeds (or members), add them."),
-    )
+# The options of every command that has presets.
+common = together(
+    click.option(
+        "--preset",
+        metavar="NAME",
+        help="Where the values that you do not give come from, see above; --print-config shows all.",
+    ),
+    seeds,
+    click.option("--members", type=int, metavar="M", help="Networks in the ensemble."),
+    on_device,
+    repeatable,
+    asked_first,
+    placed("Go on with the run in --out; with more seeds (or members), add them."),
+)
 
 
 def from_fields(config: type[Config], without: Collection[str] = (), *, defaults: bool = True) -> Decorator:
@@ -130,11 +146,20 @@ def resolve(
         raise InputError("--preset and --config both give every value; give one of the two")
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-        raise InputError(f"--config {file} is no run's config.json; give the one in a run directory")
+        raise InputError(f"--config {file} is no run's config.json; give one, or a file of what --print-config wrote")
     if content.get("command") != command:
         raise InputError(f"--config {file} is of '{content.get('command')}', not of '{command}'; give one of its own")
     values = {name: value for name, value in content["config"].items() if name not in beside}
     return type(presets[default]).from_dict(values)
+
+
+def printed(command: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Print `config` as a file that --config takes, where --print-config asks for it; whether it did."""
+    if options["print_config"]:
+        if options["dry_run"]:
+            raise InputError("--print-config and --dry-run are both given; give one of the two")
+        click.echo(json.dumps(plain({"command": command, "config": config}), indent=1))
+    return bool(options["print_config"])
 
 
 def check_device(device: str | None) -> str:

@@ -5,23 +5,22 @@ from typing import Any
 
 import click
 
-from divkd.cli.options import from_fields, given, parse_seeds, placed, repeatable, resolve
+from divkd.cli.contents import Sectioned
+from divkd.cli.options import asked_first, from_fields, given, placed, printed, repeatable, resolve, seeds
 from divkd.empirical.plane.config import PlaneConfig
 
 COMMAND = "simulate plane"
 
 
-@click.command()
-@click.option(
-    "--seeds",
-    "--seed",
-    "seeds",
-    callback=parse_seeds,
-    metavar="N,N,...",
-    help="One whole experiment a seed; the figure shows the first. [default: 0,1,2]",
-)
+@click.command(
+    cls=Sectioned,
+    sections={"Points": ("points", "noise"), "Teachers": ("members", "width", "epochs"),
+              "Steps": ("step_size", "temperature")},
+)  # fmt: skip
+@seeds
 @from_fields(PlaneConfig)
 @repeatable
+@asked_first
 @placed("Make the run in --out again, with more seeds or members if given.")
 def plane(**options: Any) -> None:
     """Where teachers disagree: small networks on two moons, and points moved by Gaussian and ODS steps.
@@ -35,15 +34,22 @@ def plane(**options: Any) -> None:
     base = resolve({"moons": PlaneConfig()}, COMMAND, options, "moons")
     config = dataclasses.replace(base, **given(PlaneConfig, options))
     config.validate()
+    if printed(COMMAND, dataclasses.asdict(config), options):
+        return
 
     from divkd.cli.runs import carry_out
-    from divkd.empirical.plane.plane import run_plane
+    from divkd.empirical.plane.plane import BATCH, run_plane
+    from divkd.shared.progress import Plan
 
+    teachers = config.members * len(config.seeds)
+    steps = teachers * config.epochs * -(-config.points // BATCH)
+    plan = Plan(teachers, (f"{teachers} small networks are trained, {steps:,} steps in all: seconds on a CPU",))
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
         lambda run, progress: run_plane(config, progress),
         options,
         name="moons",
+        plan=plan,
         extendable=("seeds", "members"),
     )

@@ -18,7 +18,7 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     """Write one HTML page about finished runs: tables, figures, configuration, how to repeat them.
 
     RUN is a folder that holds results.json, of any command; several are set side by side. The page needs no network
-    and no JavaScript: figures are drawn from the numbers and lie in the file.
+    and no JavaScript: figures are drawn from the numbers and lie in the file. What was seen is said in words as well.
 
     \b
     divkd report runs/theory runs/digits runs/digits-analysis --out report.html
@@ -37,4 +37,9 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
         write_bytes(out, content)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a file you can write to") from error
+    for source in sources:
+        summary = getattr(REPORTS[source.results["command"]], "summary", None)
+        sentences = summary(source.results) if summary else []
+        if sentences:
+            click.echo(f"{source.name}: {' '.join(sentences)}")
     click.echo(f"{out}: {len(names)} {'run' if len(names) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")

@@ -1,19 +1,22 @@
 """``divkd simulate``: the theory, in simulated worlds."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from divkd.cli.contents import Contents
-from divkd.cli.options import common, device_of, from_fields, given, resolve
+from divkd.cli.contents import Contents, Sectioned
+from divkd.cli.options import common, device_of, from_fields, given, printed, resolve
 from divkd.cli.plane import plane
-from divkd.shared.config import described
+from divkd.shared.config import described, shown
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 from divkd.shared.kinds import ENGINES
 from divkd.theory.config import PRESETS, MultiViewConfig
+
+if TYPE_CHECKING:
+    from divkd.shared.progress import Plan
 
 # Parameters of students that maps and ablations do not train.
 UNUSED = ("temperature", "label_share", "soft_steps")
@@ -33,8 +36,33 @@ def group() -> None:
 group.add_command(plane)
 
 
-@group.command(short_help="Measure every claim: networks, ensembles and their students.")
-@common(PRESETS)
+def _preset(config: MultiViewConfig) -> str:
+    """What a preset has that `default` has not, in one line."""
+    base, names = MultiViewConfig(), [one.name for one in dataclasses.fields(config)][1:]
+    values = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+    other = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    return other or "the defaults below, seeds 0,1,2, 10 members"
+
+
+def _sections() -> dict[str, list[str]]:
+    """The options of a simulation as the configuration has them: each section begins at a field."""
+    names = [one.name for one in described(MultiViewConfig)]
+    begin = {"Data": "classes", "Network": "neurons", "Descent": "trust", "Students": "students"}
+    ends = [*(names.index(first) for first in begin.values()), len(names)]
+    sections = {title: names[ends[place] : ends[place + 1]] for place, title in enumerate(begin)}
+    sections["Network"] += ["members", "engine", "dimension"]
+    return sections
+
+
+HELP: dict[str, Any] = {
+    "cls": Sectioned,
+    "sections": _sections(),
+    "lists": {"Presets": {name: _preset(one) for name, one in PRESETS.items()}},
+}
+
+
+@group.command(**HELP, short_help="Measure every claim: networks, ensembles and their students.")
+@common
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
 @from_fields(MultiViewConfig)
@@ -51,6 +79,8 @@ def multiview(**options: Any) -> None:
     divkd simulate multiview --preset quick --out runs/theory
     """
     config = configure(options)
+    if printed("simulate multiview", dataclasses.asdict(config), options):
+        return
 
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check, simulate
@@ -64,12 +94,13 @@ def multiview(**options: Any) -> None:
         lambda run, progress: simulate(config, run, progress),
         options,
         name=config.preset,
+        plan=planned({"": config}),
         extendable=("seeds", "members", "students", "preset", "max_steps"),
     )
 
 
-@group.command(short_help="Map where the claims hold, by one parameter or by two.")
-@common(PRESETS)
+@group.command(**HELP, short_help="Map where the claims hold, by one parameter or by two.")
+@common
 @click.option(
     "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
 )
@@ -102,8 +133,8 @@ def window(vary: tuple[str, ...], grid: tuple[str, ...], **options: Any) -> None
     measure_cells("simulate window", cells, options, {kind: values})
 
 
-@group.command(short_help="Take away what the theory rests on, one thing at a time.")
-@common(PRESETS)
+@group.command(**HELP, short_help="Take away what the theory rests on, one thing at a time.")
+@common
 @from_fields(MultiViewConfig, without=UNUSED)
 def ablations(**options: Any) -> None:
     """Take away, one at a time, what the theory rests on: rho, q > 2, the smoothed part, balanced views.
@@ -161,21 +192,50 @@ def stored_map(options: dict[str, Any]) -> tuple[str, dict[str, tuple[Any, ...]]
 
 def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, Any], beside: dict[str, Any]) -> None:
     """Simulate every cell; `beside` is what config.json holds beside the configuration."""
+    config = configure(options, command)
+    whole = {**dataclasses.asdict(config), **beside}
+    if printed(command, whole, options):
+        return
+
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check
-    from divkd.theory.sweep import run_sweep
+    from divkd.theory.sweep import STUDENTS, run_sweep
 
-    config = configure(options, command)
     check(config)
-    for changes in cells.values():
-        dataclasses.replace(config, **changes).validate()
+    changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
+    for one in changed.values():
+        one.validate()
     carry_out(
         command,
-        {**dataclasses.asdict(config), **beside},
+        whole,
         lambda run, progress: run_sweep(config, command, cells, run, progress),
         options,
         name=config.preset,
+        plan=planned(changed, STUDENTS),
         extendable=("seeds", "preset", "max_steps"),
+    )
+
+
+def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> "Plan":
+    """What simulations train, with students of `kinds` (None: all): how long a descent is shows when it is done."""
+    from divkd.shared.progress import Plan
+    from divkd.theory.engines import engine
+    from divkd.theory.students import KINDS, networks
+
+    each = [networks(one, tuple(KINDS) if kinds is None else kinds) for one in cells.values()]
+    first = next(iter(cells.values()))
+    seeds, needed = len(first.seeds), max(engine(one.engine).state_bytes(one) for one in cells.values())
+    members = first.members * len(cells)
+    parts = f"{members} members" + (f" and {sum(each) - members} students and controls" if sum(each) > members else "")
+    many = f" in {len(cells)} simulations" if len(cells) > 1 else ""
+    of = f", for each of {seeds} seeds" if seeds > 1 else ""
+    return Plan(
+        seeds * sum(each),
+        (
+            f"{seeds * sum(each)} networks are trained: {parts}{many}{of}; each until it fits, "
+            f"at most {first.max_steps:,} steps a descent",
+            f"memory: {needed / 1e6:,.0f} MB of samples, weights and products; the time is known when networks fit",
+        ),
     )
 
 

@@ -6,33 +6,66 @@ from typing import Any
 
 import click
 
-from divkd.cli.options import common, device_of, from_fields, given, resolve
+from divkd.cli.contents import Sectioned
+from divkd.cli.options import common, device_of, from_fields, given, printed, resolve
 from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
+from divkd.shared.kinds import METHODS
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
+EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
+SECTIONS = {
+    "Data": ("dataset", "data_dir", "download", "split", "train_images", "image_size", "crop", "flip"),
+    "Networks": ("network", "teacher_network", "teachers", "members", "ladder", "students"),
+    "Distillation": ("methods", "temperature", "kd_weight", "step_size"),
+    "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision"),
+}
 
 
-@click.command(no_args_is_help=True, short_help="Train deep ensembles and distil them into one network.")
+DATA = {
+    "digits": "1,797 handwritten digits of 8 x 8 pixels, built in",
+    "cifar10, cifar100, svhn": "published, in --data-dir, where --download puts them",
+    "tinyimagenet": "published, in --data-dir",
+    "FOLDER": "train/CLASS/*, test/CLASS/* and perhaps val/CLASS/*, image files; or CLASS/* with --split 0.2",
+    "FILE.npz": "x_train, y_train, x_test, y_test and perhaps x_val, y_val",
+    "cifar": "cifar10, or the data set of the preset that you give",
+}
+
+
+def _preset(config: TrainConfig) -> str:
+    """The values of a preset that tell it from the others, in one line; teachers/students where they differ."""
+    pairs = ((getattr(config.teacher, name), getattr(config.student, name)) for name in ("epochs", "batch_size", "lr"))
+    epochs, batch, lr = ("/".join(f"{value:g}" for value in dict.fromkeys(pair)) for pair in pairs)
+    images = f"{config.dataset}, {config.train_images or 'all'} images"
+    methods = "all methods" if config.methods == tuple(METHODS) else ",".join(config.methods)
+    networks = f"{config.members} members of {config.networks} {config.network}"
+    return f"{images}; {networks}; {methods}; {epochs} epochs, batch {batch}, lr {lr}; t {config.temperature:g}"
+
+
+@click.command(
+    cls=Sectioned,
+    sections=SECTIONS,
+    lists={"DATA": DATA, "Presets": {name: _preset(one) for name, one in PRESETS.items()}},
+    no_args_is_help=True,
+    short_help="Train deep ensembles and distil them into one network.",
+)
 @click.argument("data", required=False, metavar="DATA")
-@common(PRESETS)
+@common
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)
 @from_fields(Schedule, defaults=False)
+@click.option("--teacher-epochs", **EPOCHS, help="Epochs of teachers, whatever --epochs says.")
+@click.option("--student-epochs", **EPOCHS, help="Epochs of students, whatever --epochs says.")
 def train(**options: Any) -> None:
     """Distil a deep ensemble into a BatchEnsemble, and into the single network that is its control.
-
-    DATA is digits (built in), cifar10, cifar100, svhn or tinyimagenet; a folder with train/CLASS/*, test/CLASS/* and
-    perhaps val/CLASS/*, or CLASS/* with --split 0.2; or an .npz file with x_train, y_train, x_test, y_test and perhaps
-    x_val, y_val. cifar is cifar10, or the data set of the preset that you give.
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
     under a minute), cpu (CIFAR-10, the paper's regime of teachers that fit their data, at a laptop's size), gpu (all of
-    CIFAR-10, a short schedule) and the paper's protocols: nam2021-cifar10-resnet32, nam2021-cifar100-wrn28x10,
-    nam2021-cifar100-wrn28x5, nam2021-tinyimagenet-wrn28x5. The default is smoke for digits and cpu for all else.
+    CIFAR-10, a short schedule) and the paper's protocols, nam2021-*. The default is smoke for digits and cpu for all
+    else.
 
     \b
     divkd train digits --out runs/digits
@@ -41,11 +74,16 @@ def train(**options: Any) -> None:
     divkd train photos/ --image-size 32 --flip
     """
     config = configure(options)
+    if printed(COMMAND, dataclasses.asdict(config), options):
+        return
+    if options["dry_run"] and options["download"]:
+        raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
 
     from divkd.cli.runs import carry_out
     from divkd.empirical.data.datasets import load
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
+    from divkd.empirical.training.plan import measured, plan
     from divkd.shared.progress import Progress
     from divkd.shared.run import Run
 
@@ -68,6 +106,8 @@ def train(**options: Any) -> None:
         carried,
         options,
         name=config.preset,
+        plan=plan(config, data),
+        measure=lambda: measured(config, data),
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
         data=facts,
     )
@@ -98,7 +138,9 @@ def configure(options: Mapping[str, Any]) -> TrainConfig:
         raise InputError("--teachers brings networks of its own; leave --teacher-network out")
     changes = given(TrainConfig, {**options, "dataset": dataset})
     for role in ("teacher", "student"):
-        schedule = dataclasses.replace(getattr(base, role), **given(Schedule, options))
+        own = options[f"{role}_epochs"]
+        values = given(Schedule, options if own is None else {**options, "epochs": own})
+        schedule = dataclasses.replace(getattr(base, role), **values)
         changes[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))
     config = dataclasses.replace(base, **changes)
     config.validate()

@@ -58,7 +58,7 @@ class Config:
                 raise unknown("parameter", name, sorted(fields))
         for one in fields.values():
             if one.default is dataclasses.MISSING and one.name not in values:
-                raise InputError(f"the configuration lacks {one.name}; give a whole one")
+                raise InputError(f"the configuration lacks {one.name}; give a whole one, as --print-config writes it")
         config = cls(**{name: stored(fields[name], value) for name, value in values.items()})
         config.validate()
         return config

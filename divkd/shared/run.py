@@ -157,9 +157,11 @@ def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], 
             f"--out {path} holds a run of '{found.get('command')}', not of '{known['command']}'; give its own"
         )
     for key in sorted((set(config) | set(old)) - extendable):
-        if config.get(key) != old.get(key):
-            mend = f"repeat the first with --config {path / 'config.json'}"
-            raise _changed(path, key, old.get(key), config.get(key), mend)
+        name, was, now = _difference(key, old.get(key), config.get(key))
+        if was != now:
+            again = f"go on with --config {path / 'config.json'} and no other values"
+            # the commands that have a --config
+            raise _changed(path, name, was, now, again if "seeds" in old else "give the first again")
     was = found.get("data")
     if data is not None and (not isinstance(was, dict) or was.get("sha256") != data["sha256"]):
         raise InputError(
@@ -175,6 +177,15 @@ def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], 
 
 def _changed(path: Path, key: str, was: Any, now: Any, mend: str) -> InputError:
     return InputError(f"--resume: {key} was {was!r} in {path} and is {now!r} now; {mend}, or give another --out")
+
+
+def _difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first value that differs within the field `name`, named as in teacher.epochs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            if was.get(key) != now.get(key):
+                return _difference(f"{name}.{key}", was.get(key), now.get(key))
+    return name, was, now
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, Any]:

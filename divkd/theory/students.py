@@ -170,3 +170,13 @@ KINDS = {
     "trained_jointly": Kind(Seed.trained_jointly, least=2),
     "labels_only": Kind(Seed.labels_only, swept=True),
 }
+
+
+def networks(config: MultiViewConfig, kinds: Sequence[str] = tuple(KINDS)) -> int:
+    """How many networks a seed trains, members and those of `kinds`."""
+    sizes = dict.fromkeys(kinds, config.students)
+    sizes |= {"self_distilled": min(config.students, config.members)} if "self_distilled" in sizes else {}
+    sizes |= {"labels_only": min(config.students, config.members)} if "labels_only" in sizes else {}
+    sizes |= {"trained_jointly": 2} if "trained_jointly" in sizes else {}
+    taught = [size for kind, size in sizes.items() if config.members >= KINDS[kind].least]
+    return config.members + (sum(taught) if config.students else 0)

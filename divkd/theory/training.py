@@ -58,12 +58,13 @@ def train(
         if not _fits(arrays, config, samples):
             raise run.damaged(names[row], "its arrays are not those of this configuration")
     missing = [row for row in range(len(names)) if row not in trained]
+    progress.there(len(trained))
     if not missing:
         return list(trained.values()), None, []
 
     networks, single = create(missing), samples.views != NOISE
     steps: list[Arrays] = []
-    with progress.task(title, len(missing)) as task:
+    with progress.task(title, len(missing), networks=len(missing)) as task:
         for phase in phases:
             began = steps[-1]["times"] if steps else np.zeros(len(missing))
             loss = phase.loss(missing)

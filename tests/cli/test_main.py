@@ -25,6 +25,7 @@ def small_presets(monkeypatch, tmp_path):
     smoke = training.PRESETS["smoke"]
     short = dataclasses.replace(smoke.teacher, epochs=1)
     changes = {"teacher": short, "student": short, "members": 2, "ladder": 0, "train_images": 130}
+    changes |= {"methods": ("kd", "ods")}
     monkeypatch.setitem(training.PRESETS, "smoke", dataclasses.replace(smoke, **changes))
     monkeypatch.chdir(tmp_path)
 
@@ -153,7 +154,8 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
     checkpoints = {path.stem for path in (folder / "checkpoints").iterdir()}
     assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch_ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert {"epoch", "row"} == set(events)
+    assert {"started", "epoch", "row", "finished"} == set(events)
+    assert (events[0], events[-1]) == ("started", "finished")
 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert run(command) == 2
@@ -187,7 +189,7 @@ def test_data_sets_keep_the_preset_of_their_own(capsys, monkeypatch):
         assert run(line.split()) == 0, capsys.readouterr().err
     fields = ("dataset", "preset", "crop", "flip", "train_images")
     assert [tuple(getattr(config, field) for field in fields) for config in seen] == [
-        *[("digits", "smoke", 1, False, 130)] * 5,
+        *[("digits", "smoke", 0, False, 130)] * 5,
         *[("cifar10", "cpu", 0, True, 1000)] * 2,
         ("cifar100", "nam2021-cifar100-wrn28x5", 4, True, None),
         ("svhn", "cpu", 0, False, 1000),  # a mirrored digit is none

@@ -30,7 +30,14 @@ def folder(tmp_path_factory):
     smoke = training.PRESETS["smoke"]
     short = dataclasses.replace(smoke.teacher, epochs=1)
     with pytest.MonkeyPatch.context() as patch:
-        changes = {"teacher": short, "student": short, "members": 2, "ladder": 0, "train_images": 130}
+        changes = {
+            "teacher": short,
+            "student": short,
+            "members": 2,
+            "ladder": 0,
+            "train_images": 130,
+            "methods": ("kd", "ods"),
+        }
         patch.setitem(training.PRESETS, "smoke", dataclasses.replace(smoke, **changes))
         assert run(["train", "digits", "--device", "cpu", "--out", str(folder / "run")]) == 0
     images = load("digits", None, False, None).test.images

@@ -47,10 +47,11 @@ def test_a_run_is_whole_repeats_and_grows(capsys, tmp_path):
 
 def test_every_option_changes_what_it_names(tmp_path):
     """Of the figure's content, what --noise, --step-size, --temperature and --points move."""
-    base = f"{SHORT} --members 2 --seed 0"
+    base = "simulate plane --epochs 3 --width 16 --members 2 --seed 0"
     found = {}
     for name, extra in {"": "", "noise": "--noise 0", "step": "--step-size 0.02", "temper": "--temperature 1",
                         "points": "--points 20"}.items():  # fmt: skip
+        extra = extra if name == "points" else f"{extra} --points 40"
         assert run([*base.split(), *extra.split(), "--out", f"run{name}"]) == 0
         found[name] = results(tmp_path / f"run{name}")["picture"]
     assert found["noise"]["points"] != found[""]["points"]

@@ -117,7 +117,7 @@ def train_teacher(
     one = DeepEnsemble([net])
     schedule = Schedule(config.epochs, BATCH, LR, 0.0, MILESTONES)
     optimiser = sgd(net, schedule, MOMENTUM, 0.0)
-    with progress.task(f"seed{seed}-teacher{member}", config.epochs) as task:
+    with progress.task(f"seed{seed}-teacher{member}", config.epochs, networks=1) as task:
         for epoch in range(1, config.epochs + 1):
             set_rate(optimiser, schedule, epoch)
             order = torch.from_numpy(rng(seed, "plane/order", member, epoch).permutation(len(points)))

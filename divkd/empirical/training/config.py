@@ -126,16 +126,17 @@ _CPU = TrainConfig(
     flip=True,
     ladder=8,
 )
+# Chosen on seeds 10 to 13, which are shown nowhere: few images and no crop, so that teachers fit and still disagree.
+# Calibrated NLL there (mean and sd of 4): one network .674 ± .078, the ensemble of four .576 ± .027; single network on
+# labels .724 ± .039, by kd .576 ± .070; BatchEnsemble on labels .779 ± .092, by kd .620 ± .085.
 _SMOKE = dataclasses.replace(
     _CPU,
     preset="smoke",
     dataset="digits",
-    members=3,
-    methods=("kd", "ods"),
-    teacher=Schedule(10, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
-    student=Schedule(20, 64, 0.1, 4e-4, (0.1, 0.5, 0.9)),
-    train_images=None,
-    crop=1,
+    methods=("none", "kd"),
+    teacher=Schedule(30, 32, 0.1, 4e-4, (0.1, 0.5, 0.9)),
+    student=Schedule(30, 32, 0.1, 4e-4, (0.1, 0.5, 0.9)),
+    train_images=200,
     flip=False,
     ladder=4,
 )

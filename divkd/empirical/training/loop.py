@@ -40,7 +40,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
     augmentation = Augmentation(config.crop, config.flip)
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run)
-    with job.progress.task(name, schedule.epochs) as task:
+    with job.progress.task(name, schedule.epochs, networks=1) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
             began = time.perf_counter()

@@ -1,0 +1,166 @@
+"""What a training run will train: networks, steps and memory, and by a few timed steps how long it takes."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from divkd.empirical.analysis.cost import peak_training_bytes, training_passes, weight_bytes
+from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_float
+from divkd.empirical.networks.build import architecture
+from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
+from divkd.empirical.training.config import Schedule, TrainConfig
+from divkd.empirical.training.distillation import label_loss, student_loss, teacher_name
+from divkd.empirical.training.job import Job
+from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
+from divkd.empirical.training.students import STUDENTS
+from divkd.shared.progress import Plan, Progress, lasting
+from divkd.shared.run import Run
+from divkd.shared.seeds import rng
+
+SECONDS = 1.0  # that the timed step of a kind of network may take: with a part of its batch where a whole one is slow
+
+
+class Kind(NamedTuple):
+    """Networks of a seed that are trained alike: how many, for how long, and the names of their checkpoints."""
+
+    model: str
+    method: str
+    schedule: Schedule
+    names: tuple[str, ...]  # of all seeds
+
+    def steps(self, images: int) -> int:
+        """Of one network."""
+        return self.schedule.epochs * -(-images // self.schedule.batch_size)
+
+
+def kinds(config: TrainConfig) -> list[Kind]:
+    """What `run_training` trains; the teachers of another run are not trained."""
+    names = [teacher_name(seed, member) for seed in config.seeds for member in range(config.networks)]
+    taught = [] if config.teachers is not None else [Kind("deep_ensemble", "none", config.teacher, tuple(names))]
+    for student, method in itertools.product(config.students, config.methods):
+        names = [STUDENTS[student].checkpoint(method, config.members, seed) for seed in config.seeds]
+        taught.append(Kind(student, method, config.student, tuple(names)))
+    return taught
+
+
+def plan(config: TrainConfig, data: ImageData) -> Plan:
+    """The networks, steps and memory of a run on `data`, in words and as the work of each network.
+
+    Work is counted in forward passes of one network for one image (`training_passes`).
+    """
+    images, seeds = len(data.train), len(config.seeds)
+    work: dict[str, float] = {}
+    steps = 0
+    for kind in kinds(config):
+        rows = 1 if kind.model == "deep_ensemble" else config.members
+        passes = training_passes(kind.model, kind.method, rows) * kind.schedule.epochs * images
+        work |= dict.fromkeys(kind.names, float(passes))
+        steps += kind.steps(images) * len(kind.names)
+    beyond = config.networks - config.members
+    ladder = (
+        f" ({config.members} teach, {beyond} only measure the deep ensemble equivalent: --ladder)" if beyond else ""
+    )
+    ensemble = f"{config.networks} of the deep ensemble{ladder}"
+    if config.teachers is not None:
+        ensemble = f"none of the deep ensemble (those of {config.teachers} are used)"
+    students = len(config.students) * len(config.methods)
+    each = f" for each of {seeds} seeds" if seeds > 1 else ""
+    lengths = dict.fromkeys((config.teacher.epochs, config.student.epochs))
+    epochs = f"{' and '.join(map(str, lengths))} epoch{'s' * (list(lengths) != [1])}"
+    pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
+    held, one = weights(config, data)
+    return Plan(
+        len(work),
+        (
+            f"{len(work)} networks are trained: {ensemble}, {students} student{'s' * (students != 1)}{each}; "
+            f"{epochs} on {images} images, {steps:,} steps in all",
+            f"memory: images {size(pixels)}, weights {size(held)}, momentum and gradients {size(2 * one)}, "
+            "and what a step holds",
+        ),
+        work,
+    )
+
+
+def weights(config: TrainConfig, data: ImageData) -> tuple[int, int]:
+    """Bytes of the weights that are held at once, teachers and the largest student, and of the largest network."""
+    with torch.device("meta"):  # shapes alone
+        stats = data.classes, data.mean, data.std
+        teacher = weight_bytes(architecture(config.teacher_network or config.network, *stats))
+        students = [
+            weight_bytes(STUDENTS[student].create(architecture(config.network, *stats), config.members, 0))
+            for student in config.students
+        ]
+    return teacher * config.networks + max(students, default=0), max(teacher, *students, 0)
+
+
+def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:
+    """How long training takes and what a step holds, by timed steps of every kind of network on its own images."""
+    data = data.to(torch.device(config.device))
+    job = _job(config, data)
+    images, total, most, lines = len(data.train), 0.0, 0, []
+    teachers = DeepEnsemble(
+        [job.plain(config.teacher_network or config.network, "teacher", member) for member in range(config.members)]
+    )
+    teachers.eval().requires_grad_(False)
+    for kind in kinds(config):
+        loss: BatchLoss = label_loss
+        if kind.model == "deep_ensemble":
+            net: Ensemble = DeepEnsemble([job.plain(config.teacher_network or config.network, "teacher")])
+        else:
+            net = _student(job, kind.model)
+            loss = student_loss(kind.method, teachers, config.temperature, config.kd_weight, config.step_size)
+        step, peak = timed(job, net, loss, kind.schedule)
+        taken = step * kind.steps(images) * len(kind.names)
+        total, most = total + taken, max(most, peak)
+        name = "a network of the deep ensemble" if kind.model == "deep_ensemble" else f"{kind.model} by {kind.method}"
+        lines.append(f"  {name}: {1000 * step:.0f} ms a step, {lasting(taken / len(kind.names))} a network")
+    yield f"memory of a step: at most {size(most)} for one batch"
+    yield f"time: about {lasting(total)} of training on {config.device}, by timed steps of each kind:"
+    yield from lines
+
+
+def timed(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule) -> tuple[float, int]:
+    """Seconds of a training step of a whole batch, and the bytes that it holds; a part of one where that is slow."""
+    augmentation = Augmentation(job.config.crop, job.config.flip)
+    cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, "teacher", 0, 1)
+    first, labels = next(iter(cuts))
+    x = to_float(first)
+    few, more = (peak_training_bytes(net, loss, x[:size], labels[:size]) for size in (2, 4))
+    optimiser = sgd(net, schedule, job.config.momentum, job.config.rank_one_lr)
+
+    def seconds(size: int) -> float:
+        began = time.perf_counter()
+        run_epoch(net, loss, optimiser, [(x[:size], labels[:size])], rng(0, "plan"), job.config.precision)
+        return time.perf_counter() - began
+
+    slow = seconds(2)  # it warms up, so that it may be slower than those that follow
+    if slow < SECONDS:
+        slow = seconds(2)
+    part = min(len(x), max(2, int(2 * SECONDS / slow)))
+    if part > 2:
+        slow = min(seconds(part), seconds(part))
+    # what a step holds grows with its images from what does not depend on them
+    return slow * len(x) / part, few + max(0, more - few) * (len(x) - 2) // 2
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit, scale in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e9:.3g} GB"
+
+
+def _job(config: TrainConfig, data: ImageData) -> Job:
+    return Job(config, data, config.seeds[0], Run(Path()), Progress(quiet=True))  # which writes nothing
+
+
+def _student(job: Job, student: str) -> Ensemble:
+    config = job.config
+    plain = job.plain(config.network, "student")
+    return STUDENTS[student].create(plain, config.members, job.seed).to(torch.device(config.device))
