@@ -132,7 +132,7 @@ def test_a_finished_analysis_goes_on_to_the_same_rows(folder, printed, capsys):
         ("analyse run --images few", "'few'", "integer"),
         ("analyse run --ood absent.npz", "absent.npz", "an .npz file with images"),
         ("analyse run --ood svhn --data-dir nowhere", "nowhere", "--data-dir"),
-        ("analyse run --ood wide.npz", "(1, 8, 9)", "(1, 8, 8)"),
+        ("analyse run --ood wide.npz", "9 x 8 pixels", "scale them to 8 x 8"),
         ("analyse run --ood mirror.npz --shift mirror.npz", "mirror", "rename"),
         ("analyse run --shift turned.npz", "turned.npz", "labels, y, y_test"),
         ("analyse run --shift digits", "--shift digits", "--ood"),

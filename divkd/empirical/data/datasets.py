@@ -56,7 +56,9 @@ def load(
         data = read_folder(Path(name), image_size, split) if Path(name).is_dir() else read_npz(Path(name))
     else:
         if download and not DATASETS[name].fetched:
-            raise InputError(f"--download does not fetch {name}; put {DATASETS[name].files} into --data-dir")
+            raise InputError(
+                f"--download does not fetch {name}; leave it out, with {DATASETS[name].files} in --data-dir"
+            )
         data = READERS[name](data_dir, download)
     if train_images is not None:
         if train_images > len(data.train):
@@ -134,6 +136,7 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
     images are dealt out first, one of each class in turn (`images.spread`): the first 450 of each class train, its last
     50 validate. The 10,000 published validation images are the test split; labels of the test images are not public.
     """
+    mend = "delete tiny-imagenet-200/ and unpack the published archive again"
     with _reading("tinyimagenet", data_dir) as root:
         folder = root / "tiny-imagenet-200"
         _need_folder(folder, root / "tiny-imagenet-200.zip", TINY_MD5, "put one of them there")
@@ -144,10 +147,13 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
         for number in numbers:
             inside = sorted((folder / "train" / number / "images").glob("*.JPEG"))
             if len(inside) != TINY_PER_CLASS:
-                raise InputError(f"{folder}/train/{number}/images holds {len(inside)} of {TINY_PER_CLASS} images")
+                here = f"{folder}/train/{number}/images"
+                raise InputError(f"{here} holds {len(inside)} of {TINY_PER_CLASS} images; {mend}")
             files += inside
         if len(rows) != TINY_TEST or not {row[1] for row in rows} <= set(numbers):
-            raise InputError(f"{folder}/val/val_annotations.txt names {len(rows)} of {TINY_TEST} images, or no class")
+            raise InputError(
+                f"{folder}/val/val_annotations.txt names {len(rows)} of {TINY_TEST} images, or no class; {mend}"
+            )
     labels = np.repeat(np.arange(len(numbers)), TINY_PER_CLASS)
     order = spread(labels)
     images = read_images([files[i] for i in order], None)

@@ -49,19 +49,19 @@ def read_folder(root: Path, size: int | None, share: float | None = None) -> Ima
     """
     passed: Counter[str] = Counter()
     if share is None:
-        parts = [part for part in PARTS if part != "val" or (root / part).exists()]
+        parts = [part for part in PARTS if part != "val" or (root / part).is_dir()]
         if missing := [part for part in ("train", "test") if not (root / part).is_dir()]:
-            flat, other = (root / "train", "") if missing == ["test"] else (root, " where the folders of the classes")
-            raise InputError(
-                f"{root} holds no {missing[0]}/; images lie in {root}/{missing[0]}/CLASS/* (val/ is optional), or give "
-                f"{flat} --split 0.2{other and f'{other} lie in it'}"
-            )
+            place = f"images lie in {root}/{missing[0]}/CLASS/* (val/ is optional)"
+            flat = f"--split 0.2 where {root} is CLASS/* alone"
+            flat = flat if "train" in missing else f"{root / 'train'} --split 0.2"
+            raise InputError(f"{root} holds no {missing[0]}/; {place}, or give {flat}")
         _beside(root, PARTS, "beside train/, val/ and test/", passed)
         names = class_folders(root / "train")
         found = {part: labelled_files(root / part, names, "train/", passed) for part in parts}
     else:
-        if all((root / part).is_dir() for part in ("train", "test")):
-            raise InputError(f"--split {share:g} makes a test split, and {root} holds test/; leave it out")
+        if (root / "train").is_dir():  # which is no class: nor is val/ or test/ beside it
+            mend = "leave it out" if (root / "test").is_dir() else f"give {root / 'train'} with it"
+            raise InputError(f"--split {share:g} is for a folder of CLASS/* alone, and {root} holds train/; {mend}")
         names = class_folders(root)
         found = _shared_out(*labelled_files(root, names, "it", passed), names, share)
     shape: tuple[int, ...] | None = None

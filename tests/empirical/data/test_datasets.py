@@ -245,7 +245,9 @@ def test_tinyimagenet_from_its_archive_and_with_parts_missing(tiny, monkeypatch)
     (tiny / "words.txt").unlink()
     with pytest.raises(InputError, match=r"could not be read.*words\.txt"):
         load("tinyimagenet", str(tiny.parent), False, None)
-    with pytest.raises(InputError, match=r"--download does not fetch tinyimagenet; put tiny-imagenet-200\.zip"):
+    with pytest.raises(
+        InputError, match=r"--download does not fetch tinyimagenet; leave it out, with tiny-imagenet-200\.zip"
+    ):
         load("tinyimagenet", str(tiny.parent), True, None)
     with pytest.raises(InputError, match=r"holds no tiny-imagenet-200/ and no tiny-imagenet-200\.zip"):
         load("tinyimagenet", str(tiny), False, None)

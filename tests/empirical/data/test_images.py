@@ -131,19 +131,19 @@ def test_subfolders_of_a_class_are_walked_and_what_is_left_out_is_told(folder):
 
 
 def test_a_share_of_each_class_tests_and_it_is_always_the_same(folder):
-    with pytest.raises(InputError, match=r"--split 0\.2 makes a test split, and .*photos holds test/; leave it out"):
+    with pytest.raises(InputError, match=r"--split 0\.2 is for .*photos holds train/; leave it out"):
         load(str(folder), None, False, None, split=0.2)
     with pytest.raises(
         InputError, match=r"--split 0\.2 is for a folder of CLASS/\*; digits has a test split: leave it"
     ):
         load("digits", None, False, None, split=0.2)
     shutil.rmtree(folder / "test")
+    with pytest.raises(InputError, match=r"--split 0\.2 is for .*photos holds train/; give .*photos/train with it"):
+        load(str(folder), None, False, None, split=0.2)
     with pytest.raises(InputError, match=r"holds no test/.* or give .*train --split 0\.2$") as error:
         load(str(folder), None, False, None)
     flat = str(error.value).split("or give ")[1].split(" --split")[0]
-    with pytest.raises(
-        InputError, match=r"holds no train/.* or give .*train --split 0\.2 where the folders .* lie in it"
-    ):
+    with pytest.raises(InputError, match=r"holds no train/.* or give --split 0\.2 where .*train is CLASS/\* alone"):
         load(flat, None, False, None)
     data = load(flat, None, False, None, split=0.2)
     assert [split.labels.bincount().tolist() for split in data.splits.values()] == [[7, 15], [1, 1], [2, 4]]
