@@ -1,4 +1,4 @@
-"""``divkd evaluate``: anyone's predictions, from one file."""
+"""``divkd evaluate``: anyone's predictions, from .npz files."""
 
 from pathlib import Path
 from typing import Any

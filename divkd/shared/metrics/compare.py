@@ -56,9 +56,9 @@ def run_evaluation(
 def differences(base: Evaluated, other: Evaluated) -> dict[str, dict[str, float | None]]:
     """{name: {value, low, high}}: other - base of every number that both have and the draw of samples moves.
 
-    low and high are the percentile interval of the difference over the draws of samples, which both share: what is hard
-    for both models cancels, so that it is tighter than either interval suggests (Efron and Tibshirani 1993, chapter 8).
-    None without draws; NaN where the difference has no value in some draw, as of two infinite NLLs.
+    low and high are the percentile interval (Efron 1979) of the difference over the draws of samples, which both share,
+    so that what is hard for both models cancels. None without draws; NaN where it has no value in some draw, as between
+    two infinite NLLs.
     """
     rows: dict[str, dict[str, float | None]] = {}
     for name in (name for name in base.draws if name in other.draws):

@@ -125,7 +125,7 @@ def adaptive_ece(log_probs: Tensor, labels: Tensor) -> float:
 def aurc(log_probs: Tensor, labels: Tensor) -> float:
     """1/N sum_{n=1..N} r(n), r(n) = 1/n sum_{i<=n} [wrong_i] the error rate of the n most confident samples.
 
-    The area under the risk-coverage curve (Geifman et al. 2019, arXiv:1805.08206, section 2; 0-1 loss): what it costs
+    The area under the risk-coverage curve (Geifman et al. 2019, arXiv:1805.08206; 0-1 loss): what it costs
     to answer the share n/N of the samples and leave the least confident out, over all shares. Samples of equal
     confidence count as the share of them that is wrong, which is r(n) averaged over their orders; where all are equal
     it is the error rate. In [0, 1], lower is better. log_probs (M, N, K), labels (N,) integers in 0..K-1.

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.checks import check_labels, check_log_probs
+from divkd.shared.metrics.compare import check_files
 from divkd.shared.metrics.predictions import load
 
 Arrays = dict[str, Any]
@@ -168,3 +169,24 @@ def test_what_is_advised_of_tensors_mends() -> None:
             check_labels(given, logits)
         assert advice in str(caught.value)
         assert torch.equal(check_labels(eval(advice, {"labels": given}), logits), labels)
+
+
+def test_what_is_advised_of_files_mends(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with path.open("wb") as file:
+        np.save(file, LOGITS)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert "use np.savez(path, logits=..., labels=...)" in str(caught.value)
+    path.write_text("3,1,2")
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert "write one with np.savez(path, logits=..., labels=...)" in str(caught.value)
+    np.savez(path, logits=LOGITS, labels=LABELS)
+    model = load(path)
+    with pytest.raises(InputError) as caught:
+        check_files({"x.npz": model}, model)
+    assert "save val_logits and val_labels too, or leave --ensemble out" in str(caught.value)
+    check_files({"x.npz": model}, None)
+    np.savez(path, logits=LOGITS, labels=LABELS, val_logits=LOGITS, val_labels=LABELS)
+    check_files({"x.npz": load(path)}, load(path))
