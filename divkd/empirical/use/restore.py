@@ -151,7 +151,7 @@ def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed:
     if method is not None and str(method) not in METHODS:
         raise unknown("method", str(method), METHODS)
     if seed is not None and seed not in config.seeds:
-        raise InputError(f"{run.path} has no seed {seed}; it has {', '.join(map(str, config.seeds))}")
+        raise InputError(f"{run.path} has no seed {seed!r}; it has {', '.join(map(str, config.seeds))}")
     if model == "deep_ensemble":
         if method is not None:
             raise InputError(f"a deep ensemble has no method, and {method!r} was given; leave it out or take a student")

@@ -6,31 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from handed_over import GOOD, X, Y, normed, plain, refusal
 from torch import nn
-from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import Normalize
 
-from divkd import DeepEnsemble, InputError, RunError, distill, evaluate, export, member, predict, to_batch_ensemble
-
-X, Y = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 5
-
-
-def plain(seed=0, classes=5):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, classes))
-
-
-def normed():
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.Linear(6, 5))
-
-
-def refusal(call, kind=InputError):
-    with pytest.raises(kind) as error:
-        call()
-    words = str(error.value)
-    assert "\n" not in words
-    return words
+from divkd import distill, evaluate, export, member, predict, to_batch_ensemble
 
 
 @pytest.mark.parametrize(
@@ -113,9 +94,6 @@ def sgd(*parameters, lr=0.1):
 def case(words, wrong, right):
     """`wrong` and `right` make (student, options, batches)."""
     return pytest.param(words, wrong, right, id=words[:40])
-
-
-GOOD = [(X, Y)]
 
 
 def own(net, *more, **options):
@@ -261,135 +239,6 @@ def test_teachers(words, wrong, right):
     assert distill(wrong if right is None else right, plain(3), GOOD, 1, "kd" if right is None else "confods")
 
 
-class Bank(nn.Module):
-    def __init__(self, *shape):
-        super().__init__()
-        self.table = nn.Parameter(torch.ones(shape))
-        self.head = plain()
-
-    def forward(self, x):
-        return self.head(x) * self.table
-
-
-class OwnForward(nn.Linear):
-    def forward(self, x):
-        return super().forward(x) * 2
-
-
-def hooked():
-    net = plain()
-    handle = net[1].register_forward_hook(lambda *_: None)
-    return net, handle
-
-
-def pruned():
-    net = plain()
-    prune.l1_unstructured(net[1], "weight", 0.5)
-    return net
-
-
-def unpruned():
-    net = pruned()
-    prune.remove(net[1], "weight")
-    return net
-
-
-def unnormed():
-    net = plain()
-    parametrizations.weight_norm(net[1])
-    torch.nn.utils.parametrize.remove_parametrizations(net[1], "weight", leave_parametrized=True)
-    return net
-
-
-def lazy(run):
-    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
-    if run:
-        net(X)
-    return net
-
-
-def shared():
-    one, two = nn.Linear(192, 192), nn.Linear(192, 192)
-    two.weight = one.weight
-    return nn.Sequential(nn.Flatten(), one, two, nn.Linear(192, 5))
-
-
-def used_twice():
-    one = nn.Linear(192, 192)
-    return nn.Sequential(nn.Flatten(), one, one, nn.Linear(192, 5))
-
-
-def tracked(track):
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6, track_running_stats=track), nn.Linear(6, 5))
-
-
-class Closure(nn.Module):
-    def __init__(self, kept):
-        super().__init__()
-        self.a = nn.Linear(192, 5)
-        self.parts = nn.ModuleList([self.a]) if kept else [self.a]
-
-    def forward(self, x):
-        return self.parts[0](x.flatten(1))
-
-
-@pytest.mark.filterwarnings("ignore:Lazy modules")
-@pytest.mark.parametrize(
-    ("words", "wrong", "right"),
-    [
-        ("run one batch through the network first", lambda: lazy(False), lambda: lazy(True)),
-        ("remove that, keeping the weight", pruned, unpruned),
-        ("remove that, keeping the weight", lambda: parametrizations.weight_norm(plain()[1]), unnormed),
-        (
-            "use a plain Linear",
-            lambda: nn.Sequential(nn.Flatten(), OwnForward(192, 5)),
-            lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
-        ),
-        ("remove them before the conversion", lambda: hooked()[0], lambda: [(p := hooked())[1].remove(), p[0]][1]),
-        ("track them", lambda: tracked(False), lambda: tracked(True)),
-        (
-            "build it of linear layers",
-            lambda: nn.Sequential(nn.Flatten(), nn.Bilinear(192, 192, 5)),
-            lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
-        ),
-        ("a leading axis of 1", lambda: Bank(8, 5), lambda: Bank(1, 5)),
-        ("give each its own weight, or use one module twice", shared, used_twice),
-        ("give one that has", lambda: nn.Sequential(nn.Flatten()), plain),
-        ("member(net, 0)", lambda: to_batch_ensemble(plain(), 2), lambda: member(to_batch_ensemble(plain(), 2), 0)),
-        ("give it an nn.ModuleList", lambda: Closure(False), lambda: Closure(True)),
-        ("the network is None; give an nn.Module", lambda: None, plain),
-    ],
-)
-def test_conversions(words, wrong, right):
-    assert words in refusal(lambda: to_batch_ensemble(wrong(), 2, example=X))
-    model = to_batch_ensemble(right(), 2, example=X).eval()
-    assert model(X).shape == (2, 8, 5)
-
-
-@pytest.mark.parametrize("members", [True, 0, "2", None, 2.0])
-def test_counts_are_whole_numbers(members):
-    assert "give a whole number from 1" in refusal(lambda: to_batch_ensemble(plain(), members))
-    assert to_batch_ensemble(plain(), np.int64(2)).members == 2
-
-
-def test_a_network_that_keeps_a_graph_cannot_be_copied_until_it_detaches():
-    class Keeping(nn.Sequential):
-        detached = False
-
-        def forward(self, x):
-            z = super().forward(x)
-            self.kept = z.detach() if self.detached else z
-            return z
-
-    net = Keeping(*plain())
-    net(X)
-    assert "detach() the tensors that it keeps" in refusal(lambda: to_batch_ensemble(net, 2))
-    assert "detach()" in refusal(lambda: distill([plain(1)], net, GOOD, 1, "kd"))
-    net.detached = True
-    net(X)
-    assert distill([plain(1)], net, GOOD, 1, "kd")
-
-
 @pytest.mark.parametrize(
     ("words", "wrong", "right"),
     [
@@ -435,86 +284,3 @@ def test_exports(tmp_path, words, wrong):
 class Pair(nn.Module):
     def forward(self, x):
         return x, x
-
-
-def test_a_failure_in_training_names_epoch_and_batch():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = plain()
-
-        def forward(self, x):
-            if len(x) == 3:
-                raise KeyError("three")
-            return self.net(x)
-
-    student = Counting().eval()
-    batches = [(X, Y), (X, Y), (X[:3], Y[:3])]
-    assert refusal(lambda: distill([plain(1)], student, batches, 1, "kd"), RunError) == ("epoch 1, batch 3: 'three'")
-    assert not student.training
-    assert "epoch 1, batch 2: images hold" in refusal(lambda: distill([plain(1)], plain(), [(X, Y), (X * 9, Y)], 1))
-
-
-def test_a_batch_of_one_is_left_out_only_where_a_layer_refuses_it():
-    loader = DataLoader(TensorDataset(X[[*range(8), 0]], Y[[*range(8), 0]]), 4)
-    seen = []
-    for student in (normed(), to_batch_ensemble(normed(), 1), plain()):
-        student.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])) if module.training else None)
-        assert distill([plain(1)], student, loader, 1, "kd")
-        assert (1 in seen[3:]) == (len(list(student.modules())) == 3)
-        seen.clear()
-    assert distill([plain(1)] * 2, to_batch_ensemble(normed(), 2), loader, 1, "kd")  # a row of each member
-
-
-def test_what_is_handed_over_comes_back():
-    """Images, modes, buffers, gradients, generators; a model that predicted can be trained and can teach."""
-
-    class Restless(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = normed()
-            self.register_buffer("calls", torch.zeros(()))
-            self.register_buffer("kept", torch.zeros(8, 5))
-
-        def forward(self, x):
-            self.calls += 1
-            self.kept = self.net(x.sub_(0.5))
-            return self.kept.clone()
-
-    teacher, student = Restless(), normed()
-    for p in (*teacher.parameters(), *student.parameters()):
-        p.grad = torch.ones_like(p)
-    given, wanted = X.clone().requires_grad_(), copy.deepcopy(teacher.state_dict())
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    for _ in range(2):
-        predict(teacher, given)
-        distill([teacher], student, [(given, Y)], 1, "confods")
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(given, X)
-    assert given.grad is None
-    for key, value in teacher.state_dict().items():
-        assert torch.equal(value, wanted[key])
-        assert not value.is_inference()
-    assert teacher.training
-    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in (*teacher.parameters(), *student.parameters()))
-    teacher.net(X).sum().backward()
-
-
-def test_members_do_not_see_each_other():
-    class Centred(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x.sub_(0.5).div_(0.25))
-
-    for model in (
-        to_batch_ensemble(Centred(*plain()), 3, example=X),
-        DeepEnsemble([Centred(*plain(s)) for s in (0, 1)]),
-    ):
-        model.eval()
-        truth = torch.stack([member(model, m)(X.clone()) for m in range(model.members)])
-        before = X.clone()
-        assert torch.allclose(model(X), truth, atol=1e-5)  # folded
-        with torch.no_grad():
-            assert torch.allclose(model(X), truth, atol=1e-5)  # in turn
-            assert torch.allclose(model(torch.stack([X] * model.members)), truth, atol=1e-5)
-        assert torch.equal(X, before)

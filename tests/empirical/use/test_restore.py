@@ -62,12 +62,26 @@ def test_defaults_are_the_first_student_by_the_last_method(run, tmp_path):
         ((None, "confods"), "no student by confods; methods of its students: none, kd"),
         ((None, None, 5), "no seed 5; it has 3"),
         (("deep_ensemble", "kd"), "'kd'"),
+        ((5,), "unknown model '5'"),
+        ((None, ["kd"]), "unknown method"),
+        ((None, None, "3"), "no seed '3'; it has 3"),
+        ((None, None, None, "cuda:99"), "give 'cpu', 'cuda' or 'cuda:N'"),
+        ((None, None, None, "tpu"), "give 'cpu', 'cuda' or 'cuda:N'"),
+        (("deep_ensemble", None, None, "cpu", 0), "members 0 is not allowed; give a whole number from 1"),
+        (("single", None, None, "cpu", 2), "has 1 members, not 2; leave members out"),
     ],
 )
 def test_what_the_run_does_not_name_is_refused(run, arguments, words):
     with pytest.raises(InputError) as error:
         load_model(run, *arguments)
     assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_folder_is_refused():
+    for run in (None, 5, torch.zeros(2)):
+        with pytest.raises(InputError, match="give the path of a folder that divkd train wrote"):
+            load_model(run)
 
 
 def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
