@@ -49,7 +49,9 @@ def carry_out(
             click.echo(f"divkd: {line}", err=True)
         held = len(list(run.checkpoints.iterdir()))
         if held:
-            click.echo(f"divkd: {folder} has {held} checkpoints already, and what they hold is not trained again", err=True)
+            click.echo(
+                f"divkd: {folder} has {held} checkpoints already, and what they hold is not trained again", err=True
+            )
         with Progress(plan=plan) as progress:
             results = compute(run, progress)
         run.finish(results)
