@@ -329,7 +329,7 @@ def test_a_map_goes_on_with_its_grid_and_is_repeated_by_its_config(capsys, tmp_p
     assert run("simulate window --config map/config.json --out again".split()) == 0
     assert cells("again") == first
     assert run(f"simulate window {WORLD} --vary noise=2 --out map --resume".split()) == 2
-    assert "--resume: vary was" in capsys.readouterr().err
+    assert "--resume: vary.noise was" in capsys.readouterr().err
     next((tmp_path / "map/checkpoints").iterdir()).write_bytes(b"half")
     assert run(f"simulate window {WORLD} --out map --resume".split()) == 2
     assert "is damaged" in capsys.readouterr().err
