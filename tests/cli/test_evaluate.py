@@ -99,6 +99,8 @@ def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder
     for path in first:
         if path.name in ("results.json", "config.json"):
             assert {**json.loads(first[path]), "seconds": 0} == {**json.loads(again[path]), "seconds": 0}
+        elif path.name == "log.jsonl":
+            assert [json.loads(line)["event"] for line in again[path].splitlines()] == ["started", "finished"]
         else:
             assert first[path] == again[path], path.name
     assert run("evaluate plain.npz --out out --overwrite".split()) == 0

@@ -332,7 +332,7 @@ def test_a_map_goes_on_with_its_grid_and_is_repeated_by_its_config(capsys, tmp_p
     assert run("simulate window --config map/config.json --out again".split()) == 0
     assert cells("again") == first
     assert run(f"simulate window {WORLD} --vary noise=2 --out map --resume".split()) == 2
-    assert "--resume: vary was" in capsys.readouterr().err
+    assert "--resume: vary.noise was" in capsys.readouterr().err
     assert run(f"simulate window {WORLD} --grid noise=1,2 --grid power=2,3 --out grid".split()) == 0
     assert run("simulate window --config grid/config.json --out grid2".split()) == 0
     assert cells("grid2") == cells("grid")
