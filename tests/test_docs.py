@@ -295,7 +295,7 @@ def typography(monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES])
 def test_a_formula_becomes_mathematics(page, typography):
-    pytest.importorskip("latex2mathml", reason="only the manual needs it")
+    pytest.importorskip("latex2mathml.converter", reason="only the manual needs it")
     text = page.read_text(encoding="utf-8")
     count = len(re.findall(r"^```math$", text, re.M)) + len(typography.INLINE.findall(text))
     made = typography.on_page_markdown(text)
