@@ -152,6 +152,29 @@ def test_a_committed_run_has_a_page(folder):
     assert f"results/{folder.name}/README.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("folder", RUNS, ids=[folder.name for folder in RUNS])
+def test_a_run_whose_revision_does_not_name_its_code_says_so(folder):
+    revision = json.loads((folder / "config.json").read_text(encoding="utf-8"))["git_revision"]
+    assert revision.endswith("+changes") == (
+        f"**Revision.** `config.json` names {revision[:7]} " in page_of(folder.name)
+    )
+    overviews = [(DOCS / page).read_text(encoding="utf-8") for page in ("limits.md", "results/README.md")]
+    assert not revision.endswith("+changes") or all(text.count(f"{folder.name}/README.md)") for text in overviews)
+
+
+@pytest.mark.parametrize("name", ["default", "heldout", "20seeds", "large", "q4"])
+def test_a_page_says_which_theorem_its_run_misses(name):
+    """Of claims 1 to 4: the error, and the end of the bound that it passes, in one sentence."""
+    sentences = re.split(r"(?<=[.:])\s|\n\n", re.sub(r"^\|.*$", "", page_of(f"multiview-{name}"), flags=re.M))
+    for claim in ("single", "ensemble", "distilled", "self_distilled"):
+        value = results_of(f"multiview-{name}")["claims"][claim]
+        error, (low, high) = value["single_view_error"], value["bound"]
+        if not low <= error["mean"] <= high:
+            missed = low if error["mean"] < low else high
+            said = [text for text in sentences if show(error) in text]
+            assert any(f"{missed:g}" in text and "theorem" in " ".join(text.split()) for text in said), claim
+
+
 ERRORS = ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 SHARES = ("one_view_fraction", "distilled_views", "learned_inside_union", "learned_outside_union")
 
@@ -261,3 +284,39 @@ def test_no_page_has_a_formula_that_is_read_as_a_tag(page):
     text = re.sub(r"^```.*?^```|<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     text = re.sub(r"^    .*$|`[^`]+`", "", text, flags=re.M)
     assert set(re.findall(r"</?([a-zA-Z][^\s>/]*)", text)) <= TAGS
+
+
+def test_what_start_prints_is_no_wider_than_its_page():
+    blocks = re.findall(r"```text\n(.*?)```", (DOCS / "start.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) == 3
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 130
+
+
+@pytest.fixture
+def typography(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "hooks"))
+    import typography
+
+    return typography
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES])
+def test_a_formula_becomes_mathematics(page, typography):
+    pytest.importorskip("latex2mathml.converter", reason="only the manual needs it")
+    text = page.read_text(encoding="utf-8")
+    count = len(re.findall(r"^```math$", text, re.M)) + len(typography.INLINE.findall(text))
+    made = typography.on_page_markdown(text)
+    assert made.count("<math") == made.count("</math>") == count
+    assert not re.search(r"^<math|\\[a-z]+\{", made, re.M)  # a line that begins so is a block; no TeX is left
+
+
+def test_numbers_and_options_keep_to_a_line_and_blocks_of_code_stay(typography):
+    gap = "\N{NO-BREAK SPACE}"
+    html = "<td>0.5 ± 0.1</td> <td>0.1, -0.2</td> a 2 % (-0.1 to +0.2) <code>divkd x --data-dir d</code>"
+    block = "<pre><code>1 ± 2 --a-b</code></pre>"
+    made = typography.on_page_content(html + block)
+    assert f"0.5{gap}±{gap}0.1" in made
+    assert f"0.1,{gap}-0.2" in made
+    assert f"2{gap}% (-0.1{gap}to{gap}+0.2)" in made
+    assert '<code>divkd x <span class="word">--data-dir</span> d</code>' in made
+    assert made.endswith(block)
