@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from divkd.report import summaries
 from divkd.report.figures import evaluation as figures
 from divkd.report.record import Figure, Report, Results, Table, has
 from divkd.report.words import MEASURES, number, span
@@ -88,4 +89,6 @@ FIGURES = (
     Figure("dee", figures.equivalent,
            "Calibrated NLL of the deep ensemble by members, and where the model stands", samples, has("dee")),
 )  # fmt: skip
-REPORT = Report(("evaluate",), _sentence, _tables, FIGURES, _comparison, _again, vector=True)
+REPORT = Report(
+    ("evaluate",), _sentence, _tables, FIGURES, _comparison, _again, vector=True, summary=summaries.evaluation
+)

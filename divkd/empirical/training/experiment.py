@@ -11,7 +11,7 @@ from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import FITTED, TrainConfig
-from divkd.empirical.training.distillation import merged, train_student, train_teachers
+from divkd.empirical.training.distillation import merged, reused, train_student, train_teachers
 from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
 from divkd.empirical.training.perturb import perturbed
 from divkd.empirical.training.students import STUDENTS, rows_of
@@ -66,12 +66,14 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
                 scores |= {"dee": {"value": dee.value, "censored": dee.censored}}
                 rows.append({**names, **scores, "params": parameters(one), "seconds": taken})
                 run.log(event="row", **rows[-1])
+    theirs = reused(config, data.facts()["sha256"])[1] if config.teachers else config
     sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
     return {
         "command": "train cifar",
         "preset": config.preset,
         "dataset": data.name,
         "network": config.network,
+        "teacher_network": theirs.teacher_network or theirs.network,
         "split": {"rule": data.rule, **sizes},
         "seeds": list(config.seeds),
         "members": config.members,
