@@ -3,7 +3,7 @@
 from divkd.report import summaries
 from divkd.report.figures import training as figures
 from divkd.report.published import beside, published_tables, split_table, views_tables
-from divkd.report.record import Figure, Report, Results, Table, counted, unique
+from divkd.report.record import Figure, Report, Results, Table, counted, has, unique
 from divkd.report.words import (
     MEASURE,
     MEASURES,
@@ -162,6 +162,8 @@ def test_images(results: Results) -> str:
 FIGURES = (
     Figure("methods", figures.methods,
            "Test error and calibrated NLL of students by method, with the deep ensembles as lines", test_images),
+    Figure("fit", figures.fit, "Training against test accuracy of every network of the deep ensemble, and of the "
+           "teachers' ensemble", test_images, has("networks")),
     Figure("teacher_diversity", figures.teacher_diversity,
            "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
            fits=lambda results: bool(results["teacher_diversity"])),

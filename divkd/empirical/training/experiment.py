@@ -39,6 +39,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     rows: list[dict[str, Any]] = []
     diversity: list[dict[str, Any]] = []
     ladders: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
     spent = 0.0
     for seed in config.seeds:
         job = Job(config, data, seed, run, progress)
@@ -48,6 +49,9 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         predictions = job.predictions(networks)
         curve = equivalent_curve(predictions[0], labels[0], predictions[1], labels[1])
         ladders.append({"seed": seed, "curve": curve})
+        for number in range(config.networks):
+            train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
+            alone.append({"seed": seed, "network": number, "train_acc": train, "acc": test})
         each = parameters(networks) // config.networks
         for size in range(1, config.networks + 1):
             scores = _scores([answers[:size] for answers in predictions], labels)
@@ -82,6 +86,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "differences": differences(rows),
         "teacher_diversity": diversity,
         "ladders": ladders,
+        "networks": alone,  # of the deep ensemble, one by one
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
 
