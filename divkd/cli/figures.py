@@ -33,7 +33,8 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
             raise InputError(
                 f"{run} is no finished run of divkd {', '.join(COMMANDS)}; give a folder that holds its results.json"
             )
-        sources.append(Source(run.resolve().name, results))
+        config = read_json(run / "config.json") if (run / "config.json").is_file() else {}
+        sources.append(Source(run.resolve().name, results, config if isinstance(config, dict) else {}))
     try:
         with complete("a results.json"):
             paths, missing = draw_all(sources, out)

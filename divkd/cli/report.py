@@ -1,6 +1,8 @@
 """``divkd report``: one page about finished runs, in one file."""
 
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 
 import click
 
@@ -18,7 +20,8 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
     """Write one HTML page about finished runs: tables, figures, configuration, how to repeat them.
 
     RUN is a folder that holds results.json, of any command; several are set side by side. The page needs no network
-    and no JavaScript: figures are drawn from the numbers and lie in the file. What was seen is said in words as well.
+    and no JavaScript: figures are drawn from the numbers and lie in the file. What was seen
+    stands on it first and is printed, in words.
 
     \b
     divkd report runs/theory runs/digits runs/digits-analysis --out report.html
@@ -37,9 +40,20 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, overwrite: bool
         write_bytes(out, content)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give a file you can write to") from error
+    width = max(40, get_terminal_size().columns - 1)
     for source in sources:
-        summary = getattr(REPORTS[source.results["command"]], "summary", None)
-        sentences = summary(source.results) if summary else []
+        sentences = REPORTS[source.results["command"]].summary(source.results)
         if sentences:
-            click.echo(f"{source.name}: {' '.join(sentences)}")
+            click.echo(f"{source.name}:")
+        for sentence in sentences:
+            click.echo(
+                fill(
+                    sentence,
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
     click.echo(f"{out}: {len(names)} {'run' if len(names) == 1 else 'runs'}, {len(content) / 1e6:.1f} MB")

@@ -1,5 +1,6 @@
 """The page's tables at a terminal, with the columns that it has room for."""
 
+import re
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from divkd.report.record import Table
 
 WIDTH = 200  # where there is no terminal
 GAP = 3  # between columns
+WHOLE = re.compile(r"\S+ ± \S+|\(\S+ (?:to|=) \S+\)|\S+ to \S+$")
+SPACE = "\0"
 
 
 def print_tables(results: dict[str, Any], folder: Path) -> None:
@@ -27,31 +30,57 @@ def print_tables(results: dict[str, Any], folder: Path) -> None:
 
 
 def _print(one: Table, console: Console) -> None:
+    columns = list(zip(one.heads, *one.lines, strict=True))
     shown = [place for place, head in enumerate(one.heads) if head not in one.page_only]
+    same = constant(one, shown)
+    shown = [place for place in shown if place not in same]
     if not shown:
         return
     table = RichTable(box=SIMPLE_HEAD)
-    kept = _widths(one, shown, console.width - 1)
+    kept = _widths(columns, shown, console.width - 1)
     for place, width in kept.items():
         words = place < one.names or place >= len(one.heads) - one.words
-        table.add_column(one.heads[place], justify="left" if words else "right", width=width)
+        table.add_column(_lines(one.heads[place], width), justify="left" if words else "right", min_width=width)
     for line in one.lines:
-        table.add_row(*(line[place] for place in kept))
-    console.print(one.caption, style="bold", soft_wrap=True)
+        table.add_row(*(_lines(line[place], width) for place, width in kept.items()))
+    console.print(one.caption, style="bold", soft_wrap=not console.is_terminal)
     console.print(table)
     if len(kept) < len(shown):
         left = ", ".join(one.heads[place] for place in shown[len(kept) :])
-        console.print(f"No room here for {left}; divkd report shows all.", soft_wrap=True)
+        console.print(f"No room here for {left}; divkd report shows all.", soft_wrap=not console.is_terminal)
+    if same:
+        everywhere = "; ".join(f"{one.heads[place]} {cell or 'empty'}" for place, cell in same.items())
+        console.print(f"The same in every line: {everywhere}.", soft_wrap=not console.is_terminal)
     for note in one.notes:
-        console.print(note, soft_wrap=True)
+        console.print(note, soft_wrap=not console.is_terminal)
     console.print()
 
 
-def _widths(one: Table, shown: list[int], room: int) -> dict[int, int]:
-    """The widths of the columns that fit into `room`, from the left: no word is broken, and lines where need be."""
-    columns = list(zip(one.heads, *one.lines, strict=True))
-    parts = {place: [cell.replace(" ±", "_±").split() for cell in columns[place]] for place in shown}
-    least = {place: max(cell_len(word) for cell in cells for word in cell) for place, cells in parts.items()}
+def constant(one: Table, shown: list[int]) -> dict[int, str]:
+    """The columns, of several lines, that say the same in each, and what: a note has room for them."""
+    return {place: one.lines[0][place] for place in shown[1:]
+            if len(one.lines) > 1 and len({line[place] for line in one.lines}) == 1}  # fmt: skip
+
+
+def _parts(cell: str) -> list[str]:
+    """What no line breaks within: a number with its spread, what is in brackets, a word."""
+    return [part.replace(SPACE, " ") for part in WHOLE.sub(lambda found: found[0].replace(" ", SPACE), cell).split(" ")]
+
+
+def _lines(cell: str, width: int) -> str:
+    """`cell` in lines of at most `width`, broken between its parts."""
+    lines: list[str] = []
+    for part in _parts(cell):
+        if lines and cell_len(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return "\n".join(lines)
+
+
+def _widths(columns: list[tuple[str, ...]], shown: list[int], room: int) -> dict[int, int]:
+    """The widths of the columns that fit into `room`, from the left: no part is broken, and lines where need be."""
+    least = {place: max(cell_len(part) for cell in columns[place] for part in _parts(cell)) for place in shown}
     taken = list(accumulate(width + GAP for width in least.values()))
     widths = {place: least[place] for place, end in zip(shown, taken, strict=True) if end <= room}
     spare = room - sum(widths.values()) - GAP * len(widths)

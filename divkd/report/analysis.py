@@ -7,11 +7,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from divkd.report import summaries
 from divkd.report.figures import analysis as figures
 from divkd.report.figures.analysis import SPLITS, at, over_seeds
 from divkd.report.published import published_tables
 from divkd.report.record import Figure, Report, Results, Table, unique
-from divkd.report.words import MEASURE, NETWORK, corruptions, labels, listed_seeds, network, seeds, spread
+from divkd.report.words import MEASURE, NETWORK, corruptions, labels, learned, listed_seeds, network, seeds, spread
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import show, summarise
 
@@ -32,7 +33,7 @@ def _at_most(results: Results) -> str:
 
 
 def _tables(results: Results) -> list[Table]:
-    """Images of another distribution, shifted and corrupted ones, diversity, transfer, gradients, costs, published."""
+    """Images of another distribution, shifted and corrupted ones, diversity, transfer, gradients, costs."""
     return [
         *_ood(results),
         _shifted(results),
@@ -45,7 +46,6 @@ def _tables(results: Results) -> list[Table]:
                    "Cosine of a student's input gradient with its own teacher's, with another's, and of two teachers'"),
         _passes(results),
         _inference(results),
-        *published_tables(results["published"]),
     ]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _by_split(results: Results, part: str, names: Iterable[str], title: str, *le
 
 
 def _passes(results: Results) -> Table:
-    lines = [[MODELS[row["model"]], row["method"], f"{row['passes']:g}", f"{row['peak_bytes'] / 1e6:.1f}"]
+    lines = [[MODELS[row["model"]], learned(row["method"]), f"{row['passes']:g}", f"{row['peak_bytes'] / 1e6:.1f}"]
              for row in results["training_cost"]]  # fmt: skip
     caption = "Forward passes of one network for a training image and step (a backward pass: 2, to the input alone: 1)"
     batch = results["training_cost"][0]["batch"]
@@ -129,6 +129,10 @@ def _inference(results: Results) -> Table:
     caption = f"An answer, as a ratio to the single network's; times: median (quartiles) on {first['device']}"
     note = f"Batches of {first['batch']}, threads: {first['threads']}."
     return Table(caption, heads, lines, notes=(note,))
+
+
+def _published(results: Results) -> list[Table]:
+    return published_tables(results["published"])
 
 
 def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
@@ -154,13 +158,18 @@ FIGURES = (
     Figure("corruptions", figures.corruption_boxes,
            "Accuracy, NLL and ECE over kinds of corruption, by severity", images),
     Figure("diversity_by_confidence", figures.confidence_diversity,
-           "Members' pairwise KL by confidence of the mean prediction", images, _some("diversity")),
+           "Members' pairwise KL by confidence of the mean prediction; at the foot, the share of images in each bin",
+           images, _some("diversity")),
     Figure("transfer", figures.transfer,
            "Members' pairwise KL after an ODS step of an own, a sibling, an external teacher", images,
            _some("diversity")),
+    Figure("transfer_by_confidence", figures.transfer_by_confidence,
+           "The same by confidence of the two members' mean prediction", images, figures.by_confidence),
     Figure("gradients", figures.gradients,
            "Cosine of students' input gradients with those of teachers", images, _some("gradients")),
     Figure("entropy", figures.entropies, "Entropy of the mean prediction on test and on foreign images", images,
            lambda results: any(one["use"] == "ood" for one in results["sets"])),
 )  # fmt: skip
-REPORT = Report(("analyse",), _sentence, _tables, FIGURES, again=_again)
+REPORT = Report(
+    ("analyse",), _sentence, _tables, FIGURES, again=_again, summary=summaries.analysis, published=_published
+)

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TypeGuard
 
+from divkd.report import summaries
 from divkd.report.figures import evaluation as figures
 from divkd.report.record import Figure, Report, Results, Table, has
 from divkd.report.words import MEASURES, number, span
@@ -201,4 +202,6 @@ FIGURES = (
         fits=has("dee"),
     ),
 )
-REPORT = Report(("evaluate",), _sentence, _tables, FIGURES, _comparison, _again, vector=True)
+REPORT = Report(
+    ("evaluate",), _sentence, _tables, FIGURES, _comparison, _again, vector=True, summary=summaries.evaluation
+)

@@ -2,7 +2,9 @@
 
 import math
 
+from divkd.report import summaries
 from divkd.report.figures import claims, views
+from divkd.report.published import simulated_tables
 from divkd.report.record import Figure, Report, Results, Table, counted, has
 from divkd.report.words import listed_seeds, one_seed, spread
 from divkd.shared.kinds import CLAIMS, VIEWS
@@ -122,4 +124,12 @@ FIGURES = (
     Figure("soft_labels", views.soft_labels,
            "What teachers say of the multi-view sample, class by class", one_seed),
 )  # fmt: skip
-REPORT = Report(("simulate multiview",), _sentence, _tables, FIGURES, _comparison)
+REPORT = Report(
+    ("simulate multiview",),
+    _sentence,
+    _tables,
+    FIGURES,
+    _comparison,
+    summary=summaries.multiview,
+    published=simulated_tables,
+)

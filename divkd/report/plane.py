@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from divkd.report import summaries
 from divkd.report.record import Figure, Report, Results, Table
 from divkd.report.style import COLOURS, figure
 from divkd.report.words import difference, listed_seeds, one_seed, spread
@@ -112,4 +113,4 @@ def _boundaries(ax: Any, grid: Results) -> list[Any]:
 
 SHOWN = "Teachers' decisions, training points, and the points that Gaussian and ODS steps make of them"
 FIGURES = (Figure("plane", lambda results: planes([results]), SHOWN, one_seed),)
-REPORT = Report(("simulate plane",), _sentence, _tables, FIGURES, vector=True)
+REPORT = Report(("simulate plane",), _sentence, _tables, FIGURES, vector=True, summary=summaries.plane)

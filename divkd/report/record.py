@@ -58,6 +58,8 @@ class Report:
     comparison: Callable[[list[str], list[Results]], list[Table]] = lambda labels, runs: []  # of several, side by side
     again: Callable[[Results, Results, Path], tuple[list[str], str]] = with_config  # how to repeat it, and a remark
     vector: bool = False  # whether a run's folder holds its figures as SVG as well
+    summary: Callable[[Results], list[str]] = lambda results: []  # what was seen, in sentences that its tables bear out
+    published: Callable[[Results], list[Table]] = lambda results: []  # tables of others' numbers beside its own
 
     def figures_of(self, results: Results) -> list[Figure]:
         """The figures that `results` has the numbers for."""

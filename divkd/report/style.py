@@ -78,6 +78,14 @@ def look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
+def one_scale(axes: list[Any], least: float | None = None, sideways: bool = False) -> None:
+    """The same limits for all of `axes`, that hold what each shows, upright or `sideways`; from `least` on."""
+    lows, highs = zip(*(ax.get_xlim() if sideways else ax.get_ylim() for ax in axes), strict=True)
+    ends = min(lows) if least is None else max(min(lows), least), max(highs)
+    for ax in axes:
+        (ax.set_xlim if sideways else ax.set_ylim)(*ends)
+
+
 def legend_below(fig: Any, axes: list[Any], columns: int | None = None, size: float | str = 8) -> None:
     """One legend under the figure for everything that is named in `axes`, each name once."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from divkd.report import summaries
 from divkd.report.record import Figure, Report, Results, Table, unique
 from divkd.report.style import COLOURS, figure, legend_below, look, mean_and_sd, panels, points
 from divkd.report.words import listed_seeds, spread
@@ -162,4 +163,6 @@ FIGURES = (
     Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
            fits=lambda results: not _is_map(results)),
 )  # fmt: skip
-REPORT = Report(("simulate window", "simulate ablations"), _sentence, _tables, FIGURES, vector=True)
+REPORT = Report(
+    ("simulate window", "simulate ablations"), _sentence, _tables, FIGURES, vector=True, summary=summaries.sweep
+)

@@ -1,8 +1,9 @@
 """The report of `divkd train`: deep ensembles and what is distilled from them, quality and cost."""
 
+from divkd.report import summaries
 from divkd.report.figures import training as figures
-from divkd.report.published import beside, published_tables
-from divkd.report.record import Figure, Report, Results, Table, counted, unique
+from divkd.report.published import beside, published_tables, split_table, views_tables
+from divkd.report.record import Figure, Report, Results, Table, counted, has, unique
 from divkd.report.words import (
     MEASURE,
     MEASURES,
@@ -10,6 +11,7 @@ from divkd.report.words import (
     difference,
     equivalent,
     labels,
+    learned,
     listed_seeds,
     network,
     seeds,
@@ -20,6 +22,7 @@ from divkd.shared.stats import show
 
 FIRST = ("acc", "cal_nll")  # the columns that no terminal is too narrow for
 OTHERS = ("pairwise_kl", "cal_ece", "cal_brier", "nll", "brier", "ece", "train_acc", "temperature")
+SINGLE = ("single", "merged")  # models of one member
 PAGE_ONLY = ("brier", "ece", "cal_brier", "temperature")
 
 
@@ -34,14 +37,12 @@ def _sentence(results: Results, asked: Results) -> str:
 
 
 def _tables(results: Results) -> list[Table]:
-    """Quality and cost, paired differences, the ladder of the DEE, the teachers' diversity, published numbers."""
-    rows = beside(results)
+    """Quality and cost, paired differences, the ladder of the DEE, the teachers' diversity."""
     return [
         _quality(results),
         *_differences(results["differences"]),
         *_ladders(results["ladders"]),
         *_teachers(results["teacher_diversity"]),
-        *(published_tables(rows) if any(row["measured"] for row in rows) else []),
     ]
 
 
@@ -69,20 +70,30 @@ def _quality(results: Results) -> Table:
 
 
 def _shown(row: Results, key: str) -> str:
+    if MEASURE[key].of_members and row["members"] == 1:
+        return ""
     return equivalent(row.get(key)) if key == "dee" else show(row[key], MEASURE[key].digits)
 
 
 def _differences(rows: list[Results]) -> list[Table]:
     keys = [key for key in (*FIRST, *OTHERS) if all(key in row for row in rows)]
     lines = [
-        [MODELS[row["model"]], row["method"], f"{MODELS[row['against_model']]}, {row['against_method']}"]
-        + [difference(row[key]) for key in keys]
+        [MODELS[row["model"]], learned(row["method"]), _against(row)]
+        + ["" if MEASURE[key].of_members and row["model"] in SINGLE else difference(row[key]) for key in keys]
         + [str(row[keys[0]]["n"])]
         for row in rows
     ]
     heads = ["model", "method", "minus", *labels(*keys), "seeds"]
     caption = "Paired differences over seeds, mean and 95 % interval (none where n is 1)"
     return [Table(caption, heads, lines, 3, page_only=(*labels("nll", "cal_brier"), "seeds"))] if rows else []
+
+
+def _against(row: Results) -> str:
+    """What a paired difference is from: the other model, the other method, or both."""
+    model, method = MODELS[row["against_model"]], learned(row["against_method"])
+    if row["against_model"] == row["model"]:
+        return f"by {method}"
+    return model if row["against_method"] == row["method"] else f"{model}, {method}"
 
 
 def _ladders(ladders: list[Results]) -> list[Table]:
@@ -106,6 +117,19 @@ def _teachers(rows: list[Results]) -> list[Table]:
     notes = (f"VOID as a test of the paper's premise: teachers of seed {void} do not fit their images.",)
     caption = "Teachers' pairwise KL on training images, and how much a step of each kind changes it"
     return [Table(caption, heads, lines, notes=notes if void else ())] if rows else []
+
+
+def _published(results: Results) -> list[Table]:
+    """Numbers of the papers on the same data set; what was measured is for the same model, method and members."""
+    accuracy = {(row["model"], row["method"], row["members"]): row["acc"] for row in results["summary"]}
+    keys = {
+        "single_of_10": ("deep_ensemble", "none", 1),
+        "ensemble_of_10": ("deep_ensemble", "none", 10),
+        "distilled_from_ensemble": ("single", "kd", 1),
+    }
+    own = {name: accuracy[key] for name, key in keys.items() if key in accuracy}
+    tables = [*published_tables(beside(results)), *views_tables(own, results["dataset"], (results["dataset"],))]
+    return [*tables, split_table()] if results["dataset"] == "cifar100" else tables
 
 
 def _comparison(labels: list[str], runs: list[Results]) -> list[Table]:
@@ -138,6 +162,8 @@ def test_images(results: Results) -> str:
 FIGURES = (
     Figure("methods", figures.methods,
            "Test error and calibrated NLL of students by method, with the deep ensembles as lines", test_images),
+    Figure("fit", figures.fit, "Training against test accuracy of every network of the deep ensemble, and of the "
+           "teachers' ensemble", test_images, has("networks")),
     Figure("teacher_diversity", figures.teacher_diversity,
            "Teachers' pairwise KL on training images, clean and moved, a mark a seed",
            fits=lambda results: bool(results["teacher_diversity"])),
@@ -145,4 +171,6 @@ FIGURES = (
            "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students", test_images,
            figures.has_equivalents),
 )  # fmt: skip
-REPORT = Report(("train cifar",), _sentence, _tables, FIGURES, _comparison)
+REPORT = Report(
+    ("train cifar",), _sentence, _tables, FIGURES, _comparison, summary=summaries.training, published=_published
+)

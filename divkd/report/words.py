@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from divkd.shared.kinds import MODELS
+from divkd.shared.kinds import METHODS, MODELS
 from divkd.shared.stats import show
 
 
@@ -67,7 +67,12 @@ NETWORK = ["model", "method", "M"]  # the headings over `network`
 
 def network(row: dict[str, Any]) -> list[str]:
     """Model, method and members of a row, as words."""
-    return [MODELS[row["model"]], row["method"], str(row["members"])]
+    return [MODELS[row["model"]], learned(row["method"]), str(row["members"])]
+
+
+def learned(method: str) -> str:
+    """How a network learned: the method, or from labels alone."""
+    return METHODS["none"] if method == "none" else method
 
 
 def one_seed(results: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from divkd.shared.files import read_json
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 
 COMMAND = "analyse run --images 20 --ood turned.npz --shift mirror.npz --device cpu"
-FIGURES = ("by_members", "corruptions", "diversity_by_confidence", "entropy", "gradients", "transfer")
+FIGURES = ("by_members", "corruptions", "diversity_by_confidence", "entropy", "gradients", "transfer",
+           "transfer_by_confidence")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_results_hold_every_analysis_of_every_network(folder, printed):
 def test_the_table_shows_every_network_and_set(printed):
     text = " ".join(printed.split())
     for words in ("turned: entropy", "mirror: accuracy", "12 kinds of corruption", "train images: sibling",
-                  "deep ensemble none 2", "BatchEnsemble ods 2", "single network ods 1", "merged into one 1",
+                  "deep ensemble labels 2", "BatchEnsemble ods 2", "single network ods 1", "merged into one 1",
                   "written to analysis"):  # fmt: skip
         assert words in text
 

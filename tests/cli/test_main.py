@@ -150,7 +150,7 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
         assert all(line[key] == {"mean": row[key], "std": None, "n": 1} for key in numbers)
         assert 0 <= row["acc"] <= 1
     figures = {path.name for path in (folder / "figures").iterdir()}
-    assert figures == {"dee.png", "methods.png", "teacher_diversity.png"}
+    assert figures == {"dee.png", "fit.png", "methods.png", "teacher_diversity.png"}
     checkpoints = {path.stem for path in (folder / "checkpoints").iterdir()}
     assert {"seed0-teacher0", "seed0-teacher1", "seed0-batch_ensemble2-ods", "seed0-single-kd-from2"} <= checkpoints
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -10,6 +10,8 @@ from report_pages import COMMITTED, Page, changed, read, report
 
 from divkd.cli.main import run
 from divkd.report import page
+from divkd.report.commands import REPORTS
+from divkd.report.words import learned
 from divkd.shared.stats import show
 
 RUNS = sorted(path.parent for path in COMMITTED.glob("*/results.json"))
@@ -70,16 +72,51 @@ def test_a_training_runs_numbers_are_those_of_its_results(undrawn):
     results = read(folder)
     for line, row in zip(table[1:], results["summary"], strict=True):
         cells = dict(zip(table[0], line, strict=True))
-        assert (cells["method"], cells["M"]) == (row["method"], str(row["members"]))
+        assert (cells["method"], cells["M"]) == (learned(row["method"]), str(row["members"]))
         for name, key, digits in (("accuracy", "acc", 3), ("calibrated NLL", "cal_nll", 3), ("ECE", "ece", 4)):
             assert cells[name] == show(row[key], digits)
         assert cells["seeds"] == str(row["acc"]["n"])
         assert cells["parameters"].replace(",", "") == f"{row['params']['mean']:.0f}"
 
 
+def test_what_was_seen_comes_first_and_is_printed_last(undrawn, capsys):
+    folder = COMMITTED / "cifar10-cpu-long"
+    text = " ".join(report(folder).text)
+    out = " ".join(capsys.readouterr().out.split())
+    results = read(folder)
+    one, four = (
+        next(row for row in results["summary"] if (row["model"], row["members"]) == ("deep_ensemble", members))
+        for members in (1, 4)
+    )
+    for row in (one, four):
+        assert show(row["acc"]) in out
+        assert show(row["cal_nll"]) in out
+    sentences = REPORTS["train cifar"].summary(results)
+    assert sum("do not differ measurably" in sentence for sentence in sentences) == 3  # as its README has it
+    for sentence in sentences:
+        assert sentence in out
+        assert text.index(sentence) < text.index("Tables")
+    assert out.split()[-5:-1] == ["page.html:", "1", "run,", "0.0"]
+
+
+def test_a_difference_that_can_be_told_is_told_and_one_seed_tells_none(undrawn):
+    results = read(COMMITTED / "cifar10-cpu-long")
+    kind = ("batch_ensemble", "single", "kd")
+    for row in results["differences"]:
+        if (row["model"], row["against_model"], row["method"]) == kind:
+            row["cal_nll"] |= {"mean": -0.05, "low": -0.07, "high": -0.03}
+    told = " ".join(REPORTS["train cifar"].summary(results))
+    assert "differ: KD -0.050 (-0.070 to -0.030), and not measurably: labels, ODS (first minus second" in told
+    for row in results["differences"]:
+        row["cal_nll"] |= {"low": None, "high": None}
+    assert "one seed cannot tell that from chance" in " ".join(REPORTS["train cifar"].summary(results))
+    results["teacher_diversity"][1]["void"] = True
+    assert "Teachers of seed 1 do not fit" in " ".join(REPORTS["train cifar"].summary(results))
+
+
 def test_a_simulations_numbers_are_those_of_its_results(undrawn):
     folder = COMMITTED / "multiview-q4"
-    (table, members, _) = report(folder).tables
+    (table, members, *_) = report(folder).tables
     claims = read(folder)["claims"]
     lines = {line[0].strip(): dict(zip(table[0], line, strict=True)) for line in table[1:]}
     assert len(lines) == len(claims)
@@ -115,7 +152,7 @@ def test_runs_of_a_command_stand_side_by_side(undrawn):
     found = report(cifar, "other", "--overwrite")
     check_structure(found)
     accuracy = next(table for table in found.tables if table[0][-1] == "other (n = 3)")
-    assert accuracy[1] == ["deep ensemble", "none", "1", show(read(cifar)["summary"][0]["acc"]), "0.750 ± 0.500"]
+    assert accuracy[1] == ["deep ensemble", "labels", "1", show(read(cifar)["summary"][0]["acc"]), "0.750 ± 0.500"]
 
 
 def test_folders_of_the_same_name_are_told_apart_and_a_run_needs_no_config(undrawn):

@@ -33,3 +33,19 @@ def test_a_browser_shows_it_at_any_width_without_a_complaint(tmp_path, monkeypat
         browser.open(Path("page.html"), 400)
         # a table that is wider than the page moves inside its own frame
         assert browser.read("[...document.querySelectorAll('.scroll')].some(one => one.scrollWidth > one.clientWidth)")
+        # what a line is of stays in sight
+        stays = """[...document.querySelectorAll('.scroll')].every(one => {
+            one.scrollLeft = 200
+            const name = one.querySelector('tbody th').getBoundingClientRect()
+            return name.left - one.getBoundingClientRect().left < 1 && name.width < innerWidth / 2 })"""
+        assert browser.read(stays)
+        # on paper nothing is cut, and the configuration is open
+        browser.open(Path("page.html"), 702)  # A4 less its margins
+        hidden = "document.querySelector('details dl').getBoundingClientRect().height"
+        browser.call("Emulation.setEmulatedMedia", {"media": "print"})
+        assert float(str(browser.read(hidden))) > 100
+        fits = (
+            "[...document.querySelectorAll('table')].every(one => one.getBoundingClientRect().right <= innerWidth + 1)"
+        )
+        assert browser.read(fits)
+        assert browser.read("document.documentElement.scrollWidth") <= 702

@@ -30,15 +30,24 @@ def built(run):
     return REPORTS[results["command"]].tables(results)
 
 
+def columns(table):
+    """The places of the columns that vary, and what the others say."""
+    shown = [place for place, head in enumerate(table.heads) if head not in table.page_only]
+    same = tables.constant(table, shown)
+    return [place for place in shown if place not in same], same
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_wide_terminal_shows_every_word_of_every_column_but_the_pages_own(run, shown):
     out = shown(run, 400)
     assert "No room" not in out
     words = set(out.split())
     for table in built(run):
-        kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
+        kept, same = columns(table)
         for line in (table.heads, *table.lines):
             assert {word for place in kept for word in line[place].split()} <= words
+        for place, cell in same.items():
+            assert f"{table.heads[place]} {cell or 'empty'}" in out
 
 
 @pytest.mark.parametrize("width", [60, 80, 132])
@@ -48,7 +57,7 @@ def test_a_narrow_one_breaks_no_word_and_names_the_columns_that_it_leaves_out(ru
     assert "…" not in out
     noted = 0
     for table in built(run):
-        kept = [place for place, head in enumerate(table.heads) if head not in table.page_only]
+        kept, _ = columns(table)
         if kept:
             part = out[out.index(table.caption) :].split("\n\n")[0]
             note = [line for line in part.splitlines() if line.startswith("No room here for ")]
@@ -75,6 +84,26 @@ def test_one_seed_has_no_interval(shown, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results))
     out = shown(tmp_path, 100)
     assert "ODS minus Gaussian, one seed: +0.199 nats." in out
+
+
+def test_a_column_that_says_the_same_everywhere_is_a_note(capsys):
+    console = Console(width=40, markup=False, highlight=False)
+    lines = [["a", "0.000 ± 0.000", "", "0.1"], ["b", "0.000 ± 0.000", "", "0.2"]]
+    tables._print(Table("caption", ["name", "zero", "none", "value"], lines), console)
+    out = capsys.readouterr().out
+    assert "The same in every line: zero 0.000 ± 0.000; none empty." in out
+    assert out.count("0.000 ± 0.000") == 1
+    tables._print(Table("caption", ["name", "zero"], [["a", "0.000"]]), console)
+    assert "The same" not in capsys.readouterr().out  # of one line nothing is constant
+
+
+def test_a_number_its_spread_and_an_interval_are_never_broken(capsys):
+    console = Console(width=34, markup=False, highlight=False)
+    lines = [["a long name of two words", "-0.020 (-0.049 to +0.009)", "1"], ["b", "1.516 ± 0.034 (n = 8)", "2"]]
+    tables._print(Table("caption", ["name", "value", "more"], lines), console)
+    out = capsys.readouterr().out
+    cells = {cell.strip() for line in out.splitlines() for cell in line.split("  ")}
+    assert {"-0.020", "(-0.049 to +0.009)", "1.516 ± 0.034", "(n = 8)"} <= cells
 
 
 def test_wide_letters_take_two_places(capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from divkd.report.figures import beside
+from divkd.report.figures.beside import told_apart
 from divkd.report.figures.manual import FIGURES, draw_all
 from divkd.report.sources import Source
 from divkd.shared.files import read_json
@@ -92,3 +93,15 @@ def test_the_manuals_figures_are_of_the_committed_results(tmp_path):
     shown = RESULTS.parent / "figures"
     assert {path.name for path in paths} == {path.name for path in shown.glob("*.png")}
     assert (tmp_path / "captions.md").read_text() == (shown / "captions.md").read_text()
+
+
+def test_simulations_side_by_side_are_told_apart_by_what_differs():
+    def run(name, preset="default", **fields):
+        results = {"command": "simulate multiview", "preset": preset, "config": {"members": 10}, "seeds": [0]}
+        return Source(name, results, {"config": fields})
+
+    practice = Source("digits", {"command": "train cifar", "seeds": [0]})
+    assert told_apart([run("a"), practice]) == ["Theory: ", "Practice: "]
+    assert told_apart([run("a", power=3), run("b", power=4)]) == ["Theory, power=3\n", "Theory, power=4\n"]
+    assert told_apart([run("a", "toy", power=3), run("b", power=4)])[0] == "Theory, preset=toy\n"
+    assert told_apart([run("a"), run("b")]) == ["Theory, a\n", "Theory, b\n"]

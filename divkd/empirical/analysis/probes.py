@@ -70,19 +70,27 @@ def transfer(net: nn.Module, clean: Sequence[Tensor], by_teacher: Sequence[Seque
         external    r taught nobody here
 
     {clean, own, sibling, external}: each the mean over both orders of every pair of members and every such r, null
-    where there is none. `by_teacher` holds the images moved against each network of the ladder, the M teachers first.
+    where there is none; and `bins`, of each step the same in bins of the confidence of the two's mean prediction,
+    {low, high, n, pairwise_kl}. `by_teacher` holds the images moved against each network of the ladder, the M teachers
+    first.
     """
     predicted = [log_probs(net, blocks) for blocks in (clean, *by_teacher)]
     members = len(predicted[0])
-    kl: dict[str, list[float]] = {step: [] for step in STEPS}
+    pairs: dict[str, list[Tensor]] = {step: [] for step in STEPS}
     for i in range(members):
         for j in range(i):
-            pair = [pairwise_kl(log_p[[i, j]]) for log_p in predicted]
-            kl["clean"].append(pair[0])
-            for r, value in enumerate(pair[1:]):
+            pairs["clean"].append(predicted[0][[i, j]])
+            for r, log_p in enumerate(predicted[1:]):
                 step = "own" if r in (i, j) else "sibling" if r < members else "external"
-                kl[step].append(value)
-    return {step: float(np.mean(values)) if values else None for step, values in kl.items()}
+                pairs[step].append(log_p[[i, j]])
+    means = {step: float(np.mean([*map(pairwise_kl, known)])) if known else None for step, known in pairs.items()}
+    return {**means, "bins": {step: _binned(torch.cat(known, 1)) for step, known in pairs.items() if known}}
+
+
+def _binned(pairs: Tensor) -> list[dict[str, Any]]:
+    """The pairwise KL (2, N, K) in bins of confidence; no label is asked for."""
+    rows = by_confidence(pairs, torch.zeros(pairs.shape[1], dtype=torch.int64, device=pairs.device))
+    return [{key: row[key] for key in ("low", "high", "n", "pairwise_kl")} for row in rows]
 
 
 def gradient_match(

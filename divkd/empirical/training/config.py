@@ -32,7 +32,10 @@ class Schedule(Config):
     lr: float = field(meaning="learning rate, for teachers and students", above=True, hint="e.g. 0.1")
     weight_decay: float = field()
     milestones: tuple[float, float, float] = field(high=1, hint="shares of the epochs")
-    choose_last: int = field(0)  # validation chooses among epoch 1, every 25th and the last so many; 0: the last counts
+    choose_last: int = field(
+        0
+    )  # validation chooses among epoch 1, every so many and the last so many; 0: the last counts
+    choose_every: int = field(25, low=1)
 
     def rules(self) -> None:
         """Raise `InputError` where validation would choose among more epochs than there are."""
@@ -42,7 +45,7 @@ class Schedule(Config):
     def looks_at(self, epoch: int) -> bool:
         """Whether `epoch` (from 1) may be chosen by validation: the epochs of Nam et al.'s public code."""
         last = epoch > self.epochs - self.choose_last
-        return self.choose_last > 0 and (epoch == 1 or epoch % 25 == 0 or last)
+        return self.choose_last > 0 and (epoch == 1 or epoch % self.choose_every == 0 or last)
 
     def factor(self, epoch: int) -> float:
         """The learning rate of `epoch` (from 1), as a share of `lr`."""
@@ -155,14 +158,20 @@ _GPU = dataclasses.replace(
 
 
 def _published(
-    name: str, temperature: float, last: int, teacher: Sizes, student: Sizes, weight_decay: float
+    name: str, temperature: float, look: int, teacher: Sizes, student: Sizes, weight_decay: float
 ) -> TrainConfig:
-    """A protocol of Nam et al. 2021: epochs, images a batch, rate; 5 epochs of warm-up, decay from half to 90 %."""
+    """A protocol of Nam et al. 2021: epochs, images a batch, rate; 5 epochs of warm-up, decay from half to 90 %.
+
+    Validation looks at every `look`-th epoch and at the last so many. Students narrower than the wide network have
+    teachers of that one: the paper's cross-architecture tables.
+    """
     _, dataset, network = name.split("-")
     data = DATASETS[dataset]
     changes: dict[str, Any] = {"dataset": dataset, "network": network, "temperature": temperature}
+    if network == "wrn28x5":
+        changes["teacher_network"] = "wrn28x10"
     for role, (epochs, batch, lr) in (("teacher", teacher), ("student", student)):
-        changes[role] = Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), last)
+        changes[role] = Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), look, look)
     return dataclasses.replace(_CPU, preset=name, train_images=None, crop=data.crop, flip=data.flip, **changes)
 
 
@@ -177,7 +186,8 @@ PRESETS = {
         _published("nam2021-cifar10-resnet32", 4.0, 25, (200, 512, 0.4), (250, 128, 0.1), 4e-4),
         _published("nam2021-cifar100-wrn28x10", 1.0, 30, (300, 256, 0.2), (300, 64, 0.05), 5e-4),
         _published("nam2021-cifar100-wrn28x5", 1.0, 30, (300, 256, 0.2), (300, 64, 0.05), 5e-4),
-        # A reading: of TinyImageNet only network, split and crops were published; the rest is that of CIFAR-100.
+        # A reading: of TinyImageNet only networks, split and crops were published; the rest is that of CIFAR-100.
+        _published("nam2021-tinyimagenet-wrn28x10", 1.0, 30, (300, 256, 0.2), (300, 64, 0.05), 5e-4),
         _published("nam2021-tinyimagenet-wrn28x5", 1.0, 30, (300, 256, 0.2), (300, 64, 0.05), 5e-4),
     )
 }

@@ -11,7 +11,7 @@ from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import FITTED, TrainConfig
-from divkd.empirical.training.distillation import merged, train_student, train_teachers
+from divkd.empirical.training.distillation import merged, reused, train_student, train_teachers
 from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
 from divkd.empirical.training.perturb import perturbed
 from divkd.empirical.training.students import STUDENTS, rows_of
@@ -39,6 +39,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
     rows: list[dict[str, Any]] = []
     diversity: list[dict[str, Any]] = []
     ladders: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
     spent = 0.0
     for seed in config.seeds:
         job = Job(config, data, seed, run, progress)
@@ -48,6 +49,9 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         predictions = job.predictions(networks)
         curve = equivalent_curve(predictions[0], labels[0], predictions[1], labels[1])
         ladders.append({"seed": seed, "curve": curve})
+        for number in range(config.networks):
+            train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
+            alone.append({"seed": seed, "network": number, "train_acc": train, "acc": test})
         each = parameters(networks) // config.networks
         for size in range(1, config.networks + 1):
             scores = _scores([answers[:size] for answers in predictions], labels)
@@ -66,12 +70,14 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
                 scores |= {"dee": {"value": dee.value, "censored": dee.censored}}
                 rows.append({**names, **scores, "params": parameters(one), "seconds": taken})
                 run.log(event="row", **rows[-1])
+    theirs = reused(config, data.facts()["sha256"])[1] if config.teachers else config
     sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
     return {
         "command": "train cifar",
         "preset": config.preset,
         "dataset": data.name,
         "network": config.network,
+        "teacher_network": theirs.teacher_network or theirs.network,
         "split": {"rule": data.rule, **sizes},
         "seeds": list(config.seeds),
         "members": config.members,
@@ -80,6 +86,7 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "differences": differences(rows),
         "teacher_diversity": diversity,
         "ladders": ladders,
+        "networks": alone,  # of the deep ensemble, one by one
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
 

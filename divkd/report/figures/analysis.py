@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
+from divkd.report.style import COLOURS, beside, figure, legend_below, look, one_scale, panels, points
 from divkd.report.words import MEASURE, corruptions, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import summarise
@@ -59,21 +59,38 @@ def confidence_diversity(analysis: dict[str, Any]) -> Any:
         ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
     for ax in axes[:: len(shown)]:
         ax.set_ylabel("members' pairwise KL, nats")
-    lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
-    for ax in axes:
-        ax.set_ylim(max(min(lows), 1e-6), max(highs))
+    one_scale_with_shares(axes)
     fig.suptitle(f"{caption(analysis)}; first {analysis['images']} images of each", fontsize=10)
     return fig
 
 
 def diversity_lines(ax: Any, analysis: dict[str, Any], kind: Kind, split: str) -> None:
-    """A line for each kind of input: pairwise KL in the bins of confidence, with its mean in the legend."""
+    """A line for each kind of input: pairwise KL in the bins of confidence, with its mean in the legend.
+
+    Steps at the foot, on a scale of their own: the share of the images in each bin.
+    """
+    counts = ax.twinx()
     for index, name in enumerate(INPUTS):
         records = over_seeds(analysis, kind, "diversity", split, name)
         total = summarise(record["pairwise_kl"] for record in records)["mean"]
         ax.plot(*binned(records), markersize=4, linewidth=1.2, label=f"{name}: {total:.3g}", **look(index))
+        shares = np.mean([[row["share"] for row in record["bins"]] for record in records], axis=0)
+        counts.stairs(shares, np.linspace(0, 1, len(shares) + 1), color=COLOURS[index], linewidth=0.8, alpha=0.7)
+    counts.set(ylim=(0, 3), yticks=[0, 0.5, 1])
+    counts.tick_params(labelsize=6, colors="0.4")
+    counts.set_ylabel("share of images", fontsize=7, color="0.4", loc="bottom")
+    counts.spines[["top", "left"]].set_visible(False)
+    counts.grid(False)
     ax.set(yscale="log", xlim=(0, 1), xlabel="confidence of the mean prediction")
     ax.legend(frameon=False, fontsize=7, title="mean, nats", title_fontsize=7)
+
+
+def one_scale_with_shares(axes: list[Any]) -> None:
+    """One scale for panels of `diversity_lines`, whose lower third is the shares'."""
+    one_scale(axes, 1e-6)
+    low, high = axes[0].get_ylim()
+    for ax in axes:
+        ax.set_ylim(low * (low / high) ** 0.5, high)
 
 
 def binned(records: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -101,8 +118,37 @@ def transfer(analysis: dict[str, Any]) -> Any:
         ax.set_xticks(range(len(STEPS)), list(STEPS))
         ax.set(yscale="log", xlabel="ODS step of a teacher that is", ylabel="pairwise KL of two members, nats")
         ax.set_title(f"{split} images", fontsize=9)
+    one_scale(axes)
     _legend(fig, axes[0], caption(analysis))
     return fig
+
+
+def transfer_by_confidence(analysis: dict[str, Any]) -> Any:
+    """The same by confidence of the two's mean prediction, a column a network, as in the paper's figure."""
+    shown = [kind for kind in kinds(analysis, singles=False) if over_seeds(analysis, kind, "transfer")]
+    shown = (
+        [kind for kind in shown if kind == TEACHERS or kind[1] in ("none", "kd", "ods")] if len(shown) > 4 else shown
+    )
+    fig, axes = figure(2.7 * len(shown) + 1.2, 5.6, columns=len(shown), rows=2)
+    for ax, (split, kind) in zip(axes, product(SPLITS, shown), strict=True):
+        for index, step in enumerate(STEPS):
+            records = [{"bins": bins[step]} for bins in over_seeds(analysis, kind, "transfer", split, "bins")
+                       if step in bins]  # fmt: skip
+            ax.plot(
+                *binned(records), markersize=4, linewidth=1.2, label=STEPS[step] if records else None, **look(index)
+            )
+        ax.set(yscale="log", xlim=(0, 1), xlabel="confidence of the two")
+        ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
+    for ax in axes[:: len(shown)]:
+        ax.set_ylabel("pairwise KL of two members, nats")
+    one_scale(axes)
+    _legend(fig, axes[0], caption(analysis))
+    return fig
+
+
+def by_confidence(analysis: dict[str, Any]) -> bool:
+    """Whether transfer was measured by confidence; in older runs it was not."""
+    return any("bins" in split for row in analysis["rows"] for split in row.get("transfer", {}).values())
 
 
 def gradients(analysis: dict[str, Any]) -> Any:
@@ -123,6 +169,7 @@ def gradients(analysis: dict[str, Any]) -> Any:
         ax.set_yticks([-place for place in range(len(shown))], [named(kind) for kind in shown] if ax is axes[0] else [])
         ax.set_xlabel("cosine of input gradients")
         ax.set_title(f"{split} images", fontsize=9)
+    one_scale(axes, sideways=True)
     _legend(fig, axes[0], caption(analysis))
     return fig
 
@@ -184,6 +231,7 @@ def entropies(analysis: dict[str, Any]) -> Any:
         ax.set_title(named(kind, "deep ensemble"), fontsize=9)
         ax.set(xlabel="entropy / log K", ylim=(0, 1.7 * ax.get_ylim()[1]))  # room for the legend
         ax.legend(frameon=False, fontsize=7, title="AUROC of entropy", title_fontsize=7, loc="upper right")
+    one_scale(axes)
     for ax in axes[::3]:
         ax.set_ylabel("share of images")
     fig.suptitle(f"{caption(analysis)}; {analysis['images']} images of each set at most", fontsize=10)

@@ -5,11 +5,14 @@ either kind is a further column. `divkd.report.figures.manual` says which runs g
 """
 
 import math
+from itertools import chain
+from textwrap import fill
 from typing import Any
 
 from divkd.report.figures import training
-from divkd.report.sources import Source
-from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, points
+from divkd.report.record import unique
+from divkd.report.sources import Source, flat
+from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, one_scale, points
 from divkd.report.words import spread, trained_on
 from divkd.shared import kinds
 from divkd.shared.kinds import METHODS, MODELS, STUDENTS
@@ -32,15 +35,30 @@ def ensemble_gain(sources: list[Source]) -> tuple[Any, str]:
     makes no error, as there is no share of it.
     """
     fig, axes = figure(WIDTH * len(sources), HEIGHT, columns=len(sources))
-    for ax, source in zip(axes, sources, strict=True):
+    for ax, source, name in zip(axes, sources, told_apart(sources), strict=True):
         (_gain_theory if source.simulated else _gain_practice)(ax, source)
+        ax.set_title(f"{name}{ax.get_title()}", fontsize=9)
         ax.axhline(1, color="0.35", linewidth=0.8, linestyle=":")
         ax.set(xlabel="members of the ensemble", ylabel=ERROR, ylim=(0, None))
         ax.legend(frameon=False, fontsize=8)
+    one_scale(axes)
     return fig, (
         f"{ERROR.capitalize()}, against the number of members. Theory: samples that show one view of their class, and "
         "the finite-size prediction. Practice: test images, with every student of the run."
     )
+
+
+def told_apart(sources: list[Source]) -> list[str]:
+    """How a title begins: theory or practice; of several simulations by the preset, up to three fields, or the name."""
+    runs = [source for source in sources if source.simulated]
+    fields = [dict(flat({**run.results["config"], **run.asked, "preset": run.results["preset"]})) for run in runs]
+    differ = [key for key in unique(chain(*fields)) if len({one.get(key) for one in fields}) > 1]
+    if len({one["preset"] for one in fields}) == len(runs):
+        differ = ["preset"]
+    by = [", ".join(f"{key}={one.get(key)}" for key in differ) if 0 < len(differ) < 4 else run.name
+          for run, one in zip(runs, fields, strict=True)]  # fmt: skip
+    names = iter(f"{fill(f'Theory, {name}', 52)}\n" if len(runs) > 1 else "Theory: " for name in by)
+    return [next(names) if source.simulated else "Practice: " for source in sources]
 
 
 def _gain_theory(ax: Any, source: Source) -> None:
@@ -52,7 +70,7 @@ def _gain_theory(ax: Any, source: Source) -> None:
     points(ax, members, shares, color=COLOURS[1], marker="o", capsize=3, label="measured")
     predicted = [row["predicted"] / rows[0]["predicted"] for row in rows]
     ax.plot(members, predicted, color=COLOURS[0], linestyle="--", linewidth=1, label="predicted, finite size")
-    title = f"Theory: multi-view data, single-view samples\none network errs on {base:.1%}; {spread(source.results)}"
+    title = f"multi-view data, single-view samples\none network errs on {base:.1%}; {spread(source.results)}"
     ax.set_title(title, fontsize=9)
     ax.set_xticks(members)
 
@@ -79,7 +97,7 @@ def _gain_practice(ax: Any, source: Source) -> None:
 def practice_title(source: Source) -> str:
     """Data set, network, size, and what one network makes of it."""
     error = summarise(_first_errors(source.results).values())["mean"]
-    return f"Practice: {trained_on(source.results)}\none network errs on {error:.1%}; {spread(source.results)}"
+    return f"{trained_on(source.results)}\none network errs on {error:.1%}; {spread(source.results)}"
 
 
 def _first_errors(practice: dict[str, Any]) -> dict[int, float]:
@@ -107,7 +125,7 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
     columns = [theory_shares(s.results) if s.simulated else recovered_shares(s.results) for s in sources]
     tallest = max(map(len, columns))
     fig, axes = figure((WIDTH + 1.2) * len(sources), 1.4 + 0.27 * tallest, columns=len(sources))
-    for ax, source, shares in zip(axes, sources, columns, strict=True):
+    for ax, source, name_of, shares in zip(axes, sources, told_apart(sources), columns, strict=True):
         for place, (name, point) in enumerate(shares.items()):
             student = "distilled" in name if source.simulated else "," in name
             colour = COLOURS[2 if student else 1]
@@ -117,9 +135,10 @@ def recovered(sources: list[Source]) -> tuple[Any, str]:
         ax.axvline(ensemble["mean"], color=COLOURS[1], linewidth=0.8, linestyle=":")
         ax.set_yticks([-place for place in range(len(shares))], list(shares))
         ax.set(ylim=(0.6 - tallest, 0.6), xlabel=ERROR)
-        ax.set_xlim(left=0 if source.simulated else None)
-        theory = f"Theory: single-view samples; {spread(source.results)}"
-        ax.set_title(theory if source.simulated else practice_title(source), fontsize=9)
+        ax.set_xlim(left=0)
+        theory = f"single-view samples; {spread(source.results)}"
+        ax.set_title(f"{name_of}{theory if source.simulated else practice_title(source)}", fontsize=9)
+    one_scale(axes, sideways=True)
     return fig, (
         "What distillation recovers: the error that is left, as a share of one network's; dotted lines at one network "
         "and at the ensemble of the teachers."
@@ -154,14 +173,14 @@ def equivalents(sources: list[Source]) -> tuple[Any, str]:
     crossing on the mean error on single-view samples.
     """
     fig, axes = figure(WIDTH * len(sources) + 0.6, HEIGHT, columns=len(sources))
-    for ax, source in zip(axes, sources, strict=True):
+    for ax, source, name in zip(axes, sources, told_apart(sources), strict=True):
         worth, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
         marks(ax, worth, top, 0.3, color=COLOURS[2], markersize=7)
         ax.set(ylim=(0.5 - len(worth), 0.5), xlabel=f"worth so many members (> : at least {top})")
-        title = "Theory, by single-view error; one mark, of the mean over seeds"
+        title = f"{name}by single-view error; one mark, of the mean over seeds"
         if not source.simulated:
             what = f"{source.results['dataset']},\n{source.results['network']}"
-            title = f"Practice, by calibrated NLL: {what}; one mark a seed"
+            title = f"{name}by calibrated NLL: {what}; one mark a seed"
         ax.set_title(title, fontsize=9)
     return fig, (
         "Deep ensemble equivalent: the number of members at which an ensemble is as good as the network. Practice on "

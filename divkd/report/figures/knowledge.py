@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.figures.analysis import TEACHERS, Kind, diversity_lines, named, over_seeds
+from divkd.report.figures.analysis import TEACHERS, Kind, diversity_lines, named, one_scale_with_shares, over_seeds
+from divkd.report.figures.beside import told_apart
 from divkd.report.figures.views import known_views
 from divkd.report.sources import Source
 from divkd.report.style import figure
@@ -24,6 +25,7 @@ def confidence(sources: list[Source]) -> tuple[Any, str]:
             diversity_lines(ax, results, kind, "train")
             ax.set_ylabel("pairwise KL, nats")
             ax.set_title(f"{results['dataset']}: {named(kind)}; {spread(results)}", fontsize=9)
+    one_scale_with_shares(axes)
     return fig, (
         "Diversity by confidence on training images, clean and moved by each perturbation: the members' pairwise KL in "
         "each bin of confidence that holds 1 % of the images; teachers above, a student below."
@@ -37,11 +39,11 @@ def members(sources: list[Source]) -> tuple[Any, str]:
     same class of a test image, mean over seeds, for the teachers and for the BatchEnsemble's members.
     """
     fig, axes = figure(4.4 * len(sources), 7.2, columns=len(sources), rows=2)
-    for column, source in enumerate(sources):
+    for column, (source, whose) in enumerate(zip(sources, told_apart(sources), strict=True)):
         pair = axes[column :: len(sources)]
         if source.simulated:
             for ax, name in zip(pair, ("members", "distilled from the ensemble"), strict=True):
-                _views(ax, np.array(source.results["learned"][name.split()[0]]), name)
+                _views(ax, np.array(source.results["learned"][name.split()[0]]), whose, name)
             continue
         for ax, kind in zip(pair, (TEACHERS, student(source.results)), strict=True):
             _agreement(ax, source.results, kind)
@@ -51,11 +53,11 @@ def members(sources: list[Source]) -> tuple[Any, str]:
     )
 
 
-def _views(ax: Any, learned: np.ndarray, name: str) -> None:
+def _views(ax: Any, learned: np.ndarray, whose: str, name: str) -> None:
     """Networks x classes: the number of views that are known, 0 to 2."""
     known_views(ax, learned, learned.sum(2), "Blues", 8)
     ax.set(ylabel="network")
-    ax.set_title(f"Theory: views known, {name}\n{learned.mean():.0%} of the views, one seed", fontsize=9)
+    ax.set_title(f"{whose}views known, {name}\n{learned.mean():.0%} of the views, one seed", fontsize=9)
 
 
 def _agreement(ax: Any, results: dict[str, Any], kind: Kind) -> None:

@@ -61,6 +61,31 @@ def teacher_diversity(results: dict[str, Any]) -> Any:
     return fig
 
 
+def fit(results: dict[str, Any]) -> Any:
+    """Every network of the deep ensemble by training and test accuracy, and their ensemble (Nam et al. 2021, figure 1).
+
+    A colour and marker a seed, the first so many networks, which teach, filled; a ring is the ensemble of the teachers.
+    """
+    fig, (ax,) = figure(4.8, 3.8)
+    size = teachers(results)
+    for index, seed in enumerate(results["seeds"]):
+        of_seed = [row for row in results["networks"] if row["seed"] == seed]
+        for row in of_seed:
+            face = {} if row["network"] < size else {"markerfacecolor": "none"}
+            name = f"seed {seed}" if row is of_seed[0] else None
+            ax.plot(row["train_acc"], row["acc"], linestyle="", label=name, **look(index), **face)
+        whole = (row for row in results["rows"] if row["seed"] == seed and row["model"] == "deep_ensemble")
+        for row in (row for row in whole if row["members"] == size):
+            ax.plot(row["train_acc"], row["acc"], linestyle="", **look(index) | {"marker": "*"}, markersize=12,
+                    label="their ensemble" if seed == results["seeds"][-1] else None)  # fmt: skip
+    low, high = ax.get_xlim()
+    ax.xaxis.get_major_locator().set_params(nbins=5)
+    ax.set(xlim=(min(low, 0.98), max(high, 1.002)), xlabel="training accuracy", ylabel="test accuracy")
+    legend_below(fig, [ax], 4)
+    ax.set_title(f"{trained_on(results)}; filled: the {size} that teach", fontsize=9)
+    return fig
+
+
 def has_equivalents(results: dict[str, Any]) -> bool:
     """Whether the run measured a ladder, and students on it."""
     return any("dee" in row for row in results["rows"]) and len(results["ladders"][0]["curve"]) > 1

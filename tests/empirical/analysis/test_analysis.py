@@ -211,9 +211,9 @@ def test_a_run_with_another_runs_teachers_is_analysed_as_one_that_has_them(folde
 @pytest.mark.parametrize(
     ("changes", "networks", "figures"),
     [
-        ({"students": ()}, [("deep_ensemble", 2)], {"diversity_by_confidence", "transfer"}),
+        ({"students": ()}, [("deep_ensemble", 2)], {"diversity_by_confidence", "transfer", "transfer_by_confidence"}),
         ({"students": ("single",)}, [("deep_ensemble", 2), ("single", 1)],
-         {"diversity_by_confidence", "transfer", "gradients"}),
+         {"diversity_by_confidence", "transfer", "transfer_by_confidence", "gradients"}),
         ({"members": 1, "ladder": 0}, [("deep_ensemble", 1), ("batch_ensemble", 1), ("single", 1)], {"gradients"}),
     ],
 )  # fmt: skip

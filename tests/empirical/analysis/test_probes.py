@@ -158,6 +158,11 @@ def test_transfer_against_a_literal_loop_over_pairs_and_teachers():
             expected[step].append(kl(after[i], after[j]))
     assert [len(values) for values in expected.values()] == [6, 12, 6, 12]
     found = probes.transfer(net, clean, by_teacher)
+    bins = found.pop("bins")
+    for step, rows in bins.items():  # each pair's images are in one bin of its own confidence, and their mean is whole
+        assert sum(row["n"] for row in rows) == len(IMAGES) * len(expected[step]) / 2
+        total = sum(row["n"] * row["pairwise_kl"] for row in rows if row["n"])
+        assert total / sum(row["n"] for row in rows) == pytest.approx(found[step], rel=1e-6)
     assert found == pytest.approx({step: np.mean(values) for step, values in expected.items()}, rel=1e-4)
     assert len(set(found.values())) == 4
 
@@ -175,13 +180,20 @@ def test_transfer_has_no_value_where_there_is_no_such_teacher():
         found = probes.transfer(ensemble(*range(members)), clean, by_teacher)
         assert found["clean"] > 0
         assert {step: found[step] is not None for step in none} == given
-    assert set(probes.transfer(ensemble(0), clean, by_teacher).values()) == {None}  # one member has no pair
+        assert set(found["bins"]) == {"clean", *(step for step, known in given.items() if known)}
+    alone = probes.transfer(ensemble(0), clean, by_teacher)  # one member has no pair
+    assert alone == {"clean": None, "own": None, "sibling": None, "external": None, "bins": {}}
 
 
 def test_identical_members_stay_identical_under_every_step():
     by_teacher = probes.steps(IMAGES, ensemble(*range(4)), *STEP)
     found = probes.transfer(ensemble(5, 5, 5), [to_float(IMAGES)], by_teacher)
-    assert found == {"clean": 0, "own": 0, "sibling": 0, "external": 0}
+    assert {step: value for step, value in found.items() if step != "bins"} == {
+        "clean": 0,
+        "own": 0,
+        "sibling": 0,
+        "external": 0,
+    }
 
 
 def by_autograd(net, x, w):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from training_runs import experiment, loss_of, tiny
 
 from divkd.empirical.data.datasets import load
-from divkd.empirical.networks.build import build
+from divkd.empirical.networks.build import architecture, build
 from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.empirical.training.distillation import merged
@@ -32,6 +32,8 @@ PUBLISHED = {  # epochs, images a batch, rate, decay, [warm-up, hold, decay], lo
     "nam2021-cifar10-resnet32": ((200, 512, 0.4, 4e-4, (5, 100, 180), 25), (250, 128, 0.1, 4e-4, (5, 125, 225), 25), 4),
     "nam2021-cifar100-wrn28x10": (*WIDE, 1),
     "nam2021-cifar100-wrn28x5": (*WIDE, 1),
+    "nam2021-tinyimagenet-wrn28x10": (*WIDE, 1),
+    "nam2021-tinyimagenet-wrn28x5": (*WIDE, 1),
 }  # fmt: skip
 
 
@@ -40,10 +42,13 @@ def test_the_papers_presets_are_its_protocols(name):
     config, (teacher, student, temperature) = PRESETS[name], PUBLISHED[name]
     config.validate()
     assert (config.temperature, config.kd_weight, config.step_size) == (temperature, 0.9, 1 / 255)
-    assert (config.crop, config.flip, config.train_images, config.momentum) == (4, True, None, 0.9)
+    crop = 8 if config.dataset == "tinyimagenet" else 4
+    assert (config.crop, config.flip, config.train_images, config.momentum) == (crop, True, None, 0.9)
     for schedule, (epochs, batch, lr, decay, (p, q, s), last) in ((config.teacher, teacher), (config.student, student)):
         found = (schedule.epochs, schedule.batch_size, schedule.lr, schedule.weight_decay, schedule.choose_last)
         assert found == (epochs, batch, lr, decay, last)
+        looks = [1, *range(last, epochs - last, last), *range(epochs - last, epochs + 1)]  # VALID_FREQUENCY and _FINALE
+        assert [epoch for epoch in range(1, epochs + 1) if schedule.looks_at(epoch)] == looks
         for epoch in range(1, epochs + 1):
             if epoch < p:
                 factor = 0.01 + 0.99 * (epoch - 1) / (p - 1)
@@ -54,6 +59,30 @@ def test_the_papers_presets_are_its_protocols(name):
             else:
                 factor = 0.01
             assert schedule.factor(epoch) == pytest.approx(factor, abs=1e-12)
+
+
+PARAMETERS = {  # of the published presets: million parameters of four teachers, and of the BatchEnsemble of four
+    "nam2021-cifar10-resnet32": (10, 1.86, 0.47),
+    "nam2021-cifar100-wrn28x10": (100, 146.15, 36.62),
+    "nam2021-cifar100-wrn28x5": (100, 146.15, 9.20),
+    "nam2021-tinyimagenet-wrn28x10": (200, 146.40, None),  # not in the paper: its students there are WRN-28-5
+    "nam2021-tinyimagenet-wrn28x5": (200, 146.40, 9.23),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("nam2021")])
+def test_teachers_and_students_of_the_papers_presets_have_its_sizes(name):
+    config, (classes, teachers, student) = PRESETS[name], PARAMETERS[name]
+
+    def net(network):
+        with torch.device("meta"):
+            return architecture(network, classes, (0.5,) * 3, (0.25,) * 3)
+
+    assert config.members == 4
+    deep = DeepEnsemble([net(config.teacher_network or config.network) for _ in range(config.members)])
+    batch = to_batch_ensemble(net(config.network), config.members)
+    assert round(sum(p.numel() for p in deep.parameters()) / 1e6, 2) == teachers
+    assert student in (None, round(sum(p.numel() for p in batch.parameters()) / 1e6, 2))
 
 
 def test_merging_averages_the_members_and_takes_its_own_statistics(tmp_path):
