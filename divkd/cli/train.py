@@ -84,29 +84,22 @@ def train(**options: Any) -> None:
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import measured, plan
-    from divkd.shared.progress import Progress
-    from divkd.shared.run import Run
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
     facts = data.facts()
-
-    def carried(run: Run, progress: Progress) -> dict[str, Any]:
-        for line in filter(None, (data.summary(), data.passed)):
-            progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
-        return run_training(config, data, run, progress)
-
     if config.teachers is not None:
         reused(config, facts["sha256"])
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
+    planned = plan(config, data)
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        carried,
+        lambda run, progress: run_training(config, data, run, progress),
         options,
         name=config.preset,
-        plan=plan(config, data),
+        plan=planned._replace(lines=(*filter(None, (data.summary(), data.passed)), *planned.lines)),
         measure=lambda: measured(config, data),
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
         data=facts,

@@ -47,7 +47,7 @@ BAD = [
     ("train cifar100", "--data-dir", "cifar-100-python.tar.gz"),
     ("train svhn --data-dir nowhere", "train_32x32.mat", "--download"),
     ("train tinyimagenet --data-dir nowhere", "nowhere", "tiny-imagenet-200.zip"),
-    ("train tinyimagenet --data-dir nowhere --download", "--download", "put tiny-imagenet-200.zip"),
+    ("train tinyimagenet --data-dir nowhere --download", "--download", "leave it out, with tiny-imagenet-200.zip"),
     ("train . --data-dir nowhere", "--data-dir nowhere", "published"),
     ("train .", "holds no train/", "CLASS"),
     ("train cifar --preset smok", "unknown preset 'smok'", "did you mean 'smoke'"),

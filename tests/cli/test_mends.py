@@ -228,14 +228,16 @@ def test_a_printed_configuration_is_read_back_and_nothing_is_written(line, kind,
 def test_a_dry_run_counts_networks_and_writes_nothing(line, networks, capsys, tmp_path):
     code, out, err = said(f"{line} --dry-run --out run", capsys)
     assert (code, err, list(tmp_path.iterdir())) == (0, "", [])
-    assert int(out.split()[0]) == networks
+    counted = next(text for text in out.splitlines() if " trained" in text)
+    assert int(counted.split()[0]) == networks
     assert "memory" in out or line == PLANE
     assert ("of training on" in out) == line.startswith("train")
 
 
 def test_what_is_trained_is_said_and_is_what_is_trained(capsys, tmp_path):
     code, _, err = said("train digits --device cpu --ladder 3 --method kd --method none --out run", capsys)
-    first = err.splitlines()[0]
+    images, first = err.splitlines()[:2]
+    assert images.startswith("divkd: digits: 664 images of 8 x 8 in 10 classes")
     assert (code, first) == (
         0,
         "divkd: 5 networks are trained: 3 of the deep ensemble (2 teach, 1 only measure the deep ensemble equivalent: "

@@ -190,8 +190,8 @@ def test_a_flat_folder_is_split_trained_on_and_predicted(tmp_path, capsys):
     assert run(["train", str(tmp_path / "flat"), *line.split(), "--split", "0.2", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == [
-        "flat: 30 images of 8 x 8 in 2 classes of 15 to 15 images: 22 train, 2 validation, 6 test",
-        "passed over: 1 without an image's ending (.txt)",
+        "divkd: flat: 30 images of 8 x 8 in 2 classes of 15 to 15 images: 22 train, 2 validation, 6 test",
+        "divkd: passed over: 1 without an image's ending (.txt)",
     ]
     assert read_json(tmp_path / "run/config.json")["config"]["split"] == 0.2
     assert run(["predict", str(tmp_path / "run"), str(tmp_path / "flat"), "--model", "single", "--device", "cpu"]) == 0

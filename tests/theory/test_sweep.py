@@ -113,7 +113,9 @@ def test_cells_of_one_configuration_are_simulated_once(tiny, tmp_path, monkeypat
     cells = sweep.one_at_a_time({"noise": (1.0, 2.0), "power": (3,), "own_weight": ((1.1, 1.3),)})
     titles = []
     task = Progress.task
-    monkeypatch.setattr(Progress, "task", lambda self, title, total: titles.append(title) or task(self, title, total))
+    monkeypatch.setattr(
+        Progress, "task", lambda self, title, *of, **more: titles.append(title) or task(self, title, *of, **more)
+    )
     rows = measured(tiny, cells, tmp_path / "run")
     assert [title for title in titles if title.startswith("cell")] == ["cell 1 of 2, base", "cell 2 of 2, noise=2"]
     names = {path.name for path in tmp_path.glob("run/checkpoints/*")}
