@@ -33,6 +33,9 @@ def _print(one: Table, console: Console) -> None:
     columns = list(zip(one.heads, *one.lines, strict=True))
     shown = [place for place, head in enumerate(one.heads) if head not in one.page_only]
     same = constant(one, shown)
+    full = [place for place in shown if same.get(place) != ""]
+    if len(_widths(columns, full, console.width - 1)) == len(full):  # there is room for all that say anything
+        same = {place: cell for place, cell in same.items() if not cell}
     shown = [place for place in shown if place not in same]
     if not shown:
         return
