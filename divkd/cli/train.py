@@ -48,7 +48,7 @@ def _preset(config: TrainConfig) -> str:
     sections=SECTIONS,
     lists={"DATA": DATA, "Presets": {name: _preset(one) for name, one in PRESETS.items()}},
     no_args_is_help=True,
-    short_help="Train deep ensembles and distil them into one network.",
+    short_help="Train deep ensembles and distill them into one network.",
 )
 @click.argument("data", required=False, metavar="DATA")
 @common
@@ -59,12 +59,12 @@ def _preset(config: TrainConfig) -> str:
 @click.option("--teacher-epochs", **EPOCHS, help="Epochs of teachers, whatever --epochs says.")
 @click.option("--student-epochs", **EPOCHS, help="Epochs of students, whatever --epochs says.")
 def train(**options: Any) -> None:
-    """Distil a deep ensemble into a BatchEnsemble, and into the single network that is its control.
+    """Distill a deep ensemble into a BatchEnsemble, and into the single network that is its control.
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
     under a minute), cpu (CIFAR-10, the paper's regime of teachers that fit their data, at a laptop's size), gpu (all of
-    CIFAR-10, a short schedule) and the paper's protocols, nam2021-*. The default is smoke for digits and cpu for all
+    CIFAR-10, a short schedule) and nam2021-*, after the authors' code. The default is smoke for digits and cpu for all
     else.
 
     \b

@@ -1,1 +1,1 @@
-"""Networks put to use: distil one's own, predict, restore, export."""
+"""Networks put to use: distill one's own, predict, restore, export."""
