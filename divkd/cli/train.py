@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ COMMAND = "train cifar"  # the name in config.json and results.json, whatever th
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
 SECTIONS = {
     "Data": ("dataset", "data_dir", "download", "split", "train_images", "image_size", "crop", "flip"),
-    "Networks": ("network", "teacher_network", "teachers", "members", "ladder", "students"),
+    "Networks": ("network", "teacher_network", "weights", "teachers", "members", "ladder", "students"),
     "Distillation": ("methods", "temperature", "kd_weight", "step_size"),
     "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision"),
 }
@@ -81,6 +82,8 @@ def train(**options: Any) -> None:
 
     from divkd.cli.runs import carry_out
     from divkd.empirical.data.datasets import load
+    from divkd.empirical.networks.backbones import start_from
+    from divkd.empirical.networks.build import architecture
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import measured, plan
@@ -90,6 +93,8 @@ def train(**options: Any) -> None:
     facts = data.facts()
     if config.teachers is not None:
         reused(config, facts["sha256"])
+    for network in {config.network, config.teacher_network or config.network} if config.weights else ():
+        start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
     planned = plan(config, data)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from divkd.empirical.networks.backbones import Backbone
 from divkd.empirical.networks.names import parse
 from divkd.empirical.networks.resnets import ResNet, Stats, WideResNet
 
@@ -22,6 +23,8 @@ def build(name: str, classes: int, mean: Stats, std: Stats, rng: np.random.Gener
 def architecture(name: str, classes: int, mean: Stats, std: Stats) -> nn.Module:
     """The network `name` with the initial weights of torch's layers; under ``torch.device("meta")``, its shapes."""
     kind, blocks, width = parse(name)
+    if kind.startswith("torchvision:"):
+        return Backbone(kind.partition(":")[2], classes, mean, std)
     if kind == "wrn":
         return WideResNet(blocks, width, classes, mean, std)
     if kind == "resnet18":

@@ -5,7 +5,7 @@ import re
 
 from divkd.shared.errors import InputError
 
-RULE = "resnetD with D = 6n + 2, wrnDxK with D = 6n + 4, or resnet18"
+RULE = "resnetD with D = 6n + 2, wrnDxK with D = 6n + 4, resnet18, or torchvision:NAME"
 EXAMPLES = (
     *("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet18"),
     *("wrn16x1", "wrn16x2", "wrn16x4", "wrn28x1", "wrn28x5", "wrn28x10", "wrn40x2"),
@@ -15,11 +15,15 @@ EXAMPLES = (
 def parse(name: str) -> tuple[str, int, int]:
     """(kind, n, k) of a network: "resnet" and "wrn" have n blocks a stage, the latter k times the width.
 
+    Of torchvision:NAME the kind is the whole name; whether torchvision has it shows when the network is built.
+
     Raises `InputError` for a name that is none.
 
     >>> parse("resnet32"), parse("wrn28x10"), parse("resnet18")
     (('resnet', 5, 1), ('wrn', 4, 10), ('resnet18', 2, 1))
     """
+    if re.fullmatch(r"torchvision:\w+", name, re.ASCII):
+        return name, 0, 1
     if name == "resnet18":
         return "resnet18", 2, 1
     if match := re.fullmatch(r"(resnet)([1-9]\d{0,3})|(wrn)([1-9]\d{0,3})x([1-9]\d{0,2})", name, re.ASCII):

@@ -91,6 +91,9 @@ class TrainConfig(Config):
     momentum: float = field(0.9, high=0.9999)
     precision: str = field("float32", "of products and convolutions in training", choices=("float32", "bfloat16"))
     teacher_network: str | None = field(None, "network of the teachers, where it is another", metavar="NETWORK")
+    weights: str | None = field(
+        None, "weights that networks of torchvision start from, but for the classifier", metavar="FILE"
+    )
     teachers: str | None = field(None, "use the teachers of this run instead of training some", metavar="RUN")
     rank_one_lr: float = field(0.5)  # learning rate of the rank-one factors, as a share of the student's
     ladder: int = field(

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from divkd.empirical.data.splits import ImageData, Split, to_float
+from divkd.empirical.networks.backbones import start_from
 from divkd.empirical.networks.build import build
 from divkd.empirical.training.config import TrainConfig
 from divkd.shared.errors import RunError
@@ -31,7 +33,10 @@ class Job:
     def plain(self, network: str, role: str, member: int = 0) -> nn.Module:
         """A plain network with initial weights of its own, on the run's device."""
         generator, data = rng(self.seed, f"{role}/init", member), self.data
-        return build(network, data.classes, data.mean, data.std, generator).to(torch.device(self.config.device))
+        net = build(network, data.classes, data.mean, data.std, generator)
+        if self.config.weights is not None:
+            start_from(net, Path(self.config.weights))
+        return net.to(torch.device(self.config.device))
 
     def score(self, net: nn.Module) -> float:
         """The members' mean accuracy on the validation images, which chooses among epochs."""
