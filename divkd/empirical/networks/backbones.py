@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ class Backbone(nn.Module):
     """A network of torchvision behind the normalisation of one's own images: (B, 3, H, W) in [0, 1] -> (B, classes)."""
 
     def __init__(self, name: str, classes: int, mean: Stats, std: Stats) -> None:
+        import torchvision
         from torchvision.models import get_model, list_models  # type: ignore[attr-defined]  # it does, without saying so
 
         super().__init__()
