@@ -1,0 +1,54 @@
+"""Simulations on the command line: maps that go on and repeat, worlds without a lottery, runs that need more steps."""
+
+import json
+
+import pytest
+
+from divkd.cli.main import run
+
+pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50 --members 2"
+
+
+def test_a_map_goes_on_with_its_grid_and_is_repeated_by_its_config(capsys, tmp_path):
+    def cells(folder):
+        rows = json.loads((tmp_path / folder / "results.json").read_text())["cells"]
+        return {row["name"]: row["errors"] for row in rows}
+
+    assert run(f"simulate window {WORLD} --vary noise=1,1.00000001 --vary power=2 --out map".split()) == 0
+    first = cells("map")
+    assert list(first) == ["noise=1", "noise=1.00000001", "power=2"]
+    (tmp_path / "map/results.json").unlink()
+    assert run(f"simulate window {WORLD} --out map --resume".split()) == 0
+    assert cells("map") == first
+    assert run("simulate window --config map/config.json --out again".split()) == 0
+    assert cells("again") == first
+    assert run(f"simulate window {WORLD} --vary noise=2 --out map --resume".split()) == 2
+    assert "--resume: vary.noise was" in capsys.readouterr().err
+    assert run(f"simulate window {WORLD} --grid noise=1,2 --grid power=2,3 --out grid".split()) == 0
+    assert run("simulate window --config grid/config.json --out grid2".split()) == 0
+    assert cells("grid2") == cells("grid")
+    assert list(cells("grid")) == ["noise=1, power=2", "noise=1, power=3", "noise=2, power=2", "noise=2, power=3"]
+    next((tmp_path / "map/checkpoints").iterdir()).write_bytes(b"half")
+    assert run(f"simulate window {WORLD} --out map --resume".split()) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_no_lottery_is_a_result_like_any_other(tmp_path):
+    assert run(f"simulate multiview {WORLD} --power 2 --students 1 --soft-steps 20 --out square".split()) == 0
+    assert (tmp_path / "square/figures/view_strengths.png").exists()
+
+
+def test_a_run_that_ran_out_of_steps_goes_on_with_more(capsys, tmp_path):
+    command = "simulate multiview --preset quick --train-samples 200 --members 1 --out theory"
+    assert run(f"{command} --max-steps 20".split()) == 1
+    assert "raise max_steps" in capsys.readouterr().err
+    assert run(f"{command} --max-steps 5000 --resume".split()) == 0
+    assert (tmp_path / "theory/results.json").exists()
