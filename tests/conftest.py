@@ -6,6 +6,7 @@ from contextlib import contextmanager
 # Before anything imports numpy, numba or torch; processes that tests start inherit it.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+os.environ.setdefault("DIVKD_JOBS", "1")  # in this process, where tests may look into it
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

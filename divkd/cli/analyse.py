@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from divkd.cli.options import PATH, check_device, on_device, placed
+from divkd.cli.options import PATH, by_jobs, check_device, on_device, placed
 from divkd.empirical.data.names import DATASETS
 from divkd.shared.errors import InputError
 
@@ -33,6 +33,7 @@ from divkd.shared.errors import InputError
     "--data-dir", metavar="FOLDER", help="Where the named sets of --ood lie. [default: where the run's data lies]"
 )
 @on_device
+@by_jobs
 @placed("Go on with the analysis in --out.")
 def analyse(**options: Any) -> None:
     """Analyse a finished run of `divkd train`: diversity, transfer, gradients, shift, corruptions, cost.
@@ -53,8 +54,6 @@ def analyse(**options: Any) -> None:
         raise InputError(f"--images {options['images']} is not allowed; give at least 2, e.g. 1000")
     device = check_device(options["device"])
 
-    import torch
-
     from divkd.cli.runs import carry_out
     from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.use.restore import load_run
@@ -69,9 +68,16 @@ def analyse(**options: Any) -> None:
             f"{source} is not finished; divkd train cifar --config {source}/config.json --out {source} --resume goes on"
         )
     config = AnalysisConfig(
-        str(source), options["images"], options["ood"], options["shift"], options["corruptions"], device, trained
+        str(source),
+        options["images"],
+        options["ood"],
+        options["shift"],
+        options["corruptions"],
+        device,
+        trained,
+        options["data_dir"],
     )
-    sets = read_sets(config, data, options["data_dir"])
+    sets = read_sets(config, data)
     for one in (*sets.ood, *sets.shift):
         if one.passed:
             click.echo(one.passed, err=True)
@@ -81,12 +87,12 @@ def analyse(**options: Any) -> None:
     carry_out(
         "analyse",
         dataclasses.asdict(config),
-        lambda run, progress: {
-            **run_analysis(config, data.to(torch.device(device)), sets, run, progress),
+        lambda run, workers: {
+            **run_analysis(config, data, sets, run, workers),
             "published": beside(results),
         },
         options,
         name=source.name,
-        extendable=("run",),
+        extendable=("run", "data_dir"),
         data={"name": data.name, "sha256": sets.sha256(data), "sets": sets.facts()},
     )

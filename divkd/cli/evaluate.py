@@ -53,9 +53,9 @@ def evaluate(**options: Any) -> None:
 
     from divkd.cli.runs import carry_out
     from divkd.shared.files import write_bytes
+    from divkd.shared.jobs import Workers
     from divkd.shared.metrics.compare import check_files, run_evaluation
     from divkd.shared.metrics.predictions import load
-    from divkd.shared.progress import Progress
     from divkd.shared.run import Run
 
     models = {name: load(path) for name, path in zip(names, paths, strict=True)}
@@ -65,7 +65,7 @@ def evaluate(**options: Any) -> None:
         if one and one.ignored:
             click.echo(f"{name}: not read: {', '.join(one.ignored)}", err=True)
 
-    def compute(run: Run, progress: Progress) -> dict[str, Any]:
+    def compute(run: Run, _: Workers) -> dict[str, Any]:
         named = ensemble.name if ensemble else None
         results, samples = run_evaluation(models, reference, named, resamples=resamples, seed=seed)
         write_bytes(run.path / "samples.csv", samples)

@@ -72,6 +72,16 @@ asked_first = together(
         "--dry-run", is_flag=True, help="Say what would be trained, how long and in what memory; write nothing."
     ),
 )
+by_jobs = together(
+    click.option(
+        "--jobs",
+        type=click.IntRange(1, 1024),
+        envvar="DIVKD_JOBS",
+        metavar="N",
+        help="Compute N jobs at once, each in a process of one thread. [default: the cores, or 1 on a GPU]",
+    ),
+    click.option("--dask", metavar="ADDRESS", help="Have the workers of this Dask scheduler compute the jobs instead."),
+)
 on_device = click.option(
     "--device", metavar="cpu|cuda|cuda:N", help="Where to compute. [default: cpu, or cuda if there]"
 )

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from divkd.cli.contents import Sectioned
-from divkd.cli.options import asked_first, from_fields, given, placed, printed, repeatable, resolve, seeds
+from divkd.cli.options import asked_first, by_jobs, from_fields, given, placed, printed, repeatable, resolve, seeds
 from divkd.empirical.plane.config import PlaneConfig
 
 COMMAND = "simulate plane"
@@ -18,6 +18,7 @@ COMMAND = "simulate plane"
               "Steps": ("step_size", "temperature")},
 )  # fmt: skip
 @seeds
+@by_jobs
 @from_fields(PlaneConfig)
 @repeatable
 @asked_first
@@ -39,17 +40,15 @@ def plane(**options: Any) -> None:
 
     from divkd.cli.runs import carry_out
     from divkd.empirical.plane.plane import BATCH, run_plane
-    from divkd.shared.progress import Plan
 
     teachers = config.members * len(config.seeds)
     steps = teachers * config.epochs * -(-config.points // BATCH)
-    plan = Plan(teachers, (f"{teachers} small networks are trained, {steps:,} steps in all: seconds on a CPU",))
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, progress: run_plane(config, progress),
+        lambda run, workers: run_plane(config, run, workers),
         options,
         name="moons",
-        plan=plan,
+        plan=(f"{teachers} small networks are trained, {steps:,} steps in all: seconds on a CPU",),
         extendable=("seeds", "members"),
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import click
 
@@ -14,9 +14,6 @@ from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import read_json
 from divkd.shared.kinds import ENGINES
 from divkd.theory.config import PRESETS, MultiViewConfig
-
-if TYPE_CHECKING:
-    from divkd.shared.progress import Plan
 
 # Parameters of students that maps and ablations do not train.
 UNUSED = ("temperature", "label_share", "soft_steps")
@@ -91,7 +88,7 @@ def multiview(**options: Any) -> None:
     carry_out(
         "simulate multiview",
         dataclasses.asdict(config),
-        lambda run, progress: simulate(config, run, progress),
+        lambda run, workers: simulate(config, run, workers.progress),
         options,
         name=config.preset,
         plan=planned({"": config}),
@@ -208,7 +205,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
     carry_out(
         command,
         whole,
-        lambda run, progress: run_sweep(config, command, cells, run, progress),
+        lambda run, workers: run_sweep(config, command, cells, run, workers.progress),
         options,
         name=config.preset,
         plan=planned(changed, STUDENTS),
@@ -216,9 +213,8 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
     )
 
 
-def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> "Plan":
+def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[str, ...]:
     """What simulations train, with students of `kinds` (None: all): how long a descent is shows when it is done."""
-    from divkd.shared.progress import Plan
     from divkd.theory.engines import engine
     from divkd.theory.students import KINDS, networks
 
@@ -229,13 +225,10 @@ def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = 
     parts = f"{members} members" + (f" and {sum(each) - members} students and controls" if sum(each) > members else "")
     many = f" in {len(cells)} simulations" if len(cells) > 1 else ""
     of = f", for each of {seeds} seeds" if seeds > 1 else ""
-    return Plan(
-        seeds * sum(each),
-        (
-            f"{seeds * sum(each)} networks are trained: {parts}{many}{of}; each until it fits, "
-            f"at most {first.max_steps:,} steps a descent",
-            f"memory: {needed / 1e6:,.0f} MB of samples, weights and products; the time is known when networks fit",
-        ),
+    return (
+        f"{seeds * sum(each)} networks are trained: {parts}{many}{of}; each until it fits, "
+        f"at most {first.max_steps:,} steps a descent",
+        f"memory: {needed / 1e6:,.0f} MB of samples, weights and products; the time is known when networks fit",
     )
 
 

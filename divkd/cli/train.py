@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from divkd.cli.contents import Sectioned
-from divkd.cli.options import common, device_of, from_fields, given, printed, resolve
+from divkd.cli.options import by_jobs, common, device_of, from_fields, given, printed, resolve
 from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
@@ -53,6 +53,7 @@ def _preset(config: TrainConfig) -> str:
 )
 @click.argument("data", required=False, metavar="DATA")
 @common
+@by_jobs
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)
@@ -97,14 +98,13 @@ def train(**options: Any) -> None:
         start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
-    planned = plan(config, data)
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, progress: run_training(config, data, run, progress),
+        lambda run, workers: run_training(config, data, run, workers),
         options,
         name=config.preset,
-        plan=planned._replace(lines=(*filter(None, (data.summary(), data.passed)), *planned.lines)),
+        plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
         measure=lambda: measured(config, data),
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
         data=facts,

@@ -1,48 +1,43 @@
 """Progress for people: rich bars on a terminal, plain lines elsewhere; networks counted over the whole command."""
 
+import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one task: a log of a long run stays readable
-
-
-class Plan(NamedTuple):
-    """What a command is going to train, said before it begins and counted while it runs.
-
-    `work` says of networks by the name of their task what each takes beside the others, in any unit; without it, all
-    take the same, and a task says itself of how many networks it is.
-    """
-
-    networks: int
-    lines: tuple[str, ...] = ()  # in words: what, how many steps, how much memory
-    work: Mapping[str, float] = {}
+REPORT_SECONDS = 0.5  # between two reports of a process
 
 
 class Progress(AbstractContextManager["Progress"]):
     """Shows tasks as they advance. Use it as a context manager; `Progress(quiet=True)` shows nothing.
 
-    With a `plan`, its networks are counted in a line of their own, with the time that is left for all of them.
+    Once it knows what jobs to `expect`, their networks (or they themselves, where none trains any) are counted in a
+    line of their own, with the time that is left for all of them. With a `report`, a process says in that file how far
+    its job is, for its parent to show.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False, plan: Plan | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, report: Path | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.quiet = quiet
-        self.plan = plan
-        self.began = time.monotonic()
-        self.finished = 0.0  # networks, those of the task that is under way in parts
-        self.work = self.given = 0.0  # what they took, and the part of it that was there already
+        self.file = report
+        self.tasks: dict[str, tuple[int, int, str]] = {}  # of the report: done, total, note
+        self.reported = self.began = time.monotonic()
+        self.jobs: dict[str, tuple[int, float]] = {}  # networks and cost
+        self.shares: dict[str, float] = {}  # of a job, how much of it is there
+        self.given: dict[str, float] = {}  # and how much was so at the start
+        self.job: str | None = None  # that is under way here
+        self.overall: TaskID | None = None
         self.bars: Bars | None = None
         if self.console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            left = () if plan else (TimeRemainingColumn(),)  # one is enough
-            self.bars = Bars(*columns, *left, TextColumn("{task.fields[note]}"), console=self.console)
-        self.overall = self.bars.add_task("networks", total=plan.networks, note="") if self.bars and plan else None
+            self.bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self.console)
 
     def __enter__(self) -> Self:
         if self.bars:
@@ -53,37 +48,97 @@ class Progress(AbstractContextManager["Progress"]):
         if self.bars:
             self.bars.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line between the bars."""
+        if not self.quiet:
+            self.console.print(f"divkd: {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def expect(self, jobs: Mapping[str, tuple[int, float]]) -> None:
+        """Say what is going to be done: by job, the networks that it trains and its cost beside the others."""
+        self.jobs |= jobs
+        self.began = time.monotonic()
+        if self.bars and self.overall is None:
+            self.overall = self.bars.add_task(self.unit, total=self.total, note="")
+
+    @contextmanager
+    def within(self, job: str) -> Iterator[None]:
+        """Count the networks of tasks for `job`, and all of it at the end."""
+        self.job = job
+        try:
+            yield
+            self.count(job, 1.0)
+        finally:
+            self.job = None
+
     def task(self, description: str, total: int, networks: int = 0) -> "Task":
         """A new task of `total` units, which trains so many `networks`; use it as a context manager."""
         return Task(self, description, total, networks)
 
-    def there(self, networks: int) -> None:
-        """Say that so many networks are finished without a task: an earlier sitting trained them."""
-        self.advance(networks, networks, given=True)
+    def there(self, networks: float) -> None:
+        """Say that so many networks of the job under way are finished: an earlier sitting trained them."""
+        self.advance(networks, given=True)
 
-    def advance(self, networks: float, work: float, *, given: bool) -> None:
-        """Count networks, or parts of one, and the work that stands behind them; `given` where it cost no time."""
-        self.finished += networks
-        self.work += work
-        self.given += work if given else 0.0
+    def advance(self, networks: float, *, given: bool = False) -> None:
+        """Count networks, or parts of one, of the job under way; `given` where it cost no time."""
+        trains = self.jobs.get(self.job or "", (0, 0.0))[0]
+        if self.job and trains:
+            self.count(self.job, self.shares.get(self.job, 0.0) + networks / trains, given=given)
+
+    def count(self, job: str, share: float, *, given: bool = False) -> None:
+        """Say how much of a job is done."""
+        before = self.shares.get(job, 0.0)
+        self.shares[job] = max(before, min(share, 1.0))
+        if given:
+            self.given[job] = self.given.get(job, 0.0) + self.shares[job] - before
         if self.bars and self.overall is not None:
             self.bars.update(self.overall, completed=int(self.finished + 1e-9), note=self.left())
+        self.report()
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "networks" if any(networks for networks, _ in self.jobs.values()) else "jobs"
+
+    @property
+    def total(self) -> int:
+        """How many of these there are."""
+        return sum(networks for networks, _ in self.jobs.values()) or len(self.jobs)
+
+    @property
+    def finished(self) -> float:
+        """How many are done, those under way in parts."""
+        jobs = self.unit == "jobs"
+        return sum(share * (1 if jobs else self.jobs[job][0]) for job, share in self.shares.items())
 
     def left(self) -> str:
-        """The time that the rest of the plan takes if it goes on as it did, in words; empty where it is not known."""
-        done = self.work - self.given
-        if self.plan is None or done <= 0:
+        """The time that the other jobs take if they go on as they did, in words; empty where it is not known."""
+        whole, done, given = (
+            sum(shares.get(job, 0.0) * cost for job, (_, cost) in self.jobs.items())
+            for shares in (dict.fromkeys(self.jobs, 1.0), self.shares, self.given)
+        )
+        if done - given <= 1e-9 * whole or done >= whole * (1 - 1e-6):
             return ""
-        rest = sum(self.plan.work.values() or (self.plan.networks,)) - self.work
-        return f"{lasting((time.monotonic() - self.began) * rest / done)} left" if rest > 1e-6 * self.work else ""
+        return f"{lasting((time.monotonic() - self.began) * (whole - done) / (done - given))} left"
 
     def place(self) -> str:
         """How many networks are finished and the time left, for the head of a plain line."""
-        if self.plan is None or not self.plan.networks:
+        if not self.jobs:
             return ""
         left = self.left()
         count = int(self.finished + 1e-9)  # a sum of shares
-        return f"[{count} of {self.plan.networks} networks{', ' if left else ''}{left}] "
+        return f"[{count} of {self.total} {self.unit}{', ' if left else ''}{left}] "
+
+    def report(self) -> None:
+        """Write how far the job of this process is, at most every `REPORT_SECONDS`."""
+        now = time.monotonic()
+        if self.file is not None and now - self.reported > REPORT_SECONDS:
+            self.reported = now
+            job = next(iter(self.jobs), "")
+            share, given = self.shares.get(job, 0.0), self.given.get(job, 0.0)
+            content = {"share": share, "given": given, "tasks": self.tasks}
+            temporary = self.file.with_suffix(".part")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(self.file)
 
 
 class Task(AbstractContextManager["Task"]):
@@ -91,10 +146,7 @@ class Task(AbstractContextManager["Task"]):
 
     def __init__(self, progress: Progress, description: str, total: int, networks: int = 0) -> None:
         self.progress, self.description, self.total = progress, description, total
-        plan = progress.plan
-        known = plan.work if plan else {}
-        self.networks = (1 if description in known else 0) if known else networks if plan else 0
-        self.work = known.get(description, float(self.networks))
+        self.networks = networks
         self.bar = progress.bars.add_task(description, total=total, note="") if progress.bars else None
         self.printed = time.monotonic()
         self.last: tuple[int, str] | None = None
@@ -106,9 +158,10 @@ class Task(AbstractContextManager["Task"]):
         """
         given, before = self.last is None and not note, self.last[0] if self.last else 0
         self.last = (done, note)
+        self.progress.tasks[self.description] = (done, self.total, note)
         if self.networks and self.total and done > before:
-            share = (done - before) / self.total
-            self.progress.advance(share * self.networks, share * self.work, given=given)
+            self.progress.advance((done - before) / self.total * self.networks, given=given)
+        self.progress.report()
         if self.progress.bars and self.bar is not None:
             self.progress.bars.update(self.bar, completed=done, note=note)
         elif time.monotonic() - self.printed > PLAIN_SECONDS:
@@ -121,10 +174,10 @@ class Task(AbstractContextManager["Task"]):
             self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
         self.printed = time.monotonic()
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
         if self.bar is None and kind is None:
             self._print()
-        if self.bar is not None and self.progress.bars and self.progress.plan and kind is None:
+        if self.bar is not None and self.progress.bars and self.progress.jobs and kind is None:
             self.progress.bars.remove_task(self.bar)  # only what is under way stays beside the networks of all
 
 

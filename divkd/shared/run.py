@@ -3,17 +3,21 @@
 RUN/config.json                 the resolved configuration, versions, device, git revision
 RUN/log.jsonl                   one JSON record a line, in the order in which things happened
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
+RUN/jobs/*.json                 one record a finished job, of which the results are made
+RUN/.lock                       who writes into it
 RUN/results.json                written last: a run that has it is finished
 RUN/samples.csv                 of an evaluation: one line a sample
 RUN/figures/*.png
 """
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from safetensors.numpy import save
 from divkd import __version__
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain, read_json, write_bytes, write_json
+from divkd.shared.lock import Lock
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
 OWN = (
@@ -32,10 +37,12 @@ OWN = (
     "samples.csv",
     "log.jsonl",
     "checkpoints/*.safetensors",
+    "jobs/*",
     "figures/*.png",
     "figures/*.svg",
     "config.json",
 )
+LOCK = ".lock"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
 
 
@@ -44,6 +51,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path, self.figures, self.checkpoints = path, path / "figures", path / "checkpoints"
+        self.jobs = path / "jobs"
+        self.lock: Lock | None = None
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
@@ -77,12 +86,45 @@ class Run:
         """Where checkpoint `name` lies."""
         return self.checkpoints / f"{name}.safetensors"
 
+    def digest(self, name: str) -> str:
+        """The SHA-256 of checkpoint `name`."""
+        with open(self.checkpoint(name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def damaged(self, name: str, why: str) -> InputError:
         """The error for a checkpoint that is not what the run would have written."""
         return InputError(f"{self.checkpoint(name)} is damaged ({why}); delete it and --resume trains it again")
 
+    def keep(self, job: str, record: Mapping[str, Any]) -> None:
+        """Write the record of a finished job."""
+        write_json(self.jobs / f"{job}.json", record)
+
+    def kept(self, job: str) -> dict[str, Any] | None:
+        """The record of a job, None where it is not finished; raises `InputError` where the file is damaged."""
+        path = self.jobs / f"{job}.json"
+        if not path.exists():
+            return None
+        try:
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
+            return (
+                content if isinstance(content["record"], dict) and isinstance(content["sha256"], dict) else content[""]
+            )
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{path} is damaged ({error}); delete it and --resume makes it again") from error
+
+    def report(self, job: str) -> Path:
+        """Where another process says how far `job` is."""
+        return self.jobs / f"{job}.progress"
+
+    def hold(self, job: str) -> AbstractContextManager[Any]:
+        """Have `job` alone, once every other process has left it: one whose parent was killed may be at it still."""
+        self.jobs.mkdir(exist_ok=True)
+        return Lock(self.jobs / f"{job}.lock", wait=True)
+
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run as finished."""
+        for file in (*self.jobs.glob("*.lock"), *self.jobs.glob("*.progress")):
+            file.unlink()
         write_json(self.path / "results.json", results)
 
 
@@ -121,11 +163,13 @@ def open_run(
             )
         if old and resume:
             _check_same(path, old, known, set(extendable))
+        path.mkdir(parents=True, exist_ok=True)
+        run.lock = Lock(path / LOCK).__enter__()  # until the process ends
         if overwrite:
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
         write_json(path / "config.json", {**known, **environment(config)})
-        for folder in (run.checkpoints, run.figures):
+        for folder in (run.checkpoints, run.figures, run.jobs):
             folder.mkdir(exist_ok=True)
         log = path / "log.jsonl"
         if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, which a kill has left
@@ -141,7 +185,7 @@ def _existing(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file; give a folder")
     # A .part file is what a kill left of a write that never happened.
-    if not path.exists() or all(entry.suffix == ".part" for entry in path.iterdir()):
+    if not path.exists() or all(entry.suffix == ".part" or entry.name == LOCK for entry in path.iterdir()):
         return {}
     found = read_json(path / "config.json") if (path / "config.json").exists() else None
     if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("config", "versions")):

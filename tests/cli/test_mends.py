@@ -134,7 +134,7 @@ def test_what_goes_on_is_named_and_goes_on(failure, flags, monkeypatch, capsys):
     folder = last.split("--out ")[1].split()[0]
     code, _, err = said(f"train digits --device cpu --resume --out {folder}", capsys)
     assert code == 0
-    assert "teacher0: 1/1\n" in err  # of the first sitting, trained no more
+    assert "teacher0: " not in err  # of the first sitting, trained no more
 
 
 def test_out_of_memory_names_what_takes_less_and_may_be_given(monkeypatch, capsys):

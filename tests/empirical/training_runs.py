@@ -9,10 +9,12 @@ from divkd.empirical.training.config import PRESETS
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.experiment import run_training
 from divkd.empirical.training.job import Job
+from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 
 QUIET = Progress(quiet=True)
+SERIAL = Workers(QUIET)
 
 
 def tiny(**changes):
@@ -32,7 +34,7 @@ def experiment(config, path, **flags):
         data=data.facts(),
         **flags,
     )
-    results = run_training(config, data, run, QUIET)
+    results = run_training(config, data, run, SERIAL)
     run.finish(results)
     return results
 

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +21,9 @@ from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.job import predict
 from divkd.empirical.training.students import STUDENTS, rows_of
-from divkd.empirical.use.restore import load_model
+from divkd.empirical.use.restore import load_model, load_run
 from divkd.shared.errors import InputError
+from divkd.shared.jobs import Job, Workers
 from divkd.shared.metrics.calibration import fit_temperature
 from divkd.shared.metrics.diversity import agreement_matrix
 from divkd.shared.metrics.evaluation import evaluate
@@ -43,6 +44,7 @@ class AnalysisConfig:
     corruptions: str | None  # a folder of published arrays; None: our own generator
     device: str
     trained: TrainConfig  # how the networks were trained: another run in the same folder is another analysis
+    data_dir: str | None = None  # where named sets lie; None: where the run's data does
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class Sets:
         return rows
 
 
-def read_sets(config: AnalysisConfig, data: ImageData, data_dir: str | None = None) -> Sets:
-    """The sets that `config` names, checked against the run's `data`; named ones lie in `data_dir` or where its own do.
+def read_sets(config: AnalysisConfig, data: ImageData) -> Sets:
+    """The sets that `config` names, checked against the run's `data`.
 
     Raises `InputError`.
     """
-    shape, where = tuple(data.test.images.shape[1:]), data_dir or config.trained.data_dir
+    shape, where = tuple(data.test.images.shape[1:]), config.data_dir or config.trained.data_dir
     limit, size = config.images, config.trained.image_size
 
     def read(sources: tuple[str, ...], labelled: bool) -> tuple[ImageSet, ...]:
@@ -113,26 +115,20 @@ def finished(config: TrainConfig, results: dict[str, Any]) -> bool:
     )
 
 
-def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, progress: Progress) -> dict[str, Any]:
+def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, workers: Workers) -> dict[str, Any]:
     """Analyse every network of the run, or load what `out` holds already, and return the content of results.json.
 
-    A network's record is written when it is complete, so that a killed analysis loses one network at most.
+    Each network is a job; what networks cost is measured when nothing else runs.
     """
-    trained = config.trained
-    asked = networks(trained)
-    rows = []
-    for seed in trained.seeds:
-        analysis = SeedAnalysis(config, data, sets, seed)
-        with progress.task(f"analysis of seed {seed}", len(asked)) as task:
-            for done, (model, method) in enumerate(asked, 1):
-                name = f"seed{seed}-{model}-{method}"
-                kept = out.load(name)
-                record = kept[1] if kept else analysis.analyse(model, method)
-                if kept is None:
-                    out.save(name, {}, record)
-                rows.append(record)
-                task.update(done, note=f"{model} {method}")
-    first = SeedAnalysis(config, data, sets, trained.seeds[0])
+    trained, source = config.trained, Source(config, data.to(torch.device(config.device)), sets)
+    made = []
+    for seed, (model, method) in itertools.product(trained.seeds, networks(trained)):
+        memory = sum(len(one.images) * one.images[0].nbytes for one in (data.train, data.validation, data.test))
+        made.append(
+            Job(f"seed{seed}-{model}-{method}", partial(analyse, source, seed, model, method), memory=2 * memory)
+        )
+    names = tuple(job.name for job in made)
+    records = workers.records([*made, Job("cost", partial(cost, source), names)], out)
     return {
         "command": "analyse",
         "preset": trained.preset,
@@ -149,10 +145,42 @@ def run_analysis(config: AnalysisConfig, data: ImageData, sets: Sets, out: Run, 
             "families": {kind: family for family, kinds in FAMILIES.items() for kind in kinds},
             "n": len(sets.corruptions),
         },
-        "rows": rows,
-        "training_cost": first.training_cost(),
-        "inference": first.inference(),
+        "rows": [records[name] for name in names],
+        **records["cost"],
     }
+
+
+class Source:
+    """What an analysis looks at, which travels to another process as the configuration alone."""
+
+    def __init__(self, config: AnalysisConfig, data: ImageData, sets: Sets) -> None:
+        self.config, self.data, self.sets = config, data, sets
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read, (self.config,)
+
+    @lru_cache(1)  # noqa: B019 (a process has one)
+    def seed(self, seed: int) -> "SeedAnalysis":
+        """The analysis of a seed, kept for the jobs of the same one."""
+        return SeedAnalysis(self.config, self.data, self.sets, seed)
+
+
+@lru_cache(1)
+def _read(config: AnalysisConfig) -> Source:
+    _, data = load_run(config.run)
+    data = data.to(torch.device(config.device))
+    return Source(config, data, read_sets(config, data))
+
+
+def analyse(source: Source, seed: int, model: str, method: str, _: Run, __: Progress) -> dict[str, Any]:
+    """The record of one network."""
+    return source.seed(seed).analyse(model, method)
+
+
+def cost(source: Source, _: Run, __: Progress) -> dict[str, Any]:
+    """What the first seed's networks take to train and to answer."""
+    first = source.seed(source.config.trained.seeds[0])
+    return {"training_cost": first.training_cost(), "inference": first.inference()}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ sign of w . p is chance.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from divkd.empirical.training.distillation import label_loss
 from divkd.empirical.training.loop import run_epoch, set_rate, sgd
 from divkd.empirical.training.perturb import perturb
 from divkd.shared.errors import RunError
+from divkd.shared.jobs import Job, Workers
 from divkd.shared.kinds import INPUTS, PERTURBATIONS
 from divkd.shared.metrics.diversity import sample_diversity
 from divkd.shared.metrics.quality import accuracy
 from divkd.shared.progress import Progress
+from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 from divkd.shared.stats import paired, summarise
 
@@ -72,7 +75,7 @@ class Plane(nn.Module):
         return logits
 
 
-def run_plane(config: PlaneConfig, progress: Progress) -> dict[str, Any]:
+def run_plane(config: PlaneConfig, run: Run, workers: Workers) -> dict[str, Any]:
     """Train the teachers of every seed, move every training point, and return the content of results.json.
 
     rows        for each seed: train_acc of every teacher, `void` where their mean is below `FITTED`; the mean
@@ -82,20 +85,10 @@ def run_plane(config: PlaneConfig, progress: Progress) -> dict[str, Any]:
     picture     of the first seed, see `figure_of`
     """
     began = time.perf_counter()
-    rows: list[dict[str, Any]] = []
-    figure: dict[str, Any] = {}
-    for seed in config.seeds:
-        points, labels = moons(seed, config.points, config.noise)
-        nets = [train_teacher(config, points, labels, seed, m, progress) for m in range(config.members)]
-        teachers = DeepEnsemble(nets)
-        perturbed = {kind: perturb_all(kind, config, points, teachers, seed) for kind in PERTURBATIONS}
-        train_acc = [accuracy(member[None], labels) for member in log_probs(teachers, points)]
-        kl = {kind: kl_of(teachers, place) for kind, place in {"clean": points, **perturbed}.items()}
-        row = {"seed": seed, "n": config.points, "train_acc": train_acc, "void": float(np.mean(train_acc)) < FITTED}
-        row |= {kind: float(value.mean()) for kind, value in kl.items()}
-        row["apart"] = {kind: int((value > APART).sum()) for kind, value in kl.items()}
-        rows.append(row)
-        figure = figure or {"seed": seed, **figure_of(points, labels, perturbed, teachers)}
+    names = {seed: f"seed{seed}-of{config.members}" for seed in config.seeds}
+    jobs = [Job(names[seed], partial(measure, config, seed), networks=config.members) for seed in config.seeds]
+    records = workers.records(jobs, run)
+    rows = [records[names[seed]]["row"] for seed in config.seeds]
     return {
         "command": "simulate plane",
         "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
@@ -104,9 +97,23 @@ def run_plane(config: PlaneConfig, progress: Progress) -> dict[str, Any]:
         "summary": {kind: summarise(row[kind] for row in rows) for kind in INPUTS},
         "apart_above": APART,
         "ods_minus_gaussian": paired([row["ods"] for row in rows], [row["gaussian"] for row in rows]),
-        "picture": figure,
+        "picture": records[names[config.seeds[0]]]["picture"],
         "seconds": time.perf_counter() - began,
     }
+
+
+def measure(config: PlaneConfig, seed: int, _: Run, progress: Progress) -> dict[str, Any]:
+    """The row and the figure of a seed."""
+    points, labels = moons(seed, config.points, config.noise)
+    nets = [train_teacher(config, points, labels, seed, m, progress) for m in range(config.members)]
+    teachers = DeepEnsemble(nets)
+    perturbed = {kind: perturb_all(kind, config, points, teachers, seed) for kind in PERTURBATIONS}
+    train_acc = [accuracy(member[None], labels) for member in log_probs(teachers, points)]
+    kl = {kind: kl_of(teachers, place) for kind, place in {"clean": points, **perturbed}.items()}
+    row = {"seed": seed, "n": config.points, "train_acc": train_acc, "void": float(np.mean(train_acc)) < FITTED}
+    row |= {kind: float(value.mean()) for kind, value in kl.items()}
+    row["apart"] = {kind: int((value > APART).sum()) for kind, value in kl.items()}
+    return {"row": row, "picture": {"seed": seed, **figure_of(points, labels, perturbed, teachers)}}
 
 
 def train_teacher(

@@ -15,7 +15,7 @@ from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ense
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.job import EVALUATION_BATCH, Job
-from divkd.empirical.training.loop import BatchLoss, Terms, train
+from divkd.empirical.training.loop import BatchLoss, Terms, load, train
 from divkd.empirical.training.perturb import perturb
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.errors import InputError, unknown
@@ -53,22 +53,33 @@ def _weighed(weight: float, term: Tensor) -> Tensor:
     return weight * (term if weight else term.nan_to_num(posinf=0.0))
 
 
-def train_teachers(job: Job) -> tuple[DeepEnsemble, list[float]]:
-    """All networks of the deep ensemble, of which the first `config.members` teach; and each one's seconds.
+def train_teacher(job: Job, member: int) -> float:
+    """Train network `member` of the deep ensemble, with weights, order and augmentation of its own; its seconds."""
+    net = _teacher(job, member)
+    return train(job, net, label_loss, job.config.teacher, "teacher", member, teacher_name(job.seed, member))
 
-    Each has its own initial weights, data order and augmentation, whatever their number.
+
+def teachers_of(job: Job, count: int) -> tuple[DeepEnsemble, list[float]]:
+    """The first `count` networks of the deep ensemble, trained, of this run or of that which `config.teachers` names.
+
+    And the seconds that each took. Raises `InputError` where one is not finished.
     """
     if job.config.teachers is not None:
         source, theirs = reused(job.config, job.data.facts()["sha256"])
         job = dataclasses.replace(job, config=theirs, run=source)
-    config = job.config
-    nets, seconds = [], []
-    for member in range(config.networks):
-        net = DeepEnsemble([job.plain(config.teacher_network or config.network, "teacher", member)])
-        name = teacher_name(job.seed, member)
-        seconds.append(train(job, net, label_loss, config.teacher, "teacher", member, name))
+    nets, seconds, epochs = [], [], job.config.teacher.epochs
+    for member in range(count):
+        net, name = _teacher(job, member), teacher_name(job.seed, member)
+        epoch, spent, _ = load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, job.run)
+        if epoch < epochs:
+            raise InputError(f"{job.run.path} has {epoch} of {epochs} epochs of {name}; --resume trains the others")
         nets.append(net.nets[0])
+        seconds.append(spent)
     return DeepEnsemble(nets).eval().requires_grad_(False), seconds
+
+
+def _teacher(job: Job, member: int) -> DeepEnsemble:
+    return DeepEnsemble([job.plain(job.config.teacher_network or job.config.network, "teacher", member)])
 
 
 def teacher_name(seed: int, member: int) -> str:

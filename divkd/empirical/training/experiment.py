@@ -1,26 +1,20 @@
 """One `divkd train` run: teachers, students by method, and a table of rows by seed."""
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from divkd.empirical.data.splits import ImageData, to_float
-from divkd.empirical.networks.build import parameters
-from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.training.config import FITTED, TrainConfig
-from divkd.empirical.training.distillation import merged, reused, train_student, train_teachers
-from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
-from divkd.empirical.training.perturb import perturbed
-from divkd.empirical.training.students import STUDENTS, rows_of
-from divkd.shared.metrics.dee import Equivalent, equivalent, equivalent_curve, summarise_equivalents
-from divkd.shared.metrics.evaluation import evaluate
-from divkd.shared.metrics.quality import accuracy, pairwise_kl
-from divkd.shared.progress import Progress
+from divkd.empirical.analysis.cost import training_passes
+from divkd.empirical.data.splits import ImageData
+from divkd.empirical.training import work
+from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.distillation import reused, teacher_name
+from divkd.empirical.training.plan import step_bytes
+from divkd.empirical.training.students import STUDENTS
+from divkd.shared.jobs import Job, Record, Workers
+from divkd.shared.metrics.dee import Equivalent, equivalent, summarise_equivalents
 from divkd.shared.run import Run
-from divkd.shared.seeds import rng
 from divkd.shared.stats import paired, summarise
 
 NAMES = ("model", "method", "members", "seed")  # of a row: what else is a number in it is a metric
@@ -28,48 +22,25 @@ NAMES = ("model", "method", "members", "seed")  # of a row: what else is a numbe
 NOT_COMPARED = ("brier", "ece", "temperature", "train_acc", "params", "seconds")
 
 
-def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progress) -> dict[str, Any]:
+def run_training(config: TrainConfig, data: ImageData, run: Run, workers: Workers) -> dict[str, Any]:
     """Train what `config` asks for, or load what `run` holds already, and return the content of results.json.
 
     Every seed has its own teachers. Students of one seed share initial weights, data order and augmentation whatever
     their method, so that differences between methods are paired.
     """
-    data = data.to(torch.device(config.device))
-    labels = [split.labels.cpu() for split in (data.validation, data.test, data.train)]
+    records = workers.records(jobs(config, data), run)
+    ensembles = {seed: records[_ensemble(config, seed)] for seed in config.seeds}
     rows: list[dict[str, Any]] = []
-    diversity: list[dict[str, Any]] = []
-    ladders: list[dict[str, Any]] = []
-    alone: list[dict[str, Any]] = []
     spent = 0.0
-    for seed in config.seeds:
-        job = Job(config, data, seed, run, progress)
-        networks, seconds = train_teachers(job)
-        teachers = DeepEnsemble(list(networks.nets[: config.members])).eval()
-        spent += sum(seconds)
-        predictions = job.predictions(networks)
-        curve = equivalent_curve(predictions[0], labels[0], predictions[1], labels[1])
-        ladders.append({"seed": seed, "curve": curve})
-        for number in range(config.networks):
-            train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
-            alone.append({"seed": seed, "network": number, "train_acc": train, "acc": test})
-        each = parameters(networks) // config.networks
-        for size in range(1, config.networks + 1):
-            scores = _scores([answers[:size] for answers in predictions], labels)
-            names = {"model": "deep_ensemble", "method": "none", "members": size, "seed": seed}
-            rows.append({**names, **scores, "params": each * size, "seconds": sum(seconds[:size])})
-        if config.members > 1:
-            diversity.append({"seed": seed, **perturbed_diversity(job, teachers)})
+    for seed, measured in ensembles.items():
+        rows += measured["rows"]
+        spent += measured["seconds"]
         for student, method in itertools.product(config.students, config.methods):
-            net, taken = train_student(job, teachers, student, method)
-            spent += taken
-            models = {student: net, **({"merged": merged(net, data)} if STUDENTS[student].merges else {})}
-            for model, one in models.items():
-                scores = _scores(job.predictions(one), labels)
-                dee = equivalent(curve, scores["cal_nll"])
-                names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
-                scores |= {"dee": {"value": dee.value, "censored": dee.censored}}
-                rows.append({**names, **scores, "params": parameters(one), "seconds": taken})
-                run.log(event="row", **rows[-1])
+            record = records[STUDENTS[student].checkpoint(method, config.members, seed)]
+            spent += record["seconds"]
+            for row in record["rows"]:
+                dee = equivalent(measured["curve"], row["cal_nll"])
+                rows.append({**row, "dee": {"value": dee.value, "censored": dee.censored}})
     theirs = reused(config, data.facts()["sha256"])[1] if config.teachers else config
     sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
     return {
@@ -84,39 +55,44 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, progress: Progr
         "rows": rows,
         "summary": summary(rows),
         "differences": differences(rows),
-        "teacher_diversity": diversity,
-        "ladders": ladders,
-        "networks": alone,  # of the deep ensemble, one by one
+        "teacher_diversity": [one["diversity"] for one in ensembles.values() if one["diversity"]],
+        "ladders": [{"seed": seed, "curve": one["curve"]} for seed, one in ensembles.items()],
+        "networks": [row for one in ensembles.values() for row in one["networks"]],  # of the deep ensemble, one by one
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }
 
 
-def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
-    """The teachers' mean pairwise KL on training images, clean and moved by each perturbation (one draw an image).
+def jobs(config: TrainConfig, data: ImageData) -> list[Job]:
+    """The networks of a run, each a job: by seed the teachers, then the deep ensembles' measures and the students.
 
-    The paper's premise in one row: teachers that fit their training data agree on it, and an ODS step makes them
-    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1; a teacher is drawn for each
-    500. `train_acc` is the teachers' mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about
-    teachers that fit their images.
+    A job's cost is counted in forward passes of one network for one image (`training_passes`).
     """
-    config, train = job.config, job.data.train
-    images, labels = train.images[:1000], train.labels[:1000].cpu()
-    blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
-    step = config.temperature, config.step_size
-    row = {"images": float(len(images))}
-    for kind, parts in perturbed(blocks, teachers, *step, lambda _: rng(job.seed, "diversity/perturb")).items():
-        answers = log_probs(teachers, parts)
-        row[kind] = pairwise_kl(answers)
-        if kind == "clean":
-            row["train_acc"] = float((answers.argmax(-1) == labels).double().mean())
-            row["void"] = row["train_acc"] < FITTED
-    return row
+    source, images = work.Source(config, data), len(data.train)
+    memory = step_bytes(config, data)
+    made = []
+
+    def network(name: str, call: Callable[..., Record], *what: Any, after: tuple[str, ...], passes: int) -> None:
+        call = functools.partial(call, source, *what)
+        made.append(Job(name, call, after, (name,), networks=1, cost=float(passes * images), memory=memory))
+
+    for seed in config.seeds:
+        teachers = tuple(teacher_name(seed, m) for m in range(0 if config.teachers else config.networks))
+        for member, name in enumerate(teachers):
+            passes = training_passes("deep_ensemble", "none", 1) * config.teacher.epochs
+            network(name, work.teacher, seed, member, after=(), passes=passes)
+        answered = sum(len(getattr(data, name)) for name in ("train", "validation", "test"))
+        measure = functools.partial(work.ensemble, source, seed)
+        made.append(Job(_ensemble(config, seed), measure, teachers, cost=config.networks * answered, memory=memory))
+        for student, method in itertools.product(config.students, config.methods):
+            name = STUDENTS[student].checkpoint(method, config.members, seed)
+            passes = training_passes(student, method, config.members) * config.student.epochs
+            network(name, work.student, seed, student, method, after=teachers[: config.members], passes=passes)
+    return made
 
 
-def _scores(predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Any]:
-    """What a row says of predictions of the validation, the test and the training images."""
-    scores = evaluate(predictions[0], labels[0], predictions[1], labels[1])
-    return {**scores, "train_acc": accuracy(predictions[2], labels[2])}
+def _ensemble(config: TrainConfig, seed: int) -> str:
+    """The job that measures a seed's deep ensembles: of so many networks, of which so many teach."""
+    return f"seed{seed}-deep_ensemble{config.networks}-teachers{config.members}"
 
 
 def metrics(row: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from divkd.empirical.analysis.cost import peak_training_bytes, training_passes, weight_bytes
+from divkd.empirical.analysis.cost import peak_training_bytes, weight_bytes
 from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_float
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
@@ -18,7 +18,7 @@ from divkd.empirical.training.distillation import label_loss, student_loss, teac
 from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
 from divkd.empirical.training.students import STUDENTS
-from divkd.shared.progress import Plan, Progress, lasting
+from divkd.shared.progress import Progress, lasting
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
@@ -48,19 +48,11 @@ def kinds(config: TrainConfig) -> list[Kind]:
     return taught
 
 
-def plan(config: TrainConfig, data: ImageData) -> Plan:
-    """The networks, steps and memory of a run on `data`, in words and as the work of each network.
-
-    Work is counted in forward passes of one network for one image (`training_passes`).
-    """
+def plan(config: TrainConfig, data: ImageData) -> tuple[str, ...]:
+    """The networks, steps and memory of a run on `data`, in words."""
     images, seeds = len(data.train), len(config.seeds)
-    work: dict[str, float] = {}
-    steps = 0
-    for kind in kinds(config):
-        rows = 1 if kind.model == "deep_ensemble" else config.members
-        passes = training_passes(kind.model, kind.method, rows) * kind.schedule.epochs * images
-        work |= dict.fromkeys(kind.names, float(passes))
-        steps += kind.steps(images) * len(kind.names)
+    networks = sum(len(kind.names) for kind in kinds(config))
+    steps = sum(kind.steps(images) * len(kind.names) for kind in kinds(config))
     beyond = config.networks - config.members
     ladder = (
         f" ({config.members} teach, {beyond} only measure the deep ensemble equivalent: --ladder)" if beyond else ""
@@ -74,15 +66,11 @@ def plan(config: TrainConfig, data: ImageData) -> Plan:
     epochs = f"{' and '.join(map(str, lengths))} epoch{'s' * (list(lengths) != [1])}"
     pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
     held, one = weights(config, data)
-    return Plan(
-        len(work),
-        (
-            f"{len(work)} networks are trained: {ensemble}, {students} student{'s' * (students != 1)}{each}; "
-            f"{epochs} on {images} images, {steps:,} steps in all",
-            f"memory: images {size(pixels)}, weights {size(held)}, momentum and gradients {size(2 * one)}, "
-            "and what a step holds",
-        ),
-        work,
+    return (
+        f"{networks} networks are trained: {ensemble}, {students} student{'s' * (students != 1)}{each}; "
+        f"{epochs} on {images} images, {steps:,} steps in all",
+        f"memory: images {size(pixels)}, weights {size(held)}, momentum and gradients {size(2 * one)}, "
+        "and what a step holds",
     )
 
 
@@ -96,6 +84,29 @@ def weights(config: TrainConfig, data: ImageData) -> tuple[int, int]:
             for student in config.students
         ]
     return teacher * config.networks + max(students, default=0), max(teacher, *students, 0)
+
+
+def step_bytes(config: TrainConfig, data: ImageData) -> int:
+    """About what a job holds: images, weights of teachers and student, and the outputs of its layers for a batch."""
+    pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
+    held, one = weights(config, data)
+    student, teacher = (_outputs(config, data, name or config.network) for name in ("", config.teacher_network))
+    rows = config.members if config.students else 1
+    return (
+        pixels + held + 2 * one + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)
+    )
+
+
+def _outputs(config: TrainConfig, data: ImageData, network: str) -> int:
+    """Bytes of the outputs of all layers of a network for one image."""
+    sizes: list[int] = []
+    with torch.device("meta"):  # shapes alone
+        net = architecture(network, data.classes, data.mean, data.std).eval()
+        for module in net.modules():
+            if not any(module.children()):
+                module.register_forward_hook(lambda _, __, out: sizes.append(out.nbytes))
+        net(torch.empty(1, *data.train.images.shape[1:]))
+    return sum(sizes)
 
 
 def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, Killed, experiment, tiny
+from training_runs import SERIAL, Killed, experiment, tiny
 
 from divkd.cli.tables import print_tables
 from divkd.empirical.analysis import analysis, probes
@@ -76,7 +76,7 @@ def analysed(folder, out, run="run", resume=False):
     sets = read_sets(settings, data)
     facts = {"name": data.name, "sha256": sets.sha256(data), "sets": sets.facts()}
     kept = open_run(out, "analyse", dataclasses.asdict(settings), resume=resume, extendable=("run",), data=facts)
-    results = run_analysis(settings, data, sets, kept, QUIET)
+    results = run_analysis(settings, data, sets, kept, SERIAL)
     results["published"] = []
     kept.finish(results)
     return results
@@ -190,13 +190,13 @@ def test_a_killed_analysis_resumes_to_the_same_records(folder, whole, monkeypatc
         with pytest.raises(Killed):
             analysed(folder, out)
     assert not (out / "results.json").exists()
-    names = [file.stem for file in (out / "checkpoints").iterdir()]
+    names = [file.stem for file in (out / "jobs").glob("*.json")]
     assert sorted(names) == ["seed3-batch_ensemble-ods", "seed3-deep_ensemble-none"]
     monkeypatch.setattr(SeedAnalysis, "analyse", counted)
     resumed = analysed(folder, out, resume=True)
     assert [(row["seed"], row["model"], row["method"]) for row in whole["rows"]][2:] == found
     assert timeless(resumed) == timeless(whole)
-    (out / "checkpoints" / "seed4-deep_ensemble-none.safetensors").unlink()
+    (out / "jobs" / "seed4-deep_ensemble-none.json").unlink()
     found.clear()
     assert timeless(analysed(folder, out, resume=True)) == timeless(whole)
     assert found == [(4, "deep_ensemble", "none")]

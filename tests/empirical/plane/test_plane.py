@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,17 +16,26 @@ from divkd.empirical.plane.plane import GRID, kl_of, moons, perturb_all, run_pla
 from divkd.report import draw
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
+from divkd.shared.jobs import Workers
 from divkd.shared.kinds import PERTURBATIONS
 from divkd.shared.progress import Progress
+from divkd.shared.run import Run
 
 QUIET = Progress(quiet=True)
+
+
+def planar(config):
+    with TemporaryDirectory() as folder:
+        return run_plane(config, Run(Path(folder)), Workers(QUIET))
+
+
 SHORT = PlaneConfig(seeds=(0,), members=2, points=30, epochs=2)
 
 
 @pytest.fixture(scope="module")
 def default():
     """The default set-up, its first two seeds, as results.json holds it."""
-    return json.loads(json.dumps(plain(run_plane(PlaneConfig(seeds=(0, 1)), QUIET))))
+    return json.loads(json.dumps(plain(planar(PlaneConfig(seeds=(0, 1))))))
 
 
 def test_teachers_fit_and_ods_moves_points_to_where_they_disagree(default):
@@ -70,9 +81,7 @@ def test_the_figure_is_whole_small_and_what_the_numbers_say(default, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_others():
-    first, again, other = (
-        run_plane(dataclasses.replace(SHORT, seeds=seeds), QUIET) for seeds in ((3, 0), (3, 5), (0, 3))
-    )
+    first, again, other = (planar(dataclasses.replace(SHORT, seeds=seeds)) for seeds in ((3, 0), (3, 5), (0, 3)))
     assert first["rows"][0] == again["rows"][0] == other["rows"][1]
     assert first["picture"] == again["picture"] != other["picture"]
 
@@ -106,7 +115,7 @@ def test_points_are_in_the_square_and_classes_are_even(noise):
 
 
 def test_teachers_that_do_not_fit_are_void_and_the_figure_says_so(tmp_path):
-    found = run_plane(dataclasses.replace(SHORT, noise=0.2, epochs=1), QUIET)
+    found = planar(dataclasses.replace(SHORT, noise=0.2, epochs=1))
     assert found["rows"][0]["void"]
     _, svg = draw(plain(found), tmp_path)
     assert svg.stat().st_size > 10_000

@@ -13,6 +13,7 @@ from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training.config import PRESETS
 from divkd.empirical.training.experiment import run_training
 from divkd.empirical.training.perturb import perturb
+from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 
@@ -55,5 +56,5 @@ def test_the_smoke_preset_runs_and_resumes(tmp_path):
     config = dataclasses.replace(PRESETS["smoke"], device="cuda")
     for resume in (False, True):
         run = open_run(tmp_path / "run", "train cifar", dataclasses.asdict(config), resume=resume)
-        results = run_training(config, load("digits", None, False, None), run, Progress(quiet=True))
+        results = run_training(config, load("digits", None, False, None), run, Workers(Progress(quiet=True)))
     assert min(row["acc"] for row in results["rows"] if row["model"] != "merged") > 0.85

@@ -6,14 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, experiment, tiny
+from training_runs import SERIAL, experiment, tiny
 
 from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
 from divkd.empirical.analysis.cost import training_passes
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import config as training
-from divkd.empirical.training import distillation, perturb, students
-from divkd.empirical.training import experiment as runs
+from divkd.empirical.training import distillation, perturb, students, work
 from divkd.empirical.use.restore import load_model, load_run
 from divkd.shared import kinds
 from divkd.shared.errors import InputError
@@ -85,7 +84,9 @@ def test_a_new_student_and_a_new_perturbation_go_all_the_way(new, tmp_path):
 
     trained, data = load_run(tmp_path / "run")
     settings = AnalysisConfig(str(tmp_path / "run"), 10, (), (), None, "cpu", trained)
-    analysis = run_analysis(settings, data, read_sets(settings, data), open_run(tmp_path / "out", "analyse", {}), QUIET)
+    analysis = run_analysis(
+        settings, data, read_sets(settings, data), open_run(tmp_path / "out", "analyse", {}), SERIAL
+    )
     assert [(row["model"], row["method"]) for row in analysis["rows"]][1:] == [("twins", "kd"), ("twins", "shrunk")]
     assert "shrunk" in analysis["rows"][1]["diversity"]["test"]
     assert analysis["rows"][1]["gradients"]["test"]["other"] is not None
@@ -99,7 +100,7 @@ def test_a_new_metric_is_in_rows_summaries_differences_and_curves(tmp_path, monk
     def more(*arrays):
         return {**evaluate(*arrays), "votes": 0.5}
 
-    monkeypatch.setattr(runs, "evaluate", more)
+    monkeypatch.setattr(work, "evaluate", more)
     monkeypatch.setattr(analysis, "evaluate", more)
     results = experiment(tiny(train_images=64, methods=("none", "kd")), tmp_path / "run")
     assert {row["votes"] for row in results["rows"]} == {0.5}

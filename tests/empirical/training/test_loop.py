@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, experiment, job, loss_of, tiny
+from training_runs import SERIAL, experiment, job, loss_of, tiny
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import Split
@@ -116,7 +116,6 @@ def test_the_temperature_is_fitted_on_the_validation_split(tmp_path):
     """Other validation labels change the temperature; other test labels do not."""
     config = tiny(members=1, students=())
     data = load("digits", None, False, config.train_images)
-    run = open_run(tmp_path / "run", "train cifar", dataclasses.asdict(config))
     temperatures = []
     for validation, test in ((0, 0), (1, 0), (0, 1)):
         moved = dataclasses.replace(
@@ -124,7 +123,8 @@ def test_the_temperature_is_fitted_on_the_validation_split(tmp_path):
             validation=Split(data.validation.images, (data.validation.labels + validation) % 10),
             test=Split(data.test.images, (data.test.labels + test) % 10),
         )
-        temperatures.append(run_training(config, moved, run, QUIET)["rows"][0]["temperature"])
+        run = open_run(tmp_path / f"run{validation}{test}", "train cifar", dataclasses.asdict(config))
+        temperatures.append(run_training(config, moved, run, SERIAL)["rows"][0]["temperature"])
     assert temperatures[0] != temperatures[1]
     assert temperatures[0] == temperatures[2]
 

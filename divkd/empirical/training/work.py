@@ -1,0 +1,119 @@
+"""The jobs of a training run: a teacher, the deep ensemble of a seed, a student; each by one call in any process."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from divkd.empirical.data.datasets import load
+from divkd.empirical.data.splits import ImageData, to_float
+from divkd.empirical.networks.build import parameters
+from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training.config import FITTED, TrainConfig
+from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
+from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
+from divkd.empirical.training.perturb import perturbed
+from divkd.empirical.training.students import STUDENTS, rows_of
+from divkd.shared.metrics.dee import equivalent_curve
+from divkd.shared.metrics.evaluation import evaluate
+from divkd.shared.metrics.quality import accuracy, pairwise_kl
+from divkd.shared.progress import Progress
+from divkd.shared.run import Run
+from divkd.shared.seeds import rng
+
+
+class Source:
+    """A run's configuration and images, which travel to another process as the configuration alone.
+
+    There they are read anew, once for all jobs that it gets.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData) -> None:
+        self.config, self.data = config, data.to(torch.device(config.device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read, (self.config,)
+
+
+@functools.lru_cache(1)
+def _read(config: TrainConfig) -> Source:
+    data = load(config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split)
+    return Source(config, data)
+
+
+def teacher(source: Source, seed: int, member: int, run: Run, progress: Progress) -> dict[str, Any]:
+    """Train one network of the deep ensemble."""
+    return {"seconds": train_teacher(Job(source.config, source.data, seed, run, progress), member)}
+
+
+def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[str, Any]:
+    """Measure a seed's deep ensembles of the first 1, 2, ... networks, each one alone, and the teachers' premise."""
+    config, job = source.config, Job(source.config, source.data, seed, run, progress)
+    networks, seconds = teachers_of(job, config.networks)
+    predictions, labels = job.predictions(networks), _labels(source.data)
+    each, rows = parameters(networks) // config.networks, []
+    for size in range(1, config.networks + 1):
+        scores = _scores([answers[:size] for answers in predictions], labels)
+        rows.append({"model": "deep_ensemble", "method": "none", "members": size, "seed": seed, **scores})
+        rows[-1] |= {"params": each * size, "seconds": sum(seconds[:size])}
+    alone = []
+    for number in range(config.networks):
+        train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
+        alone.append({"seed": seed, "network": number, "train_acc": train, "acc": test})
+    taught = DeepEnsemble(list(networks.nets[: config.members])).eval()
+    return {
+        "rows": rows,
+        "curve": equivalent_curve(predictions[0], labels[0], predictions[1], labels[1]),
+        "networks": alone,
+        "diversity": {"seed": seed, **perturbed_diversity(job, taught)} if config.members > 1 else None,
+        "seconds": sum(seconds),
+    }
+
+
+def student(source: Source, seed: int, kind: str, method: str, run: Run, progress: Progress) -> dict[str, Any]:
+    """Train one student and measure it, merged too where its kind merges."""
+    config, data = source.config, source.data
+    job = Job(config, data, seed, run, progress)
+    teachers, _ = teachers_of(job, config.members)
+    net, taken = train_student(job, teachers, kind, method)
+    rows = []
+    for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
+        names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
+        rows.append({**names, **_scores(job.predictions(one), _labels(data))})
+        rows[-1] |= {"params": parameters(one), "seconds": taken}
+        run.log(event="row", **rows[-1])
+    return {"rows": rows, "seconds": taken}
+
+
+def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
+    """The teachers' mean pairwise KL on training images, clean and moved by each perturbation (one draw an image).
+
+    The paper's premise in one row: teachers that fit their training data agree on it, and an ODS step makes them
+    disagree. At most the first 1,000 training images, no crop, no flip, temperature 1; a teacher is drawn for each
+    500. `train_acc` is the teachers' mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about
+    teachers that fit their images.
+    """
+    config, train = job.config, job.data.train
+    images, labels = train.images[:1000], train.labels[:1000].cpu()
+    blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
+    step = config.temperature, config.step_size
+    row = {"images": float(len(images))}
+    for kind, parts in perturbed(blocks, teachers, *step, lambda _: rng(job.seed, "diversity/perturb")).items():
+        answers = log_probs(teachers, parts)
+        row[kind] = pairwise_kl(answers)
+        if kind == "clean":
+            row["train_acc"] = float((answers.argmax(-1) == labels).double().mean())
+            row["void"] = row["train_acc"] < FITTED
+    return row
+
+
+def _labels(data: ImageData) -> list[Tensor]:
+    return [split.labels.cpu() for split in (data.validation, data.test, data.train)]
+
+
+def _scores(predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Any]:
+    """What a row says of predictions of the validation, the test and the training images."""
+    scores = evaluate(predictions[0], labels[0], predictions[1], labels[1])
+    return {**scores, "train_acc": accuracy(predictions[2], labels[2])}
