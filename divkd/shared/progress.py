@@ -69,6 +69,7 @@ class Progress(AbstractContextManager["Progress"]):
             self.count(job, 1.0)
         finally:
             self.job = None
+            self.report(last=True)
 
     def task(self, description: str, total: int, networks: int = 0) -> "Task":
         """A new task of `total` units, which trains so many `networks`; use it as a context manager."""
@@ -128,10 +129,10 @@ class Progress(AbstractContextManager["Progress"]):
         count = int(self.finished + 1e-9)  # a sum of shares
         return f"[{count} of {self.total} {self.unit}{', ' if left else ''}{left}] "
 
-    def report(self) -> None:
-        """Write how far the job of this process is, at most every `REPORT_SECONDS`."""
+    def report(self, *, last: bool = False) -> None:
+        """Write how far the job of this process is, at most every `REPORT_SECONDS` until the `last` time."""
         now = time.monotonic()
-        if self.file is not None and now - self.reported > REPORT_SECONDS:
+        if self.file is not None and (last or now - self.reported > REPORT_SECONDS):
             self.reported = now
             job = next(iter(self.jobs), "")
             share, given = self.shares.get(job, 0.0), self.given.get(job, 0.0)
