@@ -13,6 +13,7 @@ from divkd.empirical.data.splits import ImageData, Split, moments
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.predictions import read_arrays
 from divkd.shared.seeds import rng
+from divkd.shared.storage import room
 
 PARTS = ("train", "test", "val")
 LabelledFiles = tuple[list[Path], np.ndarray]
@@ -138,7 +139,7 @@ def read_images(
             mend = "scale it to that" if whose else mend
             raise InputError(f"{file} is {image.shape[2]} x {image.shape[1]} pixels{other}; {mend}")
         if i == 0:
-            images = np.empty((len(files), *shape), np.uint8)
+            images = room((len(files), *shape))
         images[i] = image
     return images
 
@@ -165,11 +166,19 @@ def read_npz(path: Path) -> ImageData:
             raise InputError(
                 f"x_{part} has {len(images)} images and y_{part} {len(labels)} labels in {path}; give as many"
             )
+        order = np.arange(len(labels))
         if part == "train":
             names, order = _names(labels), mixed(labels)
-            images, labels = images[order], labels[order]
-        splits[part] = Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
+        splits[part] = Split(torch.from_numpy(_ordered(images, order)), torch.from_numpy(labels[order]))
     return _own(path.stem, splits, names, "test as given")
+
+
+def _ordered(images: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """A contiguous copy of `images` in an `order`, made in blocks."""
+    copy = room(images.shape)
+    for begin in range(0, len(order), 1000):
+        copy[begin : begin + 1000] = images[order[begin : begin + 1000]]
+    return copy
 
 
 def _names(labels: np.ndarray) -> list[str]:

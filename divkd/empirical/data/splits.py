@@ -4,6 +4,7 @@ No loader workers: a batch is an index into resident bytes, and only what the ne
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
+PIXELS = 1 << 22  # that are worked on at once
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -61,7 +63,11 @@ class ImageData:
 
     def to(self, device: torch.device) -> "ImageData":
         """The same data on `device`."""
-        train, validation, test = (split.to(device) for split in self.splits.values())
+        return self.each(lambda _, split: split.to(device))
+
+    def each(self, change: Callable[[str, Split], Split]) -> "ImageData":
+        """The same data with other splits: what `change` makes of the name and the split of each."""
+        train, validation, test = (change(name, split) for name, split in self.splits.items())
         return replace(self, train=train, validation=validation, test=test)
 
     def summary(self) -> str:
@@ -113,7 +119,7 @@ def check(data: ImageData) -> None:
             f"{data.name}: all {len(data.train)} training images are of one class; at least two are needed: add another"
         )
     images = data.train.images
-    if all(torch.equal(images[0], image) for image in images):
+    if all(bool((block == images[0]).all()) for block in images.split(block_of(images))):
         same = f" ({int(images.max())} everywhere)" if images.max() == images.min() else ""
         raise InputError(f"{data.name}: all {len(images)} training images are the same{same}; make them again")
     if images.max() <= 1:
@@ -121,6 +127,11 @@ def check(data: ImageData) -> None:
             f"{data.name}: no pixel of the {len(images)} training images is above 1 of 255; scale them: 255 * array, "
             "or of floats (255 * array).round().astype('uint8')"
         )
+
+
+def block_of(images: Tensor) -> int:
+    """How many of `images` are worked on at once."""
+    return max(1, PIXELS // images[0, 0].numel())
 
 
 def moments(images: Tensor) -> Moments:
@@ -131,7 +142,8 @@ def moments(images: Tensor) -> Moments:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):
-        share = torch.bincount(images[:, channel].reshape(-1), minlength=256).double()
+        counts = (torch.bincount(block[:, channel].reshape(-1), minlength=256) for block in images.split(block_of(images)))
+        share = torch.stack(list(counts)).sum(0).double()
         share /= share.sum()
         centre = (share * values).sum()
         mean.append(round(float(centre), 4))
@@ -171,20 +183,21 @@ class Augmentation:
 
 def batches(
     split: Split, augmentation: Augmentation, batch_size: int, seed: int, role: str, member: int, epoch: int
-) -> list[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch as (images uint8, labels) batches in a fresh random order; the last, smaller batch is kept.
 
-    A last batch of a single image is left out: batch normalisation has no statistics for it.
+    A last batch of a single image is left out: batch normalisation has no statistics for it. Images are gathered some
+    `PIXELS` at a time, so that an epoch is never a second copy of all of them.
     """
     device = split.images.device
-    corners, flips = augmentation.draw(len(split), seed, role, member, epoch)
+    drawn = augmentation.draw(len(split), seed, role, member, epoch)
+    corners, flips = (torch.from_numpy(one).to(device) for one in drawn)
     order = torch.from_numpy(rng(seed, f"{role}/order", member, epoch).permutation(len(split))).to(device)
-    images = augmentation.apply(
-        split.images[order], torch.from_numpy(corners).to(device)[order], torch.from_numpy(flips).to(device)[order]
-    )
-    labels = split.labels[order]
-    cuts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
-    return cuts[:-1] if len(cuts[-1][1]) == 1 else cuts
+    for rows in order.split(batch_size * -(-block_of(split.images) // batch_size)):
+        images = augmentation.apply(split.images[rows], corners[rows], flips[rows])
+        for cut in zip(images.split(batch_size), split.labels[rows].split(batch_size), strict=True):
+            if len(cut[1]) > 1:
+                yield cut
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def timed(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule) -> tupl
     """Seconds of a training step of a whole batch, and the bytes that it holds; a part of one where that is slow."""
     augmentation = Augmentation(job.config.crop, job.config.flip)
     cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, "teacher", 0, 1)
-    first, labels = next(iter(cuts))
+    first, labels = next(cuts)
     x = to_float(first)
     few, more = (peak_training_bytes(net, loss, x[:size], labels[:size]) for size in (2, 4))
     optimiser = sgd(net, schedule, job.config.momentum, job.config.rank_one_lr)

@@ -1,14 +1,15 @@
 """The jobs of a training run: a teacher, the deep ensemble of a seed, a student; each by one call in any process."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from divkd.empirical.data.datasets import load
-from divkd.empirical.data.splits import ImageData, to_float
+from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import FITTED, TrainConfig
@@ -22,19 +23,32 @@ from divkd.shared.metrics.quality import accuracy, pairwise_kl
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
+from divkd.shared.storage import Place, mapped, placed
 
 
 class Source:
-    """A run's configuration and images, which travel to another process as the configuration alone.
+    """A run's configuration and images, which travel to another process as files that it maps.
 
-    There they are read anew, once for all jobs that it gets.
+    On another machine, where they are not, the data are read anew, once for all jobs that a process gets.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
         self.config, self.data = config, data.to(torch.device(config.device))
 
+    @functools.cached_property
+    def places(self) -> dict[str, Place]:
+        """Where the images of each split lie, put there if they do not."""
+        return {name: placed(split.images.cpu().numpy()) for name, split in self.data.splits.items()}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _read, (self.config,)
+        bare = self.data.each(lambda _, split: Split(split.images[:0].cpu().clone(), split.labels.cpu()))
+        return _arrived, (self.config, bare, self.places)
+
+
+def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place]) -> Source:
+    if not all(Path(place.path).exists() for place in places.values()):
+        return _read(config)
+    return Source(config, bare.each(lambda name, split: Split(torch.from_numpy(mapped(places[name])), split.labels)))
 
 
 @functools.lru_cache(1)

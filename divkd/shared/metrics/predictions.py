@@ -1,6 +1,7 @@
 """Predictions from any framework, read from one .npz file and checked."""
 
 import difflib
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divkd.shared.errors import InputError, unknown
+from divkd.shared.errors import InputError, RunError, unknown
 from divkd.shared.metrics.checks import SLACK, check_labels, check_log_probs, check_probs, split
 from divkd.shared.metrics.ood import energy as energy_of
+from divkd.shared.storage import RESIDENT, room
 
 PREFIXES = ("", "val_", "ood_")
 # What a file may hold of predictions; of a binary problem's one column z, both columns.
@@ -109,8 +111,8 @@ def read_arrays(
 
 def _array(content: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
     try:
-        array = content[name]
-    except MemoryError:
+        array = _streamed(content, name)
+    except (MemoryError, RunError):
         raise
     except Exception as error:  # of a damaged or encrypted archive, zipfile, zlib, tokenize and NumPy raise anything
         if "pickle" in str(error):
@@ -123,6 +125,29 @@ def _array(content: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{name} in {path} is no array; write the file with np.savez")
     return array
+
+
+def _streamed(content: np.lib.npyio.NpzFile, name: str) -> Any:
+    """Array `name`, read piece by piece where its bytes have no room in memory."""
+    assert content.zip is not None
+    with content.zip.open(f"{name}.npy") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+        except ValueError:  # no array
+            return content[name]
+        if version in ((1, 0), (2, 0)):
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            if dtype == np.uint8 and not fortran and math.prod(shape) > RESIDENT:
+                array = room(shape)
+                flat, at = array.reshape(-1), 0
+                while piece := file.read(1 << 24):
+                    flat[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+                    at += len(piece)
+                if at < len(flat):
+                    raise ValueError("it ends too early")
+                return array
+    return content[name]
 
 
 def _split(arrays: dict[str, np.ndarray], prefix: str, others: list[str]) -> PredictedSplit | None:

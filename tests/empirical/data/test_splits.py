@@ -82,7 +82,7 @@ def test_an_epoch_is_every_image_once_and_depends_on_seed_role_member_epoch_alon
     def labels(*key):
         return torch.cat([y for _, y in batches(split, plain, 64, *key)])
 
-    first = batches(split, plain, 64, 0, "teacher", 0, 1)
+    first = list(batches(split, plain, 64, 0, "teacher", 0, 1))
     assert [len(y) for _, y in first] == [64, 64, 2]
     everything = torch.cat([x for x, _ in first]).flatten(1).tolist()
     assert sorted(everything) == sorted(split.images.flatten(1).tolist())
