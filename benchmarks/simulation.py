@@ -37,7 +37,7 @@ def claims() -> None:
     with TemporaryDirectory() as folder:
         run = Run(Path(folder))
         run.checkpoints.mkdir()
-        measure(Seed(config, run, Progress(quiet=True), 0), ("distilled", "self_distilled"))
+        measure(Seed(config, run, Progress(quiet=True), 0, ("distilled", "self_distilled")))
 
 
 def command(preset: str, cache: str | None = None) -> None:
