@@ -16,7 +16,7 @@ innermost cache, and only blocks that have to move in a step are read from memor
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numba as nb
@@ -117,7 +117,7 @@ def fresh_outputs(
         for row in np.flatnonzero(np.asarray(members) == number):
             blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
 
-    _each(test, dict.fromkeys(members))
+    _each(test, set(members))
     return outputs.transpose(0, 2, 1)
 
 
@@ -174,13 +174,13 @@ def _constants(config: MultiViewConfig, count: int) -> blocks.Constants:
     )
 
 
-def _each(work: Callable[[int], None], rows: Iterable[int]) -> None:
+def _each(work: Callable[[int], None], rows: Collection[int]) -> None:
     """Do `work` for every member, members side by side on the cores.
 
     Threads of our own, one member a task: the bits depend neither on their number nor on M, and, unlike OpenMP's, they
     do not wait for each other by spinning, which cost a factor of 3 where other programs shared the cores.
     """
-    threads = nb.get_num_threads()
+    threads = nb.get_num_threads() if len(rows) > 1 else 1
     for _ in map(work, rows) if threads == 1 else _pool(threads).map(work, rows):
         pass
 

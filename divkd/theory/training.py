@@ -62,20 +62,19 @@ def train(
     if not missing:
         return trained, None, []
 
-    networks, single = create(missing), samples.views != NOISE
+    networks = create(missing)
+    single, multi = np.flatnonzero(samples.views != NOISE), np.flatnonzero(samples.views == NOISE)
     steps: list[Arrays] = []
     with progress.task(title, len(missing), networks=len(missing)) as task:
         for phase in phases:
             began = steps[-1]["times"] if steps else np.zeros(len(missing))
             loss = phase.loss(missing)
             for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
-                # contiguous: else a sum's order, and with it the bits, would depend on the number of networks
-                multi_losses = np.ascontiguousarray(step.sample_losses[:, ~single])
                 traced = {
                     "times": began + step.times,
                     "strengths": descent.strengths(networks.weights, config.classes),
-                    "single_losses": step.sample_losses[:, single],
-                    "multi_losses": multi_losses.mean(1),
+                    "single_losses": step.sample_losses.take(single, 1),
+                    "multi_losses": step.sample_losses.take(multi, 1).mean(1),
                 }
                 steps.append(traced)
                 for place in step.finished if phase is phases[-1] else ():
