@@ -69,12 +69,12 @@ def cross_entropy(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], N
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """1 at the label, else 0, (N, k), laid out as `by_class`."""
-    return (np.arange(classes, dtype=labels.dtype)[:, None] == labels).astype(np.float32).T
+    return np.asarray((np.arange(classes)[:, None] == labels).astype(np.float32).T)
 
 
 def by_class(values: np.ndarray) -> np.ndarray:
     """`values` (..., N, k) laid out in memory as networks' outputs are: the samples of a class side by side."""
-    return np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return np.asarray(np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2))
 
 
 def descend(networks: Networks, loss: Loss, *, max_steps: int, flow_time: float = np.inf) -> Iterator[Step]:

@@ -82,12 +82,12 @@ class Seed:
                 self._beside = None
         return [self._members[row] for row in rows]
 
-    def students(self) -> dict[str, Students]:
-        """All students, by the name of their claim."""
-        students: dict[str, Students] = {}
+    def networks(self) -> dict[str, Students]:
+        """All members and students, by the name of their claim."""
+        everyone = {"single": Students(self.config, self.members, range(self.config.members))}
         for kind in self.kinds:
-            students |= KINDS[kind].train(self, rows_of(self.config, kind))
-        return students
+            everyone |= KINDS[kind].train(self, rows_of(self.config, kind))
+        return everyone
 
     def distilled(self, rows: Sequence[int]) -> dict[str, Students]:
         """Theorem 3: fresh networks by the clipped rule, from the sum of the members' outputs."""
