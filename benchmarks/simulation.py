@@ -61,7 +61,8 @@ def measured(name: str, config: MultiViewConfig, kinds: Sequence[str], repeats: 
     """Print the time and memory of the seeds of `config`, in new processes."""
     jobs = [job for seed in config.seeds for job in seed_jobs(config, seed, kinds)]
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
-        in_processes(pool, seed_jobs(PRESETS["quick"], 0) * PROCESSES)  # start, import and load compiled code
+        begin = [job for seed in range(PROCESSES) for job in seed_jobs(PRESETS["quick"], seed)]
+        in_processes(pool, begin)  # imports, and loads compiled code
         walls, cpus, most = zip(*(in_processes(pool, jobs) for _ in range(repeats)), strict=True)
     line = f"{statistics.median(walls):7.1f} s ({min(walls):.1f} to {max(walls):.1f})"
     line += f", CPU {statistics.median(cpus):6.1f} s ({min(cpus):.1f} to {max(cpus):.1f})"
