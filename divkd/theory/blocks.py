@@ -183,20 +183,16 @@ def advance(
     spare = np.empty(np.max(layout.start[1:] - layout.start[:-1]), np.float32)
     rates = np.empty(pending.shape, np.float32)
     moves = np.zeros(pending.shape, np.bool_)
-    weighted, largest = np.empty(features + 1, np.float32), np.empty(features + 1, np.float32)
     for i in range(classes):
-        weighted[:] = 0
-        largest[:] = 0
-        for n in range(count):
-            size = abs(slopes[i, n])
-            if size > 0:
-                for f in range(features + 1):
-                    weighted[f] += size * layout.weight_in[n, f]
-                    largest[f] = max(largest[f], size * layout.shows[n, f])
-        for r in range(neurons):
-            for f in range(features + 1):
+        for f in range(features + 1):
+            weighted, largest = np.float32(0), np.int32(0)
+            for n in range(count):
+                size = abs(slopes[i, n])
+                weighted += size * layout.weight_in[f, n]
+                largest = max(largest, _bits(size * layout.shows[f, n]))
+            pull = _Pull(weighted, np.int32(largest).view(np.float32), layout.copies[f], layout.largest[f])
+            for r in range(neurons):
                 weight = a[i, r, f] if f < features else sigma
-                pull = _Pull(weighted[f], largest[f], layout.copies[f], layout.largest[f])
                 rates[i, r, f] = _rate(weight, top[i, r, f], mass[i, r, f], pull, constants)
 
     steepest, eta = np.float32(0), last
@@ -226,8 +222,11 @@ def advance(
             for f in range(features + 1):
                 if moves[i, r, f]:
                     pending[i, r, f] = 1
-                else:
-                    pending[i, r, f] += eta * rates[i, r, f]
+                else:  # due in the next step, it is cheaper now: no gradient is asked of it for that step's size
+                    lag_behind = eta * rates[i, r, f]
+                    pending[i, r, f] += lag_behind
+                    if pending[i, r, f] + lag_behind > 1:
+                        pending[i, r, f] = max(pending[i, r, f], np.float32(1))
     catch_up(network, lag, layout, constants, np.float32(1))
     return eta
 

@@ -13,14 +13,14 @@ from divkd.theory.config import MultiViewConfig
 
 
 class SeedResult(NamedTuple):
-    """One seed, as `experiment` measured it."""
+    """One seed, as `experiment` measured it: JSON's own types, `SeedResult(**record)` of `result._asdict()`."""
 
     errors: dict[str, dict[str, float]]  # of every claim: on "train", "multi_view", "single_view" and "test" samples
-    by_members: np.ndarray  # (M,) single-view errors of ensembles of 1..M
-    covered: np.ndarray  # (M,) the same, as the members' views foresee them
-    uncovered: np.ndarray  # (M,) share of the views that no member of an ensemble knows
+    by_members: list[float]  # (M,) single-view errors of ensembles of 1..M
+    covered: list[float]  # (M,) the same, as the members' views foresee them
+    uncovered: list[float]  # (M,) share of the views that no member of an ensemble knows
     strength: float  # mean strength of a learned view
-    views: dict[str, float]  # shares of views, learned and foreseen
+    views: dict[str, Any]  # shares of views, learned and foreseen; None where there is nothing to share
     predicted: dict[str, float]  # error of students that know the views of all members, "union", or of two, "pair"
     traces: dict[str, Any]  # what figures show
 
@@ -165,7 +165,7 @@ def view_shares(seeds: list[SeedResult]) -> dict[str, dict[str, Any]]:
     Where two networks know every view between them, no view is outside their union.
     """
     shares = {name: [seed.views[name] for seed in seeds] for name in seeds[0].views}
-    return {name: summarise([v for v in values if not np.isnan(v)] or [np.nan]) for name, values in shares.items()}
+    return {name: summarise([v for v in values if v is not None] or [np.nan]) for name, values in shares.items()}
 
 
 def _ties(seeds: list[SeedResult]) -> float:

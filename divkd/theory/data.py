@@ -32,14 +32,19 @@ class Samples:
 
 
 class Layout(NamedTuple):
-    """The patches of N samples as entries sorted by feature; those without one come last, as feature 2k."""
+    """The patches of N samples as entries sorted by feature; those without one come last, as feature 2k.
+
+    Within a feature come the samples' first patches of it, then their second ones, and so on: neighbours belong to
+    different samples, so that a sum over a sample's entries does not wait for the addition before it.
+    """
 
     sample: np.ndarray  # (E,) n
     weight: np.ndarray  # (E,) z
     start: np.ndarray  # (2k + 2,) the entries of feature f are start[f]:start[f + 1]
     order: np.ndarray  # (E,) the entry's position n * P + p
-    weight_in: np.ndarray  # (N, 2k + 1) sum of z over a sample's patches of a feature
-    shows: np.ndarray  # (N, 2k + 1) 1 where it has one, else 0
+    drawn: np.ndarray  # (E,) its place in the order of feature, sample, patch, in which noise is drawn
+    weight_in: np.ndarray  # (2k + 1, N) sum of z over a sample's patches of a feature
+    shows: np.ndarray  # (2k + 1, N) 1 where it has one, else 0
     copies: np.ndarray  # (2k + 1,) the most patches that a sample has of a feature
     largest: np.ndarray  # (2k + 1,) the largest z
 
@@ -47,16 +52,21 @@ class Layout(NamedTuple):
     def of(cls, samples: Samples, features: int) -> "Layout":
         """The layout of `samples` for `features` = 2k features."""
         flat = np.where(samples.feature == NOISE, features, samples.feature)
+        count, patches = flat.shape
         order = np.argsort(flat, axis=None, kind="stable")
-        start = np.searchsorted(flat.ravel()[order], np.arange(features + 2))
-        sample = (order // flat.shape[1]).astype(np.uint32)
+        feature, sample = flat.ravel()[order], order // patches
+        pairs = feature * count + sample
+        copy = np.arange(len(order)) - np.searchsorted(pairs, pairs)  # how many of its kind come before it
+        drawn = np.argsort(feature * patches + copy, kind="stable")
+        order, pairs = order[drawn], pairs[drawn]
+        start = np.searchsorted(feature, np.arange(features + 2))
         weight = samples.weight.ravel()[order]
-        pairs = (np.arange(len(flat))[:, None] * (features + 1) + flat).ravel()
-        size, shape = len(flat) * (features + 1), (len(flat), features + 1)
+        size, shape = (features + 1) * count, (features + 1, count)
         counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
-        weights = np.bincount(pairs, samples.weight.ravel(), size).reshape(shape).astype(np.float32)
+        weights = np.bincount(pairs, weight, size).reshape(shape).astype(np.float32)
         largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
-        return cls(sample, weight, start, order, weights, np.minimum(counts, 1), counts.max(0), largest)
+        sample = (order // patches).astype(np.uint32)
+        return cls(sample, weight, start, order, drawn, weights, np.minimum(counts, 1), counts.max(1), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:

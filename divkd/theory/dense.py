@@ -5,7 +5,7 @@ Allen-Zhu and Li, arXiv 2012.09816. The features are the first 2k unit vectors, 
 is rotation invariant. Weights are in units of varrho.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
+
+SAMPLES = 256  # whose patches are drawn or tested at once
 
 
 class DenseNetworks:
@@ -82,19 +84,29 @@ def fresh_outputs(
     config: MultiViewConfig, weights: np.ndarray, samples: Samples, seed: int, role: str, members: Sequence[int]
 ) -> np.ndarray:
     """F on samples that were not trained on, (M, N, k), for `weights` (M, k, m, d); noise is drawn for `role`."""
-    patches = draw_patches(config, samples, seed, role)
-    flat = torch.from_numpy(np.ascontiguousarray(weights)).to(config.device).flatten(1, 2)
-    return np.stack([_forward(config, patches, w) for w in flat[: len(members)]])
+    flat = torch.from_numpy(np.ascontiguousarray(weights)).to(config.device).flatten(1, 2)[: len(members)]
+    outputs = [
+        np.stack([_forward(config, patches, w) for w in flat]) for patches in _patches(config, samples, seed, role)
+    ]
+    return np.concatenate(outputs, 1)
 
 
 def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> torch.Tensor:
     """x_p for every patch of `samples`, (N P, d), with the noise of `role`."""
-    flat = samples.feature.ravel()
-    patches = rng(seed, f"noise/{role}").standard_normal((flat.size, config.dimension), np.float32)
-    patches *= np.float32(config.noise / config.dimension**0.5)
-    filled = np.flatnonzero(flat != NOISE)
-    patches[filled, flat[filled]] += samples.weight.ravel()[filled]
-    return torch.from_numpy(patches).to(config.device)
+    return torch.cat(list(_patches(config, samples, seed, role)))
+
+
+def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Iterator[torch.Tensor]:
+    """The same, the patches of `SAMPLES` samples at a time."""
+    generator = rng(seed, f"noise/{role}")
+    for first in range(0, len(samples), SAMPLES):
+        some = slice(first, first + SAMPLES)
+        feature, weight = samples.feature[some].ravel(), samples.weight[some].ravel()
+        patches = generator.standard_normal((feature.size, config.dimension), np.float32)
+        patches *= np.float32(config.noise / config.dimension**0.5)
+        filled = np.flatnonzero(feature != NOISE)
+        patches[filled, feature[filled]] += weight[filled]
+        yield torch.from_numpy(patches).to(config.device)
 
 
 def check_device(config: MultiViewConfig) -> None:
@@ -105,13 +117,21 @@ def check_device(config: MultiViewConfig) -> None:
             raise InputError(f"device {config.device!r}: this machine has {count} usable GPUs; give --device cpu")
 
 
+def together(config: MultiViewConfig) -> int:
+    """How many networks are trained at once: they share the patches, and each is worked on alone."""
+    return 8
+
+
 def state_bytes(config: MultiViewConfig) -> int:
-    """The memory that training and testing one seed needs, in bytes."""
-    width = config.classes * config.neurons
-    rows = config.patches * (config.train_samples + config.test_samples)
-    joint = width * max(config.students, 1)  # the widest network
-    weights = config.members * width + 2 * joint
-    return 4 * (rows * (config.dimension + 3 * joint) + 3 * weights * config.dimension)
+    """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks."""
+    joint = config.classes * config.neurons * max(config.students, 1)
+    rows = config.patches * config.train_samples
+    drawn = min(
+        2 * rows, rows + config.patches * SAMPLES
+    )  # the parts, and beside them the whole that they are put into
+    testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
+    weights = (config.members + 7 * config.students) * joint * config.dimension
+    return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint), testing) + 2 * weights)
 
 
 def _forward(config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> np.ndarray:

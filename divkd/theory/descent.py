@@ -46,21 +46,35 @@ class Step:
 
 def cross_entropy(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Loss:
     """-log p_y, p = softmax(F), and its slopes p - 1_y, for `labels` (N,); `push` changes slopes in place, from F."""
-    rows = np.arange(len(labels))
+    places = labels * len(labels) + np.arange(len(labels))
+    hot: dict[int, np.ndarray] = {}  # by the number of classes: 1 at a sample's label
 
     def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        classes = outputs.shape[2]
+        if classes not in hot:
+            hot[classes] = one_hot(labels, classes)
         with np.errstate(invalid="ignore"):  # a diverged member's inf - inf; `descend` names it
             shifted = outputs - outputs.max(2, keepdims=True)
-        own = shifted[:, rows, labels]
-        slopes = np.exp(shifted)
+        own = shifted.transpose(0, 2, 1).reshape(len(outputs), -1).take(places, 1)
+        slopes = np.exp(shifted, out=shifted)
         total = slopes.sum(2)
         slopes /= total[:, :, None]
-        slopes[:, rows, labels] -= 1
+        slopes -= hot[classes]
         if push is not None:
             push(slopes, outputs)
         return np.log(total) - own, slopes
 
     return loss
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """1 at the label, else 0, (N, k), laid out as `by_class`."""
+    return np.asarray((np.arange(classes)[:, None] == labels).astype(np.float32).T)
+
+
+def by_class(values: np.ndarray) -> np.ndarray:
+    """`values` (..., N, k) laid out in memory as networks' outputs are: the samples of a class side by side."""
+    return np.asarray(np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2))
 
 
 def descend(networks: Networks, loss: Loss, *, max_steps: int, flow_time: float = np.inf) -> Iterator[Step]:
@@ -104,6 +118,6 @@ def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
 
     Following Allen-Zhu and Li, arXiv 2012.09816.
     """
-    own = np.arange(classes)[:, None]
-    largest = weights[:, own, :, 2 * own + np.arange(2)].max(-1)  # advanced indices come first: (k, 2, M, m)
-    return np.asarray(np.maximum(np.moveaxis(largest, -1, 0), 0))
+    of_views = weights[..., : 2 * classes].reshape(*weights.shape[:3], classes, 2)
+    own = np.einsum("airib->airb", of_views)
+    return np.asarray(np.maximum(own.max(2), 0))

@@ -7,10 +7,17 @@ slopes are those of the whole objective.
 import dataclasses
 
 import numpy as np
-from scipy.special import softmax
 
 from divkd.theory.data import NOISE, Samples
-from divkd.theory.descent import Loss, cross_entropy
+from divkd.theory.descent import Loss, by_class, cross_entropy, one_hot
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(-1, keepdims=True)
+    return np.asarray(shifted)
 
 
 def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.ndarray:
@@ -18,7 +25,7 @@ def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.nd
 
     They write min(tau^2 F_i, 1) / tau, that is c = 1 / tau^2; at finite size c and tau are better chosen apart.
     """
-    return np.asarray(softmax(np.minimum(outputs / clip, 1) / tau, -1))
+    return softmax(np.minimum(outputs / clip, 1) / tau)
 
 
 def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -> Loss:
@@ -28,11 +35,13 @@ def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -
     stays in. Where F_i reaches the clip c, q no longer depends on it, and without the gate it would run away.
     `teachers` G are (N, k), one for all students, or (M, N, k), one each; `labels` (N,).
     """
-    wanted = clipped_probabilities(teachers, clip, tau)
+    wanted = by_class(clipped_probabilities(teachers, clip, tau))
 
     def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
         lacking = wanted - clipped_probabilities(outputs, clip, tau)
-        slopes -= np.where(outputs < clip, np.maximum(lacking, 0), 0)
+        np.maximum(lacking, 0, out=lacking)
+        lacking *= outputs < clip
+        slopes -= lacking
 
     return cross_entropy(labels, push)
 
@@ -43,10 +52,13 @@ def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float)
     Hinton, Vinyals and Dean (arXiv 1503.02531): T^2 keeps the two terms' slopes comparable whatever T is. Shapes as
     in `clipped`.
     """
-    wanted = softmax(teachers / temperature, -1)
+    wanted = by_class(softmax(teachers / temperature))
 
     def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        slopes += temperature * (softmax(outputs / temperature, -1) - wanted)
+        soft = softmax(outputs / temperature)
+        soft -= wanted
+        soft *= temperature
+        slopes += soft
 
     return cross_entropy(labels, push)
 
@@ -57,10 +69,11 @@ def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
     H is the cross-entropy of the student's prediction S on the teacher's T: the form of ordinary distillation with both
     terms on one scale, here at temperature 1. `label_share` is t; shapes as in `clipped`.
     """
-    wanted = (1 - label_share) * softmax(teachers, -1)
+    wanted = by_class((1 - label_share) * softmax(teachers))
+    rest = (1 - label_share) * one_hot(labels, teachers.shape[-1])
 
     def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        slopes[:, np.arange(len(labels)), labels] += 1 - label_share
+        slopes += rest
         slopes -= wanted
 
     return cross_entropy(labels, push)

@@ -17,9 +17,10 @@ class Engine(NamedTuple):
     create: Callable[[MultiViewConfig, Samples, int, Sequence[int]], descent.Networks]
     fresh_outputs: Callable[[MultiViewConfig, np.ndarray, Samples, int, str, Sequence[int]], np.ndarray]
     state_bytes: Callable[[MultiViewConfig], int]
+    together: Callable[[MultiViewConfig], int]  # networks that are trained at once
 
 
 def engine(name: str) -> Engine:
     """The engine `name`, imported when it is asked for: the dense one brings torch."""
     module = importlib.import_module(f"divkd.theory.{name}")
-    return Engine(module.create, module.fresh_outputs, module.state_bytes)
+    return Engine(module.create, module.fresh_outputs, module.state_bytes, module.together)

@@ -1,9 +1,11 @@
 """The simulation: train members and students, test them, compare with what the theory expects."""
 
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +17,23 @@ from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import training_samples
 from divkd.theory.engines import engine
-from divkd.theory.students import KINDS, TESTS, Seed, Students, self_teachers
+from divkd.theory.students import (
+    CONTINUED,
+    FRESH,
+    JOINT,
+    KINDS,
+    TESTS,
+    Seed,
+    Students,
+    continued,
+    pairs,
+    rows_of,
+    self_teachers,
+)
 from divkd.theory.training import Arrays
 
+SHARE = 5.0  # what a job is to take at most, in trainings of a member of `default`
+TESTING = 0.5  # what testing a network of a member's width takes, in trainings of a member
 TOGETHER = {"single": "ensemble", "distilled": "ensemble_of_distilled"}  # the claim of all networks of a kind
 
 
@@ -50,8 +66,11 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     """
     began = time.perf_counter()
     check(config)
-    first = config.seeds[0]
-    seeds = [measure(Seed(config, run, progress, seed), with_traces=seed == first) for seed in config.seeds]
+    seeds = []
+    for seed in config.seeds:
+        for job in seed_jobs(config, seed, with_traces=seed == config.seeds[0]):
+            record = job.work(run, progress)
+        seeds.append(SeedResult(**record))
     views = claims.view_shares(seeds)
     return {
         "command": "simulate multiview",
@@ -65,15 +84,119 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     }
 
 
-def measure(seed: Seed, kinds: Sequence[str] = tuple(KINDS), *, with_traces: bool = False) -> SeedResult:
-    """Measure the members of `seed` and the `kinds` of students; `with_traces` adds what figures show."""
-    config, samples = seed.config, seed.samples
-    taught = seed.students(kinds)
-    strength = _strengths(seed.members, config)
+Work = Callable[[Run, Progress], dict[str, Any]]  # returns a record of JSON's types
+
+
+class Job(NamedTuple):
+    """A part of a seed's work; any process can do it when those that it comes `after` are done."""
+
+    name: str
+    work: Work
+    after: tuple[str, ...] = ()
+    networks: int = 0  # that it trains
+    cost: float = 1.0  # in trainings of a member of `default`
+    memory: int = 0  # bytes
+
+
+def seed_jobs(
+    config: MultiViewConfig, seed: int, kinds: Sequence[str] = tuple(KINDS), *, with_traces: bool = False
+) -> list[Job]:
+    """The parts of `seed`: members in pairs with what goes on from them, students, their tests, the measurement.
+
+    They leave all that others read of them in checkpoints. The record of the last is a `SeedResult`.
+    """
+    memory, size = engine(config.engine).state_bytes(config), _size(config) / _size(MultiViewConfig())
+    jobs: list[Job] = []
+
+    def add(name: str, work: Work, after: Sequence[Job], networks: int, cost: float) -> None:
+        name = f"seed{seed}-{name}-of{config.members}"
+        jobs.append(Job(name, work, tuple(job.name for job in after), networks, cost * size, memory))
+
+    rest = {kind: list(rows_of(config, kind)) for kind in kinds}
+    each = {kind: KINDS[kind].cost * (config.students if kind == "trained_jointly" else 1) for kind in kinds}
+    after = {kind: continued(config, kind, range(config.members)) for kind in kinds}
+    member = 1 + sum(each[kind] * len(rows) for kind, rows in after.items()) / config.members
+    for some in _dealt(pairs(config), 2 * member, size):
+        rows = [row for pair in some for row in pair]
+        now = {kind: continued(config, kind, rows) for kind in kinds}
+        rest = {kind: [row for row in left if row not in now[kind]] for kind, left in rest.items()}
+        work = partial(_train, config, seed, kinds, None, rows)
+        add(f"members{rows[0]}", work, (), len(rows) + sum(map(len, now.values())), member * len(rows))
+    members = tuple(jobs)
+    for kind, left in rest.items():
+        for some in _dealt(left, each[kind], size):
+            work = partial(_train, config, seed, kinds, kind, some)
+            add(
+                f"{kind}{some[0]}",
+                work,
+                () if kind == "trained_jointly" else members,
+                len(some),
+                each[kind] * len(some),
+            )
+    trained = tuple(jobs)
+    joint = [JOINT + row for row in rest.get("trained_jointly", ())]
+    fresh = any(kind not in (*CONTINUED, "trained_jointly") for kind in rest if rest[kind])
+    same = [*range(config.members), *(range(FRESH, FRESH + config.students) if fresh else ())]
+    for numbers, cost in ((same, TESTING), (joint, TESTING * config.students)):
+        for some in _dealt(numbers, cost, size):
+            add(f"tested{some[0]}", partial(_test, config, seed, kinds, some), trained, 0, cost * len(some))
+    add("measured", partial(_measure, config, seed, kinds, with_traces), tuple(jobs), 0, 0.1)
+    return jobs
+
+
+def _size(config: MultiViewConfig) -> float:
+    return float(config.train_samples * config.patches * config.neurons * config.classes)
+
+
+def _dealt(rows: Sequence[Any], cost: float, size: float) -> list[list[Any]]:
+    """`rows` of some `cost` each, in a world of some `size`, in parts as even as can be."""
+    parts = max(1, min(len(rows), round(cost * len(rows) * size / SHARE)))
+    ends = [len(rows) * part // parts for part in range(parts + 1)]
+    return [list(rows[low:high]) for low, high in itertools.pairwise(ends) if low < high]
+
+
+def _train(
+    config: MultiViewConfig,
+    seed: int,
+    kinds: Sequence[str],
+    kind: str | None,
+    rows: Sequence[int],
+    run: Run,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train the members `rows` (no `kind`), or students of a kind."""
+    one = Seed(config, run, progress, seed, kinds)
+    if kind is None:
+        one.train_members(rows)
+    else:
+        KINDS[kind].train(one, rows)
+    return {}
+
+
+def _test(
+    config: MultiViewConfig, seed: int, kinds: Sequence[str], numbers: Sequence[int], run: Run, progress: Progress
+) -> dict[str, Any]:
+    one = Seed(config, run, progress, seed, kinds)
+    _tested(one, one.networks(), numbers)
+    return {}
+
+
+def _measure(
+    config: MultiViewConfig, seed: int, kinds: Sequence[str], with_traces: bool, run: Run, progress: Progress
+) -> dict[str, Any]:
+    return measure(Seed(config, run, progress, seed, kinds), with_traces=with_traces)._asdict()
+
+
+def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
+    """Measure the members and students of `seed`, trained here or read; `with_traces` adds what figures show."""
+    config, samples, members = seed.config, seed.samples, seed.members
+    everyone = seed.networks()
+    taught = {name: kind for name, kind in everyone.items() if name != "single"}
+    strength = _strengths(members, config)
     learned = evaluate.learned_views(strength)
     known = float(strength[learned].mean())
-    foreseen = predict.lottery_winners(np.stack([one["strengths"][0] for one in seed.members]), samples, config)
-    views = {
+    foreseen = predict.lottery_winners(np.stack([one["strengths"][0] for one in members]), samples, config)
+    views: dict[str, Any] = {
         "one_view_fraction": float((learned.sum(2) == 1).mean()),
         "lottery_accuracy": float((foreseen == strength.argmax(2)).mean()),
         "redrawn_fraction": max(s.redrawn / len(s) for s in (samples, *seed.tests.values())),
@@ -87,10 +210,10 @@ def measure(seed: Seed, kinds: Sequence[str] = tuple(KINDS), *, with_traces: boo
         pair = unions["pair"] = (learned | learned[self_teachers(config)])[: len(after)]
         outside = after[~pair]
         views["learned_inside_union"] = float(after[pair].mean())
-        views["learned_outside_union"] = float(outside.mean()) if outside.size else float("nan")
+        views["learned_outside_union"] = float(outside.mean()) if outside.size else None
 
     errors: dict[str, dict[str, float]] = {}
-    by_members = _errors(seed, {"single": Students(config, seed.members, range(config.members)), **taught})
+    by_members = _errors(seed, everyone)
     for name, ensembles in by_members.items():
         errors[name] = {of: float(values[0]) for of, values in ensembles.items()}
         if name in TOGETHER:
@@ -98,9 +221,9 @@ def measure(seed: Seed, kinds: Sequence[str] = tuple(KINDS), *, with_traces: boo
     seed.run.log(event="tested", seed=seed.seed, errors=errors)
     return SeedResult(
         errors=errors,
-        by_members=by_members["single"]["single_view"],
-        covered=predict.coverage_errors(config, learned, known),
-        uncovered=evaluate.uncovered_by_members(learned),
+        by_members=by_members["single"]["single_view"].tolist(),
+        covered=predict.coverage_errors(config, learned, known).tolist(),
+        uncovered=evaluate.uncovered_by_members(learned).tolist(),
         strength=known,
         views=views,
         predicted={of: float(predict.coverage_errors(config, union, known)[0]) for of, union in unions.items()},
@@ -114,20 +237,46 @@ def _errors(seed: Seed, kinds: Mapping[str, Students]) -> dict[str, dict[str, np
     for name, kind in kinds.items():
         trained = np.stack([one["train_outputs"] for one in kind.arrays])
         errors[name] = {"train": evaluate.errors_by_members(trained, seed.samples.labels)}
-    for config in dict.fromkeys(kind.config for kind in kinds.values()):
-        # together, because networks of the same number meet the same noise, which is drawn once
-        same = {name: kind for name, kind in kinds.items() if kind.config == config}
-        weights = np.stack([one["weights"] for kind in same.values() for one in kind.arrays])
-        numbers = [number for kind in same.values() for number in kind.numbers]
-        ends = np.cumsum([len(kind.arrays) for kind in same.values()])
+        tested = _tested(seed, kinds, kind.numbers)
         for of, samples in seed.tests.items():
-            outputs = seed.engine.fresh_outputs(config, weights, samples, seed.seed, TESTS[of], numbers)
-            for name, part in zip(same, np.split(outputs, ends[:-1]), strict=True):
-                errors[name][of] = evaluate.errors_by_members(part, samples.labels)
+            outputs = np.stack([tested[number][f"{name}/{of}"] for number in kind.numbers])
+            errors[name][of] = evaluate.errors_by_members(outputs, samples.labels)
     share = seed.config.single_share
     for of_kind in errors.values():
         of_kind["test"] = (1 - share) * of_kind["multi_view"] + share * of_kind["single_view"]
     return errors
+
+
+def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -> dict[int, Arrays]:
+    """F on the test samples of the networks of these `numbers`, saved or computed: <claim>/<samples> (N, k) by number.
+
+    Networks of the same number meet the same noise, which is drawn once.
+    """
+    size = f"-of{seed.config.members}-{seed.config.students}"  # on which it depends whose outputs they are
+    names = {number: f"seed{seed.seed}-tested{number}{size}" for number in numbers}
+    there = {number: seed.run.load(name) for number, name in names.items()}
+    tested = {number: {} if saved is None else saved[0] for number, saved in there.items()}
+    for config in dict.fromkeys(kind.config for kind in kinds.values()):
+        met = [
+            (name, number, arrays["weights"])
+            for name, kind in kinds.items()
+            for number, arrays in zip(kind.numbers, kind.arrays, strict=True)
+            if kind.config == config and number in there and there[number] is None
+        ]
+        for of, samples in seed.tests.items() if met else ():
+            weights, of_networks = np.stack([one for *_, one in met]), [number for _, number, _ in met]
+            outputs = seed.engine.fresh_outputs(config, weights, samples, seed.seed, TESTS[of], of_networks)
+            for (name, number, _), one in zip(met, outputs, strict=True):
+                tested[number][f"{name}/{of}"] = one
+    for number, name in names.items():
+        shapes = {key: array.shape for key, array in tested[number].items()}
+        whose = [kind for kind, networks in kinds.items() if number in networks.numbers]
+        expected = {f"{kind}/{of}": (len(seed.tests[of]), seed.config.classes) for kind in whose for of in TESTS}
+        if shapes != expected:
+            raise seed.run.damaged(name, "its arrays are not those of this configuration")
+        if there[number] is None:
+            seed.run.save(name, tested[number], {"seed": seed.seed, "tested": number})
+    return tested
 
 
 def _strengths(arrays: Sequence[Arrays], config: MultiViewConfig) -> np.ndarray:

@@ -14,8 +14,9 @@ Entries (n, p) are sorted by feature and contiguous: a block, one neuron's entri
 innermost cache, and only blocks that have to move in a step are read from memory (see `blocks`).
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numba as nb
@@ -28,6 +29,7 @@ from divkd.theory.data import Layout, Samples
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
+AT_ONCE = 250_000_000  # bytes of networks that are trained side by side
 FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
 
 
@@ -82,15 +84,16 @@ class LimitNetworks:
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> LimitNetworks:
     """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
+    layout = Layout.of(samples, 2 * config.classes)
     shape = (len(members), config.classes, config.neurons)
     weights = np.empty((*shape, 2 * config.classes), np.float32)
     noise = np.empty((*shape, samples.feature.size), np.float32)
 
     def draw(row: int) -> None:
         generator = rng(seed, "init", members[row])
-        for array, scale in ((weights, config.init_scale), (noise, config.init_scale * config.noise)):
-            generator.standard_normal(out=array[row], dtype=np.float32)
-            array[row] *= np.float32(scale)
+        generator.standard_normal(out=weights[row], dtype=np.float32)
+        weights[row] *= np.float32(config.init_scale)
+        _draw_noise(config, generator, layout, noise[row])
 
     _each(draw, range(len(members)))
     return LimitNetworks(config, samples, weights, noise)
@@ -109,25 +112,43 @@ def fresh_outputs(
     outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
 
     def test(number: int) -> None:
-        g = rng(seed, f"noise/{role}", number).standard_normal((*weights.shape[1:3], samples.feature.size), np.float32)
-        g *= np.float32(config.init_scale * config.noise)
+        g = np.empty((*weights.shape[1:3], samples.feature.size), np.float32)
+        _draw_noise(config, rng(seed, f"noise/{role}", number), layout, g)
         for row in np.flatnonzero(np.asarray(members) == number):
             blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
 
-    _each(test, dict.fromkeys(members))
+    _each(test, set(members))
     return outputs.transpose(0, 2, 1)
 
 
-def state_bytes(config: MultiViewConfig) -> int:
-    """The memory that training and testing one seed needs, in bytes.
+def together(config: MultiViewConfig) -> int:
+    """How many networks are trained at once: more are no faster, and take more memory."""
+    return int(max(1, min(8, AT_ONCE // _network_bytes(config))))
 
-    Members stay while their students are trained, of which the two joint networks of width m K are the largest group.
-    """
-    networks = config.members + 2 * config.students
-    state = 2 * networks * config.train_samples * config.neurons * config.patches  # every g, and the drive it has seen
-    fresh = nb.get_num_threads() * config.test_samples * config.neurons * max(config.students, 1) * config.patches
-    samples = 12 * networks * max(config.train_samples, config.test_samples)  # outputs, drives, losses
-    return 4 * config.classes * (state + fresh + samples)
+
+def state_bytes(config: MultiViewConfig) -> int:
+    """The most memory that a part of a seed needs, in bytes: training members, or the widest networks, or testing."""
+    wide = dataclasses.replace(config, neurons=config.neurons * max(config.students, 1))
+    continued = min(together(config), config.students)
+    members = (min(config.members, 2 * max(1, together(config) // 2)) + continued) * _network_bytes(config)
+    joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
+    fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
+    answers = 12 * config.classes * config.test_samples * (config.members + 6 * config.students)
+    return max(members, joint, fresh + answers)
+
+
+def _network_bytes(config: MultiViewConfig) -> int:
+    """What a network takes in training: every g and the drive it has seen; outputs, sums, drives, losses and slopes."""
+    return 8 * config.classes * config.train_samples * (config.neurons * config.patches + 8)
+
+
+def _draw_noise(config: MultiViewConfig, generator: np.random.Generator, layout: Layout, into: np.ndarray) -> None:
+    """Initial products g (k, m, E) of one network, ~ N(0, (sigma_0 nu)^2)."""
+    scale = np.float32(config.init_scale * config.noise)
+    for of_class in into:
+        drawn = generator.standard_normal(of_class.shape, np.float32)
+        drawn *= scale
+        np.take(drawn, layout.drawn, axis=1, out=of_class, mode="clip")  # "raise" would copy
 
 
 def _network(weights: np.ndarray, noise: np.ndarray, outputs: np.ndarray) -> blocks.Network:
@@ -153,16 +174,17 @@ def _constants(config: MultiViewConfig, count: int) -> blocks.Constants:
     )
 
 
-def _each(work: Callable[[int], None], rows: Iterable[int]) -> None:
+def _each(work: Callable[[int], None], rows: Collection[int]) -> None:
     """Do `work` for every member, members side by side on the cores.
 
     Threads of our own, one member a task: the bits depend neither on their number nor on M, and, unlike OpenMP's, they
     do not wait for each other by spinning, which cost a factor of 3 where other programs shared the cores.
     """
-    for _ in _pool().map(work, rows):
+    threads = nb.get_num_threads() if len(rows) > 1 else 1
+    for _ in map(work, rows) if threads == 1 else _pool(threads).map(work, rows):
         pass
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(nb.get_num_threads())
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)

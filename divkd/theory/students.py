@@ -4,7 +4,8 @@ Fresh students start from the same initial weights whatever they learn by, so th
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples, test_samples, training_samples
 from divkd.theory.engines import engine
-from divkd.theory.training import Arrays, Create, Phase, labels_only, train
+from divkd.theory.training import Arrays, Create, Phase, Record, labels_only, train
 
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
 TESTS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
@@ -32,76 +33,122 @@ class Students(NamedTuple):
 class Seed:
     """One seed: its samples, its members, and by `students` those who learn from them.
 
-    Networks are trained, or read from their checkpoints. The method of a kind of students returns them by the claim
-    that they serve.
+    Networks are trained when they are asked for, or read from their checkpoints: any process may train any of them.
+    `kinds` are those of its students (some of `KINDS`), as far as so many members can teach them. The method of a kind
+    returns its networks `rows` by the claim that they serve.
     """
 
-    def __init__(self, config: MultiViewConfig, run: Run, progress: Progress, seed: int) -> None:
+    def __init__(
+        self, config: MultiViewConfig, run: Run, progress: Progress, seed: int, kinds: Sequence[str] | None = None
+    ) -> None:
         self.config, self.run, self.progress, self.seed = config, run, progress, seed
         self.engine = engine(config.engine)
+        self.kinds = [kind for kind in (KINDS if kinds is None else kinds) if rows_of(config, kind)]
         self.samples = training_samples(config, seed)
-        self.tests = {name: test_samples(config, seed, kind) for name, kind in TESTS.items()}
-        title = f"seed {seed}: {config.members} members"
-        records = {f"seed{seed}-member{member}": {"seed": seed, "member": member} for member in range(config.members)}
-        self.members, self._networks, self._trained = train(
-            config, run, progress, self.samples, title, records, self._start(), [labels_only(self.samples)]
-        )
-        self.outputs = np.stack([arrays["train_outputs"] for arrays in self.members])
+        self._members: dict[int, Arrays] = {}
+        self._beside: tuple[descent.Networks, list[int]] | None = None  # members that have just been trained
 
-    def students(self, kinds: Sequence[str]) -> dict[str, Students]:
-        """The students of `kinds` (some of `KINDS`) that so many members can teach, by the name of their claim."""
-        students: dict[str, Students] = {}
-        for kind in kinds if self.config.students else ():
-            if self.config.members >= KINDS[kind].least:
-                students |= KINDS[kind].train(self)
-        return students
+    @functools.cached_property
+    def tests(self) -> dict[str, Samples]:
+        """Fresh samples, by the name of the error on them."""
+        return {name: test_samples(self.config, self.seed, kind) for name, kind in TESTS.items()}
 
-    def distilled(self) -> dict[str, Students]:
+    @property
+    def members(self) -> list[Arrays]:
+        """All of them."""
+        return self.train_members(range(self.config.members))
+
+    @functools.cached_property
+    def outputs(self) -> np.ndarray:
+        """F of the members on the training samples, (M, N, k)."""
+        return np.stack([arrays["train_outputs"] for arrays in self.members])
+
+    def train_members(self, rows: Sequence[int]) -> list[Arrays]:
+        """The members `rows`, and while they are in memory, what goes on from them with a teacher among them."""
+        wanted = set(rows) - self._members.keys()
+        order = [row for pair in pairs(self.config) for row in pair if row in wanted]
+        for block in _blocks(order, 2 * max(1, self.engine.together(self.config) // 2)):
+            records = {row: (f"seed{self.seed}-member{row}", {"seed": self.seed, "member": row}) for row in block}
+            title = f"seed {self.seed}: {len(block)} members"
+            arrays, networks, trained = train(
+                self.config, self.run, self.progress, self.samples, title, records, self._start(),
+                [labels_only(self.samples)],
+            )  # fmt: skip
+            self._members |= arrays
+            if networks is not None:
+                self._beside = networks, trained
+                for kind in self.kinds:
+                    KINDS[kind].train(self, continued(self.config, kind, trained))
+                self._beside = None
+        return [self._members[row] for row in rows]
+
+    def networks(self) -> dict[str, Students]:
+        """All members and students, by the name of their claim."""
+        everyone = {"single": Students(self.config, self.members, range(self.config.members))}
+        for kind in self.kinds:
+            everyone |= KINDS[kind].train(self, rows_of(self.config, kind))
+        return everyone
+
+    def distilled(self, rows: Sequence[int]) -> dict[str, Students]:
         """Theorem 3: fresh networks by the clipped rule, from the sum of the members' outputs."""
-        return self._fresh("distilled", self.samples, self._clipped(self.outputs.sum(0)))
+        return self._fresh("distilled", rows, self.samples, lambda: self._clipped(self.outputs.sum(0)))
 
-    def distilled_temperature(self) -> dict[str, Students]:
+    def distilled_temperature(self, rows: Sequence[int]) -> dict[str, Students]:
         """Fresh networks by ordinary distillation at temperature T, from the sum of the members' outputs."""
-        loss = distillation.at_temperature(self.outputs.sum(0), self.samples.labels, self.config.temperature)
-        return self._fresh("distilled_temperature", self.samples, loss, self.config.soft_steps)
 
-    def distilled_mixed(self) -> dict[str, Students]:
+        def loss() -> descent.Loss:
+            return distillation.at_temperature(self.outputs.sum(0), self.samples.labels, self.config.temperature)
+
+        return self._fresh("distilled_temperature", rows, self.samples, loss, self.config.soft_steps)
+
+    def distilled_mixed(self, rows: Sequence[int]) -> dict[str, Students]:
         """Fresh networks by t CE + (1 - t) H(S, T), T the softmax of the mean of the members' outputs."""
-        loss = distillation.mixed(self.outputs.mean(0), self.samples.labels, self.config.label_share)
-        return self._fresh("distilled_mixed", self.samples, loss, self.config.soft_steps)
 
-    def distilled_without_others(self) -> dict[str, Students]:
+        def loss() -> descent.Loss:
+            return distillation.mixed(self.outputs.mean(0), self.samples.labels, self.config.label_share)
+
+        return self._fresh("distilled_mixed", rows, self.samples, loss, self.config.soft_steps)
+
+    def distilled_without_others(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: as `distilled`, where no training sample shows another class's feature, to teacher or student."""
         config, stripped = self.config, distillation.without_others(self.samples)
-        weights = np.stack([arrays["weights"] for arrays in self.members])
-        # role "train": the dense engine's patches keep the noise that they had in training
-        outputs = self.engine.fresh_outputs(config, weights, stripped, self.seed, "train", range(config.members))
-        return self._fresh("distilled_without_others", stripped, self._clipped(outputs.sum(0)))
 
-    def self_distilled(self) -> dict[str, Students]:
+        def loss() -> descent.Loss:
+            weights = np.stack([arrays["weights"] for arrays in self.members])
+            # role "train": the dense engine's patches keep the noise that they had in training
+            outputs = self.engine.fresh_outputs(config, weights, stripped, self.seed, "train", range(config.members))
+            return self._clipped(outputs.sum(0))
+
+        return self._fresh("distilled_without_others", rows, stripped, loss)
+
+    def self_distilled(self, rows: Sequence[int]) -> dict[str, Students]:
         """Theorem 4: trained members that go on by the clipped rule, each towards another, independent member."""
-        teachers = self.outputs[self_teachers(self.config)]
-        phase = Phase(lambda rows: self._clipped(teachers[list(rows)]), self.config.distill_time)
-        return self._continued("self_distilled", phase, f"-of{self.config.members}")
+        teachers = self_teachers(self.config)
 
-    def labels_only(self) -> dict[str, Students]:
+        def loss(rows: Sequence[int]) -> descent.Loss:
+            others = self.train_members(teachers[list(rows)].tolist())
+            return self._clipped(np.stack([arrays["train_outputs"] for arrays in others]))
+
+        phase = Phase(loss, self.config.distill_time)
+        return self._continued("self_distilled", rows, phase, f"-of{self.config.members}")
+
+    def labels_only(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: trained members that go on for the same flow time, on labels alone."""
-        return self._continued("labels_only", labels_only(self.samples, self.config.distill_time), "")
+        return self._continued("labels_only", rows, labels_only(self.samples, self.config.distill_time), "")
 
-    def trained_jointly(self) -> dict[str, Students]:
+    def trained_jointly(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: K networks as one of width m K: the sum of their outputs is trained, or (second) their average."""
-        config, seed, together = self.config, self.seed, self.config.students
-        wide = dataclasses.replace(config, neurons=config.neurons * together)
-        scales, labels = np.array([1.0, 1.0 / together]), self.samples.labels
+        together, scales = self.config.students, np.array([1.0, 1.0 / self.config.students])
+        kinds = [f"trained_jointly-{kind}" for kind in ("sum", "average")]
+        wide = dataclasses.replace(self.config, neurons=self.config.neurons * together)
         records = {
-            f"seed{seed}-trained_jointly-{kind}-of{together}": {"seed": seed, "kind": f"trained_jointly-{kind}"}
-            for kind in ("sum", "average")
+            row: (f"seed{self.seed}-{kinds[row]}-of{together}", {"seed": self.seed, "kind": kinds[row]}) for row in rows
         }
-        title, create = f"seed {seed}: {together} trained jointly", self._start(JOINT, config=wide)
-        phase = Phase(lambda rows: distillation.scaled_labels(labels, scales[list(rows)]))
-        arrays, *_ = train(config, self.run, self.progress, self.samples, title, records, create, [phase])
+        phase = Phase(lambda rows: distillation.scaled_labels(self.samples.labels, scales[list(rows)]))
+        create = self._start(JOINT, config=wide)
+        arrays = self._train(f"of {together} trained jointly", wide, self.samples, records, create, [phase])
         names = ("trained_jointly", "trained_jointly_average")
-        return {name: Students(wide, arrays[row : row + 1], [JOINT + row]) for row, name in enumerate(names)}
+        return {names[row]: Students(wide, [one], [JOINT + row]) for row, one in arrays.items()}
 
     def _clipped(self, teachers: np.ndarray) -> descent.Loss:
         return distillation.clipped(teachers, self.samples.labels, self.config.clip, self.config.soft_temperature)
@@ -114,37 +161,62 @@ class Seed:
     def _again(self, rows: Sequence[int]) -> descent.Networks:
         """Members as they were trained, with the state that checkpoints do not hold: products of weights and noise.
 
-        They would be some MB a member, and are redone in seconds.
+        They would be many MB a member. Where members are no longer in memory, their descent is redone.
         """
-        if self._networks is not None and set(rows) <= set(self._trained):
-            return self._networks.copy([self._trained.index(row) for row in rows])
+        if self._beside is not None and set(rows) <= set(self._beside[1]):
+            networks, there = self._beside
+            return networks.copy([there.index(row) for row in rows])
         redone = self._start()(rows)
         loss = descent.cross_entropy(self.samples.labels)
         for _ in descent.descend(redone, loss, max_steps=self.config.max_steps):
             pass
         return redone.copy(range(len(rows)))  # as above, so that both ways go on to the same bits
 
-    def _fresh(self, kind: str, samples: Samples, loss: descent.Loss, most: int | None = None) -> dict[str, Students]:
-        config, numbers = self.config, range(FRESH, FRESH + self.config.students)
-        phase = Phase(lambda rows: loss, config.distill_time, most)
-        return self._train(kind, numbers, samples, self._start(FRESH, samples), phase, f"-from{config.members}")
+    def _fresh(
+        self,
+        kind: str,
+        rows: Sequence[int],
+        samples: Samples,
+        loss: Callable[[], descent.Loss],
+        most: int | None = None,
+    ) -> dict[str, Students]:
+        made = functools.cache(loss)  # when the first has to be trained
+        phases = [Phase(lambda rows: made(), self.config.distill_time, most), labels_only(samples)]
+        records = self._records(kind, rows, f"-from{self.config.members}")
+        arrays = self._train(kind, self.config, samples, records, self._start(FRESH, samples), phases)
+        return {kind: Students(self.config, list(arrays.values()), [FRESH + row for row in rows])}
 
-    def _continued(self, kind: str, phase: Phase, suffix: str) -> dict[str, Students]:
-        rows = range(min(self.config.students, self.config.members))
-        return self._train(kind, rows, self.samples, self._again, phase, suffix)
+    def _continued(self, kind: str, rows: Sequence[int], phase: Phase, suffix: str) -> dict[str, Students]:
+        """Through `phase` and then, until they fit, on labels."""
+        records, phases = self._records(kind, rows, suffix), [phase, labels_only(self.samples)]
+        arrays = self._train(kind, self.config, self.samples, records, self._again, phases)
+        return {kind: Students(self.config, list(arrays.values()), list(rows))}
+
+    def _records(self, kind: str, rows: Sequence[int], suffix: str) -> dict[int, Record]:
+        # a checkpoint's name says what the network depends on, so that members can be added to a run
+        about = {"seed": self.seed, "kind": kind}
+        return {row: (f"seed{self.seed}-{kind}{row}{suffix}", {**about, "student": row}) for row in rows}
 
     def _train(
-        self, kind: str, numbers: range, samples: Samples, create: Create, phase: Phase, suffix: str
-    ) -> dict[str, Students]:
-        """Through `phase` and then, until they fit, on labels."""
-        # a checkpoint's name says what the network depends on, so that members can be added to a run
-        records = {
-            f"seed{self.seed}-{kind}{row}{suffix}": {"seed": self.seed, "kind": kind, "student": row}
-            for row in range(len(numbers))
-        }
-        title, phases = f"seed {self.seed}: {len(numbers)} {kind}", [phase, labels_only(samples)]
-        arrays, *_ = train(self.config, self.run, self.progress, samples, title, records, create, phases)
-        return {kind: Students(self.config, arrays, numbers)}
+        self,
+        what: str,
+        config: MultiViewConfig,
+        samples: Samples,
+        records: dict[int, Record],
+        create: Create,
+        phases: Sequence[Phase],
+    ) -> dict[int, Arrays]:
+        """The networks of `records`, as many at once as memory is meant for."""
+        arrays: dict[int, Arrays] = {}
+        for block in _blocks(list(records), self.engine.together(config)):
+            title = f"seed {self.seed}: {len(block)} {what}"
+            some = {row: records[row] for row in block}
+            arrays |= train(self.config, self.run, self.progress, samples, title, some, create, phases)[0]
+        return arrays
+
+
+def _blocks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
 def self_teachers(config: MultiViewConfig) -> np.ndarray:
@@ -152,31 +224,52 @@ def self_teachers(config: MultiViewConfig) -> np.ndarray:
     return (np.arange(config.members) + config.members // 2) % config.members
 
 
+def pairs(config: MultiViewConfig) -> list[list[int]]:
+    """Members and their teachers, by which members are dealt out: a pair that is in memory can be self-distilled."""
+    half, odd = divmod(config.members, 2)
+    return [[row, row + half] for row in range(half)] + [[config.members - 1]] * odd
+
+
 class Kind(NamedTuple):
     """A kind of student."""
 
-    train: Callable[[Seed], dict[str, Students]]
+    train: Callable[[Seed, Sequence[int]], dict[str, Students]]
+    cost: float  # of a network of a member's width, where a member's is 1, as measured in `default`
     least: int = 1  # members that it needs
     swept: bool = False  # whether maps and ablations train it
 
 
 # What a seed's ensemble can teach, and the controls.
 KINDS = {
-    "distilled": Kind(Seed.distilled, swept=True),
-    "distilled_temperature": Kind(Seed.distilled_temperature),
-    "distilled_mixed": Kind(Seed.distilled_mixed),
-    "distilled_without_others": Kind(Seed.distilled_without_others),
-    "self_distilled": Kind(Seed.self_distilled, least=2, swept=True),
-    "trained_jointly": Kind(Seed.trained_jointly, least=2),
-    "labels_only": Kind(Seed.labels_only, swept=True),
+    "distilled": Kind(Seed.distilled, 2, swept=True),
+    "distilled_temperature": Kind(Seed.distilled_temperature, 5),
+    "distilled_mixed": Kind(Seed.distilled_mixed, 2),
+    "distilled_without_others": Kind(Seed.distilled_without_others, 0.7),
+    "self_distilled": Kind(Seed.self_distilled, 0.5, least=2, swept=True),
+    "trained_jointly": Kind(Seed.trained_jointly, 0.8, least=2),
+    "labels_only": Kind(Seed.labels_only, 0.1, swept=True),
 }
+CONTINUED = ("self_distilled", "labels_only")  # these go on from members
+
+
+def rows_of(config: MultiViewConfig, kind: str) -> range:
+    """The networks of a kind that a seed trains; none where too few members can teach them."""
+    if not config.students or config.members < KINDS[kind].least:
+        return range(0)
+    if kind == "trained_jointly":
+        return range(2)
+    return range(min(config.students, config.members) if kind in CONTINUED else config.students)
+
+
+def continued(config: MultiViewConfig, kind: str, members: Sequence[int]) -> list[int]:
+    """The networks of a kind that can go on from `members`, by no other than which they are taught."""
+    if kind not in CONTINUED:
+        return []
+    teachers = self_teachers(config)
+    taught = [row for row in members if kind == "labels_only" or teachers[row] in members]
+    return [row for row in taught if row in rows_of(config, kind)]
 
 
 def networks(config: MultiViewConfig, kinds: Sequence[str] = tuple(KINDS)) -> int:
     """How many networks a seed trains, members and those of `kinds`."""
-    sizes = dict.fromkeys(kinds, config.students)
-    sizes |= {"self_distilled": min(config.students, config.members)} if "self_distilled" in sizes else {}
-    sizes |= {"labels_only": min(config.students, config.members)} if "labels_only" in sizes else {}
-    sizes |= {"trained_jointly": 2} if "trained_jointly" in sizes else {}
-    taught = [size for kind, size in sizes.items() if config.members >= KINDS[kind].least]
-    return config.members + (sum(taught) if config.students else 0)
+    return config.members + sum(len(rows_of(config, kind)) for kind in kinds)

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +22,9 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.experiment import check, measure
-from divkd.theory.students import KINDS, Seed
+from divkd.theory.engines import engine
+from divkd.theory.experiment import Job, check, measure
+from divkd.theory.students import KINDS, Seed, networks
 
 STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
 CLAIMS = ("single", "ensemble", *STUDENTS)
@@ -81,18 +83,14 @@ def run_sweep(
     Cells of the same configuration are simulated once, that of the base under the name "base": the others repeat its
     row, in no seconds.
     """
-    changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
-    firsts: dict[MultiViewConfig, str] = {}
-    for name, cell in changed.items():
-        firsts.setdefault(cell, "base" if cell == config else name)
-    made: dict[MultiViewConfig, dict[str, Any]] = {}
+    records = {job.name: job.work(run, progress) for job in sweep_jobs(config, cells)}
+    made: dict[str, dict[str, Any]] = {}
     rows = []
-    for name, cell in changed.items():
-        again = cell in made
+    for (name, changes), first in zip(cells.items(), _firsts(config, cells), strict=True):
+        again = first in made
         if not again:
-            title = f"cell {len(made) + 1} of {len(firsts)}, {firsts[cell]}"
-            made[cell] = _row(cell, firsts[cell], title, run, progress)
-        rows.append({"name": name, "changes": dict(cells[name]), **made[cell]} | ({"seconds": 0.0} if again else {}))
+            made[first] = _row({seed: records[f"{first}-seed{seed}"] for seed in config.seeds})
+        rows.append({"name": name, "changes": dict(changes), **made[first]} | ({"seconds": 0.0} if again else {}))
     return {
         "command": command,
         "preset": config.preset,
@@ -102,6 +100,26 @@ def run_sweep(
         "cells": rows,
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def sweep_jobs(config: MultiViewConfig, cells: Mapping[str, Changes]) -> list[Job]:
+    """One job for every different cell and seed: its record has the `numbers`, or why it `failed`, and `seconds`."""
+    jobs = {}
+    for changes, first in zip(cells.values(), _firsts(config, cells), strict=True):
+        cell = dataclasses.replace(config, **changes)
+        many, cost = networks(cell, STUDENTS), float(cell.train_samples * cell.patches * cell.neurons * cell.classes)
+        for seed in config.seeds:
+            name = f"{first}-seed{seed}"
+            work = partial(_cell_seed, cell, name, seed)
+            jobs[name] = Job(name, work, networks=many, cost=cost * many, memory=engine(cell.engine).state_bytes(cell))
+    return list(jobs.values())
+
+
+def _firsts(config: MultiViewConfig, cells: Mapping[str, Changes]) -> list[str]:
+    """For every cell the name under which its configuration is simulated: the first that has it, or "base"."""
+    firsts = {config: "base"}
+    changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
+    return [firsts.setdefault(cell, name) for name, cell in changed.items()]
 
 
 def one_at_a_time(vary: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
@@ -122,44 +140,38 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
-def _row(cell: MultiViewConfig, name: str, title: str, run: Run, progress: Progress) -> dict[str, Any]:
-    """What is measured of `cell`, whose seeds are saved under `name`."""
-    row: dict[str, Any] = {"errors": {}, "views": {}, "failed": None, "seconds": 0.0}
-    seeds: list[dict[str, float]] = []
-    with progress.task(title, len(cell.seeds)) as task:
-        for done, seed in enumerate(cell.seeds):
-            saved = run.load(f"{name}-seed{seed}")
-            try:
-                numbers = _seed(cell, f"{name}-seed{seed}", seed, run, progress) if saved is None else saved[0]
-                seeds.append({key: float(value) for key, value in numbers.items()})
-                row["seconds"] += seeds[-1].pop("seconds", 0.0)
-            except (InputError, RunError) as error:
-                row["failed"] = f"seed {seed}: {error}"
-                run.log(event="failed", cell=name, seed=seed, why=str(error))
-                break
-            task.update(done + 1)
-    if row["failed"] is None:
-        for key in seeds[0]:
-            part, _, of = key.partition("/")
-            values = [one[key] for one in seeds if not np.isnan(one[key])]
-            if values:  # no view is outside the union of two networks that know every view between them
-                row[part][of] = summarise(values)
+def _row(seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is measured of a cell, from the records of its seeds."""
+    failed = next((f"seed {seed}: {one['failed']}" for seed, one in seeds.items() if one["failed"]), None)
+    row: dict[str, Any] = {"errors": {}, "views": {}, "failed": failed}
+    row["seconds"] = sum(one["seconds"] for one in seeds.values())
+    numbers = [one["numbers"] for one in seeds.values()] if failed is None else []
+    for key in dict.fromkeys(key for one in numbers for key in one):
+        part, _, of = key.partition("/")
+        # no view is outside the union of two networks that know every view between them
+        row[part][of] = summarise(one[key] for one in numbers if key in one)
     return row
 
 
-def _seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, np.ndarray]:
-    """Simulate one seed of a cell, and save and return its numbers."""
-    began = time.perf_counter()
-    check(cell)
-    with TemporaryDirectory() as folder:  # a cell's networks are not kept
-        scratch = Run(Path(folder))
-        scratch.checkpoints.mkdir()
-        result = measure(Seed(cell, scratch, progress, seed), STUDENTS)
+def _cell_seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, Any]:
+    """Simulate one seed of a cell, unless its numbers are saved."""
+    began, saved = time.perf_counter(), run.load(name)
+    if saved is not None:
+        numbers = {key: float(value) for key, value in saved[0].items() if not np.isnan(value)}
+        return {"seconds": numbers.pop("seconds", 0.0), "numbers": numbers, "failed": None}
+    try:
+        check(cell)
+        with TemporaryDirectory() as folder:  # a cell's networks are not kept
+            scratch = Run(Path(folder))
+            scratch.checkpoints.mkdir()
+            result = measure(Seed(cell, scratch, progress, seed, STUDENTS))
+    except (InputError, RunError) as error:
+        run.log(event="failed", cell=name, seed=seed, why=str(error))
+        return {"seconds": 0.0, "numbers": None, "failed": str(error)}
     errors = {claim: result.errors[claim] for claim in CLAIMS if claim in result.errors}
-    flat = {f"errors/{claim}": error["single_view"] for claim, error in errors.items()}
-    flat |= {f"errors/{claim}_multi_view": error["multi_view"] for claim, error in errors.items()}
-    flat |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS}
-    flat["seconds"] = time.perf_counter() - began
-    arrays = {key: np.array(value) for key, value in flat.items()}
-    run.save(name, arrays, {"cell": name})
-    return arrays
+    numbers = {f"errors/{claim}": error["single_view"] for claim, error in errors.items()}
+    numbers |= {f"errors/{claim}_multi_view": error["multi_view"] for claim, error in errors.items()}
+    numbers |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS and share is not None}
+    seconds = time.perf_counter() - began
+    run.save(name, {key: np.array(value) for key, value in {**numbers, "seconds": seconds}.items()}, {"cell": name})
+    return {"seconds": seconds, "numbers": numbers, "failed": None}

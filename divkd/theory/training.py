@@ -15,6 +15,7 @@ LOG_EVERY = 50  # steps
 
 Arrays = dict[str, np.ndarray]
 Create = Callable[[Sequence[int]], descent.Networks]  # from rows of a group
+Record = tuple[str, dict[str, Any]]  # the name of a network's checkpoint, and what the log says of it
 
 
 class Phase(NamedTuple):
@@ -40,60 +41,58 @@ def train(
     progress: Progress,
     samples: Samples,
     title: str,
-    records: Mapping[str, dict[str, Any]],
+    records: Mapping[int, Record],
     create: Create,
     phases: Sequence[Phase],
-) -> tuple[list[Arrays], descent.Networks | None, list[int]]:
-    """The arrays of a group of networks, and those that were trained now, side by side, with their rows (None: no one).
+) -> tuple[dict[int, Arrays], descent.Networks | None, list[int]]:
+    """The arrays of networks by their row, and those that were trained now, side by side, and their rows (None: none).
 
-    `records` holds what the log says of each network, by the name of its checkpoint, which has `weights`
-    (k, m, >= 2k), `train_outputs` (N, k), and what figures need of every step: `times` (T,), `strengths` (T, k, 2),
-    `single_losses` (T, S) of the S single-view training samples, `multi_losses` (T,) the mean over the multi-view ones.
-    A network's bits do not depend on the others beside it, so that a run that was killed ends as it would have.
+    A checkpoint has `weights` (k, m, >= 2k), `train_outputs` (N, k), and what figures need of every step: `times` (T,),
+    `strengths` (T, k, 2), `single_losses` (T, S) of the S single-view training samples, `multi_losses` (T,) the mean
+    over the multi-view ones. A network's bits do not depend on the others beside it, so that a run that was killed ends
+    as it would have.
     """
-    names = list(records)
-    saved = [run.load(name) for name in names]
-    trained = {row: checkpoint[0] for row, checkpoint in enumerate(saved) if checkpoint is not None}
+    saved = {row: run.load(name) for row, (name, _) in records.items()}
+    trained = {row: checkpoint[0] for row, checkpoint in saved.items() if checkpoint is not None}
     for row, arrays in trained.items():
         if not _fits(arrays, config, samples):
-            raise run.damaged(names[row], "its arrays are not those of this configuration")
-    missing = [row for row in range(len(names)) if row not in trained]
+            raise run.damaged(records[row][0], "its arrays are not those of this configuration")
+    missing = [row for row in records if row not in trained]
     progress.there(len(trained))
     if not missing:
-        return list(trained.values()), None, []
+        return trained, None, []
 
-    networks, single = create(missing), samples.views != NOISE
+    networks = create(missing)
+    single, multi = np.flatnonzero(samples.views != NOISE), np.flatnonzero(samples.views == NOISE)
     steps: list[Arrays] = []
     with progress.task(title, len(missing), networks=len(missing)) as task:
         for phase in phases:
             began = steps[-1]["times"] if steps else np.zeros(len(missing))
             loss = phase.loss(missing)
             for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
-                # contiguous: else a sum's order, and with it the bits, would depend on the number of networks
-                multi_losses = np.ascontiguousarray(step.sample_losses[:, ~single])
                 traced = {
                     "times": began + step.times,
                     "strengths": descent.strengths(networks.weights, config.classes),
-                    "single_losses": step.sample_losses[:, single],
-                    "multi_losses": multi_losses.mean(1),
+                    "single_losses": step.sample_losses.take(single, 1),
+                    "multi_losses": step.sample_losses.take(multi, 1).mean(1),
                 }
                 steps.append(traced)
-                for row in step.finished if phase is phases[-1] else ():
-                    outputs = np.ascontiguousarray(networks.outputs()[row])
-                    arrays = {"weights": networks.weights[row].copy(), "train_outputs": outputs} | _of(row, steps)
-                    wrong, name = float((outputs.argmax(1) != samples.labels).mean()), names[missing[row]]
-                    record = {**records[name], "steps": len(arrays["times"]) - 1, "train_error": wrong}
+                for place in step.finished if phase is phases[-1] else ():
+                    outputs = np.ascontiguousarray(networks.outputs()[place])
+                    arrays = {"weights": networks.weights[place].copy(), "train_outputs": outputs} | _of(place, steps)
+                    wrong, (name, known) = float((outputs.argmax(1) != samples.labels).mean()), records[missing[place]]
+                    record = {**known, "steps": len(arrays["times"]) - 1, "train_error": wrong}
                     run.save(name, arrays, record)
-                    run.log(event="fitted", **record, flow_time=float(arrays["times"][-1]), loss=step.losses[row])
-                    trained[missing[row]] = arrays
+                    run.log(event="fitted", **record, flow_time=float(arrays["times"][-1]), loss=step.losses[place])
+                    trained[missing[place]] = arrays
                 number = len(steps) - 1
                 if number % LOG_EVERY == 0:
                     run.log(event="step", title=title, step=number, losses=step.losses, active=step.active)
-                finished = len(trained) + len(missing) - len(names)
+                finished = len(trained) + len(missing) - len(records)
                 task.update(finished, note=f"step {number}, loss {step.losses.max():.3g}")
                 if step.number == phase.most_steps:
                     break
-    return [trained[row] for row in range(len(names))], networks, missing
+    return {row: trained[row] for row in records}, networks, missing
 
 
 def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:

@@ -1,11 +1,12 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from divkd.shared.errors import InputError
 from divkd.theory.config import PRESETS
-from divkd.theory.data import NOISE, test_samples, training_samples
+from divkd.theory.data import NOISE, Layout, test_samples, training_samples
 
 draw_test = test_samples  # pytest collects names that start with test_
 del test_samples
@@ -65,6 +66,18 @@ def test_an_own_view_fills_its_patches_and_others_fill_one(config):
         assert set(counts[own]) == {config.own_patches}
         assert set(counts[~own]) <= {1}
     assert np.all((samples.weight > 0) == (samples.feature != NOISE))
+
+
+def test_entries_of_a_feature_are_first_patches_then_second_ones_and_noise_keeps_its_order(config):
+    samples, features = training_samples(config, 0), 2 * config.classes
+    layout = Layout.of(samples, features)
+    flat = np.where(samples.feature == NOISE, features, samples.feature).ravel()
+    assert np.array_equal(layout.order[np.argsort(layout.drawn)], np.argsort(flat, kind="stable"))
+    assert np.array_equal(flat[layout.order], np.repeat(np.arange(features + 1), np.diff(layout.start)))
+    for first, last in itertools.pairwise(layout.start):
+        sample = layout.sample[first:last].astype(int)
+        seen = [(sample[:place] == n).sum() for place, n in enumerate(sample)]
+        assert np.all(np.diff(seen) >= 0)
 
 
 def test_a_draw_depends_on_its_seed_alone(config):

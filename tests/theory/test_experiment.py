@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import os
+import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -34,6 +38,7 @@ STUDENTS = [
     *(f"labels_only{row}" for row in range(2)),
     *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
 ]
+STARTS = {0: 3, students.FRESH: 2, students.JOINT: 2}  # the numbers that test noise is drawn by
 
 
 def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
@@ -61,7 +66,13 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
     assert results["views"].keys() == {"spread", *VIEWS}
     assert results["views"]["spread"].keys() == VIEWS
     assert {path.stem for path in run.checkpoints.iterdir()} == {
-        f"seed{seed}-{name}" for seed in (0, 1) for name in (*(f"member{member}" for member in range(3)), *STUDENTS)
+        f"seed{seed}-{name}"
+        for seed in (0, 1)
+        for name in (
+            *(f"member{member}" for member in range(3)),
+            *STUDENTS,
+            *(f"tested{start + row}-of3-2" for start, count in STARTS.items() for row in range(count)),
+        )
     }
     for path in draw(results, run.figures):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -110,6 +121,68 @@ def test_a_checkpoint_of_something_else_is_damaged(tiny, tmp_path, name):
 def test_one_member_teaches_others_but_not_itself(tiny, tmp_path):
     _, results = simulate(dataclasses.replace(tiny, members=1), tmp_path / "run")
     assert CLAIMS - results["claims"].keys() == {"self_distilled", "trained_jointly", "trained_jointly_average"}
+
+
+def test_the_jobs_of_a_seed_give_the_bits_of_the_whole_in_any_order(tiny, tmp_path):
+    """Every job in an order that only `after` restricts, picklable, from checkpoints alone; the result through JSON."""
+    for config in (tiny, dataclasses.replace(tiny, members=4, train_samples=600, students=3)):
+        path = tmp_path / str(config.members)
+        whole = open_run(path / "whole", "simulate multiview", dataclasses.asdict(config))
+        seed = students.Seed(config, whole, Progress(quiet=True), 0)
+        result = experiment.measure(seed, with_traces=True)
+        parts = open_run(path / "parts", "simulate multiview", dataclasses.asdict(config))
+        jobs = experiment.seed_jobs(config, 0, with_traces=True)
+        assert sum(job.networks for job in jobs) == students.networks(config)
+        done = {}
+        while len(done) < len(jobs):
+            job = [job for job in jobs if job.name not in done and set(job.after) <= done.keys()][-1]
+            work = pickle.loads(pickle.dumps(job.work))
+            done[job.name] = json.loads(json.dumps(plain(work(parts, Progress(quiet=True)))))
+        assert claims.SeedResult(**done[jobs[-1].name]) == result
+        for file in whole.checkpoints.iterdir():
+            assert (parts.checkpoints / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_jobs_of_a_seed_are_small_and_none_needs_a_later_one():
+    for name, most in (("default", 0.1), ("large", 0.1)):
+        jobs = experiment.seed_jobs(PRESETS[name], 0)
+        places = {job.name: place for place, job in enumerate(jobs)}
+        assert len(places) == len(jobs) >= 10
+        assert all(places[first] < place for place, job in enumerate(jobs) for first in job.after)
+        assert max(job.cost for job in jobs) < most * sum(job.cost for job in jobs)
+
+
+def test_test_outputs_of_something_else_are_damaged(tiny, tmp_path):
+    run, _ = simulate(tiny, tmp_path / "run")
+    arrays, header = run.load("seed0-tested1-of3-2")
+    run.save("seed0-tested1-of3-2", {name: array[:1] for name, array in arrays.items()}, header)
+    with pytest.raises(InputError, match=r"seed0-tested1-of3-2\.safetensors is damaged"):
+        simulate(tiny, tmp_path / "run", resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["limit", "dense"])
+def test_memory_stays_below_the_estimate_and_near_it(engine):
+    """The largest resident size of a process, less what it has before it trains."""
+    changes = "members=4, students=2, distill_time=1e4, noise=0.5"
+    if engine == "dense":
+        changes = "engine='dense', dimension=1000, members=2, students=2, distill_time=10.0, init_scale=0.05, noise=0.2"
+    code = (
+        "import dataclasses, resource, tempfile; from pathlib import Path;"
+        "from divkd.shared.progress import Progress; from divkd.shared.run import Run;"
+        "from divkd.theory import engines, experiment; from divkd.theory.config import PRESETS;"
+        f"c = dataclasses.replace(PRESETS['default'], {changes}); kinds = ('self_distilled', 'trained_jointly');"
+        "r = Run(Path(tempfile.mkdtemp())); r.checkpoints.mkdir(); p = Progress(quiet=True);"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024;"
+        "t = dataclasses.replace(c, classes=2, train_samples=60, test_samples=60, dimension=50, members=1);"
+        "[job.work(r, p) for job in experiment.seed_jobs(t, 99, ())]; before = most();"
+        "[job.work(r, p) for job in experiment.seed_jobs(c, 0, kinds)];"
+        "print((most() - before) / engines.engine(c.engine).state_bytes(c))"
+    )
+    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **threads})
+    assert done.returncode == 0, done.stderr
+    assert 0.6 < float(done.stdout) < 1.1
 
 
 def test_members_can_be_added(tiny, tmp_path):

@@ -45,9 +45,9 @@ def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, 
     seeds = []
     whole = sweep.Seed
 
-    def counted(config, run, progress, seed):
+    def counted(config, run, progress, seed, kinds):
         seeds.append(seed)
-        return whole(config, run, progress, seed)
+        return whole(config, run, progress, seed, kinds)
 
     monkeypatch.setattr(sweep, "Seed", counted)
     rows = measured(config, cells, tmp_path / "run", resume=True)
@@ -109,15 +109,10 @@ def test_figures_and_table_are_made_from_results_alone(tiny, tmp_path):
     assert [path.name for path in report.draw(results, tmp_path)] == ["ablations.png", "ablations.svg"]
 
 
-def test_cells_of_one_configuration_are_simulated_once(tiny, tmp_path, monkeypatch):
+def test_cells_of_one_configuration_are_simulated_once(tiny, tmp_path):
     cells = sweep.one_at_a_time({"noise": (1.0, 2.0), "power": (3,), "own_weight": ((1.1, 1.3),)})
-    titles = []
-    task = Progress.task
-    monkeypatch.setattr(
-        Progress, "task", lambda self, title, *of, **more: titles.append(title) or task(self, title, *of, **more)
-    )
     rows = measured(tiny, cells, tmp_path / "run")
-    assert [title for title in titles if title.startswith("cell")] == ["cell 1 of 2, base", "cell 2 of 2, noise=2"]
+    assert [job.name for job in sweep.sweep_jobs(tiny, cells)] == ["base-seed0", "noise=2-seed0"]
     names = {path.name for path in tmp_path.glob("run/checkpoints/*")}
     assert names == {"base-seed0.safetensors", "noise=2-seed0.safetensors"}
     assert [row["name"] for row in rows] == list(cells)
