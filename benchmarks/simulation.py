@@ -23,11 +23,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from divkd.shared.jobs import Job
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory.config import PRESETS, MultiViewConfig
 from divkd.theory.engines import engine
-from divkd.theory.experiment import Job, seed_jobs
+from divkd.theory.experiment import seed_jobs
 from divkd.theory.students import KINDS
 
 REPEATS, PROCESSES = 3, 2

@@ -49,10 +49,10 @@ def carry_out(
     try:
         for line in plan:
             click.echo(f"divkd: {line}", err=True)
-        held = len(list(run.checkpoints.iterdir()))
+        held = len(list(run.jobs.glob("*.json")))
         if held:
             click.echo(
-                f"divkd: {folder} has {held} checkpoints already, and what they hold is not trained again", err=True
+                f"divkd: {folder} has {held} finished job{'s' * (held > 1)} already, which are not done again", err=True
             )
         with Progress() as progress:
             results = compute(run, workers(progress, options, config))

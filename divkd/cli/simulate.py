@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import click
 
 from divkd.cli.contents import Contents, Sectioned
-from divkd.cli.options import common, device_of, from_fields, given, printed, resolve
+from divkd.cli.options import by_jobs, common, device_of, from_fields, given, printed, resolve
 from divkd.cli.plane import plane
 from divkd.shared.config import described, shown
 from divkd.shared.errors import InputError, unknown
@@ -60,6 +60,7 @@ HELP: dict[str, Any] = {
 
 @group.command(**HELP, short_help="Measure every claim: networks, ensembles and their students.")
 @common
+@by_jobs
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
 @from_fields(MultiViewConfig)
@@ -88,7 +89,7 @@ def multiview(**options: Any) -> None:
     carry_out(
         "simulate multiview",
         dataclasses.asdict(config),
-        lambda run, workers: simulate(config, run, workers.progress),
+        lambda run, workers: simulate(config, run, workers),
         options,
         name=config.preset,
         plan=planned({"": config}),
@@ -98,6 +99,7 @@ def multiview(**options: Any) -> None:
 
 @group.command(**HELP, short_help="Map where the claims hold, by one parameter or by two.")
 @common
+@by_jobs
 @click.option(
     "--vary", multiple=True, metavar="NAME=V,V,...", help="Map this parameter (repeatable); low:high for two."
 )
@@ -132,6 +134,7 @@ def window(vary: tuple[str, ...], grid: tuple[str, ...], **options: Any) -> None
 
 @group.command(**HELP, short_help="Take away what the theory rests on, one thing at a time.")
 @common
+@by_jobs
 @from_fields(MultiViewConfig, without=UNUSED)
 def ablations(**options: Any) -> None:
     """Take away, one at a time, what the theory rests on: rho, q > 2, the smoothed part, balanced views.
@@ -205,7 +208,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
     carry_out(
         command,
         whole,
-        lambda run, workers: run_sweep(config, command, cells, run, workers.progress),
+        lambda run, workers: run_sweep(config, command, cells, run, workers),
         options,
         name=config.preset,
         plan=planned(changed, STUDENTS),

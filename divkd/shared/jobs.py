@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.files import plain
 from divkd.shared.machine import THREADS, available_memory, one_thread
 from divkd.shared.progress import Progress, Task
 from divkd.shared.run import Run
@@ -28,13 +29,14 @@ LOOK = 0.5  # seconds between two looks at what workers report, and at whether t
 PROCESS = 400_000_000  # bytes of a worker before it has done anything: Python, torch and its libraries
 
 Record = dict[str, Any]
+Work = Callable[[Run, Progress], Mapping[str, Any]]  # a partial of a module's function: other processes call it
 
 
 class Job(NamedTuple):
     """One piece of a run's work."""
 
     name: str  # of its record
-    work: Callable[[Run, Progress], Mapping[str, Any]]  # a partial of a module's function: other processes call it
+    work: Work
     after: tuple[str, ...] = ()  # names of jobs whose checkpoints or records it reads; they stand before it
     keeps: tuple[str, ...] = ()  # checkpoints that it leaves: where one is gone, it is done again
     networks: int = 0  # that it trains
@@ -207,11 +209,9 @@ def _carry_out(job: Job, run: Run, progress: Progress) -> Record:
         record = _kept(job, run)
         if record is None:
             with one_thread(), progress.within(job.name), _named(job.name):
-                made = job.work(run, progress)
-                run.keep(job.name, {"record": made, "sha256": {name: run.digest(name) for name in job.keeps}})
-            record = _kept(job, run)
-    if record is None:
-        raise RunError(f"{job.name} is gone while its run was under way; --resume goes on")
+                record = dict(plain(job.work(run, progress)))  # as it is read back
+                if not record.get("failed"):  # else it is tried again on resume, perhaps with more steps
+                    run.keep(job.name, {"record": record, "sha256": {name: run.digest(name) for name in job.keeps}})
     return record
 
 

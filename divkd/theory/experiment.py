@@ -3,13 +3,14 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from divkd.shared.errors import InputError
+from divkd.shared.jobs import Job, Work, Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory import claims, descent, evaluate, predict, traces
@@ -25,6 +26,7 @@ from divkd.theory.students import (
     TESTS,
     Seed,
     Students,
+    checkpoint,
     continued,
     pairs,
     rows_of,
@@ -55,7 +57,7 @@ def check(config: MultiViewConfig) -> None:
     training_samples(config, config.seeds[0])
 
 
-def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str, Any]:
+def simulate(config: MultiViewConfig, run: Run, workers: Workers) -> dict[str, Any]:
     """Theorems 1 to 4 of Allen-Zhu and Li (arXiv 2012.09816) at finite size: the content of results.json.
 
     Every seed is a world of its own: one training set, `members` networks, `students` of every kind, fresh multi-view
@@ -66,11 +68,9 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     """
     began = time.perf_counter()
     check(config)
-    seeds = []
-    for seed in config.seeds:
-        for job in seed_jobs(config, seed, with_traces=seed == config.seeds[0]):
-            record = job.work(run, progress)
-        seeds.append(SeedResult(**record))
+    parts = [seed_jobs(config, seed, with_traces=seed == config.seeds[0]) for seed in config.seeds]
+    records = workers.records([job for jobs in parts for job in jobs], run)
+    seeds = [SeedResult(**records[jobs[-1].name]) for jobs in parts]
     views = claims.view_shares(seeds)
     return {
         "command": "simulate multiview",
@@ -84,20 +84,6 @@ def simulate(config: MultiViewConfig, run: Run, progress: Progress) -> dict[str,
     }
 
 
-Work = Callable[[Run, Progress], dict[str, Any]]  # returns a record of JSON's types
-
-
-class Job(NamedTuple):
-    """A part of a seed's work; any process can do it when those that it comes `after` are done."""
-
-    name: str
-    work: Work
-    after: tuple[str, ...] = ()
-    networks: int = 0  # that it trains
-    cost: float = 1.0  # in trainings of a member of `default`
-    memory: int = 0  # bytes
-
-
 def seed_jobs(
     config: MultiViewConfig, seed: int, kinds: Sequence[str] = tuple(KINDS), *, with_traces: bool = False
 ) -> list[Job]:
@@ -108,9 +94,10 @@ def seed_jobs(
     memory, size = engine(config.engine).state_bytes(config), _size(config) / _size(MultiViewConfig())
     jobs: list[Job] = []
 
-    def add(name: str, work: Work, after: Sequence[Job], networks: int, cost: float) -> None:
-        name = f"seed{seed}-{name}-of{config.members}"
-        jobs.append(Job(name, work, tuple(job.name for job in after), networks, cost * size, memory))
+    def add(name: str, work: Work, after: Sequence[Job], cost: float, keeps: Sequence[str] = (), many: int = 0) -> None:
+        name = f"seed{seed}-{name}-of{config.members}-{config.students}"
+        before = tuple(job.name for job in after)
+        jobs.append(Job(name, work, before, tuple(keeps), networks=many, cost=cost * size, memory=memory))
 
     rest = {kind: list(rows_of(config, kind)) for kind in kinds}
     each = {kind: KINDS[kind].cost * (config.students if kind == "trained_jointly" else 1) for kind in kinds}
@@ -120,27 +107,26 @@ def seed_jobs(
         rows = [row for pair in some for row in pair]
         now = {kind: continued(config, kind, rows) for kind in kinds}
         rest = {kind: [row for row in left if row not in now[kind]] for kind, left in rest.items()}
-        work = partial(_train, config, seed, kinds, None, rows)
-        add(f"members{rows[0]}", work, (), len(rows) + sum(map(len, now.values())), member * len(rows))
+        keeps = [checkpoint(config, seed, kind, row) for kind, of in {"member": rows, **now}.items() for row in of]
+        work = partial(_train, config, seed, kinds, {"member": rows, **now})
+        add(f"members{rows[0]}", work, (), member * len(rows), keeps, len(keeps))
     members = tuple(jobs)
     for kind, left in rest.items():
         for some in _dealt(left, each[kind], size):
-            work = partial(_train, config, seed, kinds, kind, some)
-            add(
-                f"{kind}{some[0]}",
-                work,
-                () if kind == "trained_jointly" else members,
-                len(some),
-                each[kind] * len(some),
-            )
+            keeps = [checkpoint(config, seed, kind, row) for row in some]
+            work = partial(_train, config, seed, kinds, {kind: some})
+            before = () if kind == "trained_jointly" else members
+            add(f"{kind}{some[0]}", work, before, each[kind] * len(some), keeps, len(some))
     trained = tuple(jobs)
     joint = [JOINT + row for row in rest.get("trained_jointly", ())]
     fresh = any(kind not in (*CONTINUED, "trained_jointly") for kind in rest if rest[kind])
     same = [*range(config.members), *(range(FRESH, FRESH + config.students) if fresh else ())]
     for numbers, cost in ((same, TESTING), (joint, TESTING * config.students)):
         for some in _dealt(numbers, cost, size):
-            add(f"tested{some[0]}", partial(_test, config, seed, kinds, some), trained, 0, cost * len(some))
-    add("measured", partial(_measure, config, seed, kinds, with_traces), tuple(jobs), 0, 0.1)
+            keeps = [_tested_name(config, seed, number) for number in some]
+            add(f"tested{some[0]}", partial(_test, config, seed, kinds, some), trained, cost * len(some), keeps)
+    last = "traced" if with_traces else "measured"
+    add(last, partial(_measure, config, seed, kinds, with_traces), tuple(jobs), 0.1)
     return jobs
 
 
@@ -159,17 +145,17 @@ def _train(
     config: MultiViewConfig,
     seed: int,
     kinds: Sequence[str],
-    kind: str | None,
-    rows: Sequence[int],
+    rows: Mapping[str, Sequence[int]],
     run: Run,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train the members `rows` (no `kind`), or students of a kind."""
+    """Train networks of a seed: the `rows` of its members ("member"), and of kinds of students."""
     one = Seed(config, run, progress, seed, kinds)
-    if kind is None:
-        one.train_members(rows)
-    else:
-        KINDS[kind].train(one, rows)
+    for kind, some in rows.items():
+        if kind == "member":
+            one.train_members(some)
+        elif some:
+            KINDS[kind].train(one, some)
     return {}
 
 
@@ -252,8 +238,7 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
 
     Networks of the same number meet the same noise, which is drawn once.
     """
-    size = f"-of{seed.config.members}-{seed.config.students}"  # on which it depends whose outputs they are
-    names = {number: f"seed{seed.seed}-tested{number}{size}" for number in numbers}
+    names = {number: _tested_name(seed.config, seed.seed, number) for number in numbers}
     there = {number: seed.run.load(name) for number, name in names.items()}
     tested = {number: {} if saved is None else saved[0] for number, saved in there.items()}
     for config in dict.fromkeys(kind.config for kind in kinds.values()):
@@ -277,6 +262,12 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
         if there[number] is None:
             seed.run.save(name, tested[number], {"seed": seed.seed, "tested": number})
     return tested
+
+
+def _tested_name(config: MultiViewConfig, seed: int, number: int) -> str:
+    return (
+        f"seed{seed}-tested{number}-of{config.members}-{config.students}"  # on which it depends whose outputs they are
+    )
 
 
 def _strengths(arrays: Sequence[Arrays], config: MultiViewConfig) -> np.ndarray:

@@ -16,7 +16,7 @@ from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples, test_samples, training_samples
 from divkd.theory.engines import engine
-from divkd.theory.training import Arrays, Create, Phase, Record, labels_only, train
+from divkd.theory.training import Arrays, Create, Phase, labels_only, train
 
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
 TESTS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
@@ -68,7 +68,8 @@ class Seed:
         wanted = set(rows) - self._members.keys()
         order = [row for pair in pairs(self.config) for row in pair if row in wanted]
         for block in _blocks(order, 2 * max(1, self.engine.together(self.config) // 2)):
-            records = {row: (f"seed{self.seed}-member{row}", {"seed": self.seed, "member": row}) for row in block}
+            about = {row: {"seed": self.seed, "member": row} for row in block}
+            records = {row: (checkpoint(self.config, self.seed, "member", row), about[row]) for row in block}
             title = f"seed {self.seed}: {len(block)} members"
             arrays, networks, trained = train(
                 self.config, self.run, self.progress, self.samples, title, records, self._start(),
@@ -130,23 +131,19 @@ class Seed:
             return self._clipped(np.stack([arrays["train_outputs"] for arrays in others]))
 
         phase = Phase(loss, self.config.distill_time)
-        return self._continued("self_distilled", rows, phase, f"-of{self.config.members}")
+        return self._continued("self_distilled", rows, phase)
 
     def labels_only(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: trained members that go on for the same flow time, on labels alone."""
-        return self._continued("labels_only", rows, labels_only(self.samples, self.config.distill_time), "")
+        return self._continued("labels_only", rows, labels_only(self.samples, self.config.distill_time))
 
     def trained_jointly(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: K networks as one of width m K: the sum of their outputs is trained, or (second) their average."""
         together, scales = self.config.students, np.array([1.0, 1.0 / self.config.students])
-        kinds = [f"trained_jointly-{kind}" for kind in ("sum", "average")]
         wide = dataclasses.replace(self.config, neurons=self.config.neurons * together)
-        records = {
-            row: (f"seed{self.seed}-{kinds[row]}-of{together}", {"seed": self.seed, "kind": kinds[row]}) for row in rows
-        }
         phase = Phase(lambda rows: distillation.scaled_labels(self.samples.labels, scales[list(rows)]))
         create = self._start(JOINT, config=wide)
-        arrays = self._train(f"of {together} trained jointly", wide, self.samples, records, create, [phase])
+        arrays = self._train("trained_jointly", wide, self.samples, rows, create, [phase])
         names = ("trained_jointly", "trained_jointly_average")
         return {names[row]: Students(wide, [one], [JOINT + row]) for row, one in arrays.items()}
 
@@ -182,37 +179,39 @@ class Seed:
     ) -> dict[str, Students]:
         made = functools.cache(loss)  # when the first has to be trained
         phases = [Phase(lambda rows: made(), self.config.distill_time, most), labels_only(samples)]
-        records = self._records(kind, rows, f"-from{self.config.members}")
-        arrays = self._train(kind, self.config, samples, records, self._start(FRESH, samples), phases)
+        arrays = self._train(kind, self.config, samples, rows, self._start(FRESH, samples), phases)
         return {kind: Students(self.config, list(arrays.values()), [FRESH + row for row in rows])}
 
-    def _continued(self, kind: str, rows: Sequence[int], phase: Phase, suffix: str) -> dict[str, Students]:
+    def _continued(self, kind: str, rows: Sequence[int], phase: Phase) -> dict[str, Students]:
         """Through `phase` and then, until they fit, on labels."""
-        records, phases = self._records(kind, rows, suffix), [phase, labels_only(self.samples)]
-        arrays = self._train(kind, self.config, self.samples, records, self._again, phases)
+        phases = [phase, labels_only(self.samples)]
+        arrays = self._train(kind, self.config, self.samples, rows, self._again, phases)
         return {kind: Students(self.config, list(arrays.values()), list(rows))}
-
-    def _records(self, kind: str, rows: Sequence[int], suffix: str) -> dict[int, Record]:
-        # a checkpoint's name says what the network depends on, so that members can be added to a run
-        about = {"seed": self.seed, "kind": kind}
-        return {row: (f"seed{self.seed}-{kind}{row}{suffix}", {**about, "student": row}) for row in rows}
 
     def _train(
         self,
-        what: str,
+        kind: str,
         config: MultiViewConfig,
         samples: Samples,
-        records: dict[int, Record],
+        rows: Sequence[int],
         create: Create,
         phases: Sequence[Phase],
     ) -> dict[int, Arrays]:
-        """The networks of `records`, as many at once as memory is meant for."""
+        """The networks `rows` of a kind, as many at once as memory is meant for."""
         arrays: dict[int, Arrays] = {}
-        for block in _blocks(list(records), self.engine.together(config)):
-            title = f"seed {self.seed}: {len(block)} {what}"
-            some = {row: records[row] for row in block}
-            arrays |= train(self.config, self.run, self.progress, samples, title, some, create, phases)[0]
+        for block in _blocks(rows, self.engine.together(config)):
+            title, about = f"seed {self.seed}: {len(block)} {kind}", {"seed": self.seed, "kind": kind}
+            records = {row: (checkpoint(self.config, self.seed, kind, row), {**about, "student": row}) for row in block}
+            arrays |= train(self.config, self.run, self.progress, samples, title, records, create, phases)[0]
         return arrays
+
+
+def checkpoint(config: MultiViewConfig, seed: int, kind: str, row: int) -> str:
+    """The name of a member's or a student's checkpoint: it says what the network depends on, so that a run can grow."""
+    if kind == "trained_jointly":
+        return f"seed{seed}-{kind}-{('sum', 'average')[row]}-of{config.students}"
+    suffix = {"member": "", "labels_only": "", "self_distilled": f"-of{config.members}"}
+    return f"seed{seed}-{kind}{row}{suffix.get(kind, f'-from{config.members}')}"
 
 
 def _blocks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

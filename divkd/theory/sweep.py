@@ -13,17 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from divkd.shared.config import described
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.jobs import Job, Workers
 from divkd.shared.kinds import VIEWS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.engines import engine
-from divkd.theory.experiment import Job, check, measure
+from divkd.theory.experiment import check, measure
 from divkd.theory.students import KINDS, Seed, networks
 
 STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
@@ -71,7 +70,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def run_sweep(
-    config: MultiViewConfig, command: str, cells: Mapping[str, Changes], run: Run, progress: Progress
+    config: MultiViewConfig, command: str, cells: Mapping[str, Changes], run: Run, workers: Workers
 ) -> dict[str, Any]:
     """The content of results.json: what the base is, and one row a cell.
 
@@ -83,7 +82,7 @@ def run_sweep(
     Cells of the same configuration are simulated once, that of the base under the name "base": the others repeat its
     row, in no seconds.
     """
-    records = {job.name: job.work(run, progress) for job in sweep_jobs(config, cells)}
+    records = workers.records(sweep_jobs(config, cells), run)
     made: dict[str, dict[str, Any]] = {}
     rows = []
     for (name, changes), first in zip(cells.items(), _firsts(config, cells), strict=True):
@@ -154,11 +153,8 @@ def _row(seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cell_seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: Progress) -> dict[str, Any]:
-    """Simulate one seed of a cell, unless its numbers are saved."""
-    began, saved = time.perf_counter(), run.load(name)
-    if saved is not None:
-        numbers = {key: float(value) for key, value in saved[0].items() if not np.isnan(value)}
-        return {"seconds": numbers.pop("seconds", 0.0), "numbers": numbers, "failed": None}
+    """Simulate one seed of a cell."""
+    began = time.perf_counter()
     try:
         check(cell)
         with TemporaryDirectory() as folder:  # a cell's networks are not kept
@@ -172,6 +168,4 @@ def _cell_seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: 
     numbers = {f"errors/{claim}": error["single_view"] for claim, error in errors.items()}
     numbers |= {f"errors/{claim}_multi_view": error["multi_view"] for claim, error in errors.items()}
     numbers |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS and share is not None}
-    seconds = time.perf_counter() - began
-    run.save(name, {key: np.array(value) for key, value in {**numbers, "seconds": seconds}.items()}, {"cell": name})
-    return {"seconds": seconds, "numbers": numbers, "failed": None}
+    return {"seconds": time.perf_counter() - began, "numbers": numbers, "failed": None}

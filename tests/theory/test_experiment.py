@@ -11,6 +11,7 @@ from divkd.report import draw
 from divkd.shared import kinds
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
+from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 from divkd.shared.verdicts import verdicts
@@ -22,7 +23,7 @@ def simulate(config, path, **flags):
     run = open_run(
         path, "simulate multiview", dataclasses.asdict(config), extendable=("seeds", "members", "students"), **flags
     )
-    results = experiment.simulate(config, run, Progress(quiet=True))
+    results = experiment.simulate(config, run, Workers(Progress(quiet=True)))
     return run, json.loads(json.dumps(plain(results), allow_nan=False))
 
 

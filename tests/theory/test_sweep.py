@@ -7,6 +7,7 @@ import pytest
 from divkd import report
 from divkd.report.sweep import REPORT
 from divkd.shared.files import plain
+from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 from divkd.theory import experiment, sweep
@@ -14,13 +15,13 @@ from divkd.theory import experiment, sweep
 
 def measured(config, cells, path, **flags):
     run = open_run(path, "simulate window", dataclasses.asdict(config), extendable=("seeds",), **flags)
-    return sweep.run_sweep(config, "simulate window", cells, run, Progress(quiet=True))["cells"]
+    return sweep.run_sweep(config, "simulate window", cells, run, Workers(Progress(quiet=True)))["cells"]
 
 
 def test_a_cell_without_changes_is_the_simulation(tiny, tmp_path):
     (row,) = measured(tiny, {"as it is": {}}, tmp_path / "cells")
     run = open_run(tmp_path / "run", "simulate multiview", dataclasses.asdict(tiny))
-    results = experiment.simulate(tiny, run, Progress(quiet=True))
+    results = experiment.simulate(tiny, run, Workers(Progress(quiet=True)))
     for claim in sweep.CLAIMS:
         assert row["errors"][claim]["mean"] == results["claims"][claim]["single_view_error"]["mean"]
         assert row["errors"][f"{claim}_multi_view"]["mean"] == results["claims"][claim]["multi_view_error"]["mean"]
@@ -56,7 +57,7 @@ def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, 
     fresh = measured(config, cells, tmp_path / "fresh")
     assert [row | {"seconds": 0} for row in fresh] == [row | {"seconds": 0} for row in rows]
     assert first[0]["name"] == "own_weight=1"
-    assert list(tmp_path.glob("run/checkpoints/*")) == list(tmp_path.glob("run/checkpoints/*-seed?.safetensors"))
+    assert not list(tmp_path.glob("run/checkpoints/*"))  # a cell's networks are not kept
 
 
 def test_the_ablations_do_what_the_theory_predicts(tiny, tmp_path):
@@ -95,7 +96,7 @@ def test_figures_and_table_are_made_from_results_alone(tiny, tmp_path):
     config = dataclasses.replace(tiny, seeds=(0, 1))
     vary = {"patches": (6, 12), "missing_weight": ((0.0, 0.0), (0.1, 0.15))}
     run = open_run(tmp_path / "run", "simulate window", dataclasses.asdict(config))
-    results = sweep.run_sweep(config, "simulate window", sweep.one_at_a_time(vary), run, Progress(quiet=True))
+    results = sweep.run_sweep(config, "simulate window", sweep.one_at_a_time(vary), run, Workers(Progress(quiet=True)))
     assert results["symbols"]["patches"] == "P"
     assert results["base"]["missing_weight"] == config.missing_weight
     results = json.loads(json.dumps(plain(results), allow_nan=False))
@@ -113,8 +114,7 @@ def test_cells_of_one_configuration_are_simulated_once(tiny, tmp_path):
     cells = sweep.one_at_a_time({"noise": (1.0, 2.0), "power": (3,), "own_weight": ((1.1, 1.3),)})
     rows = measured(tiny, cells, tmp_path / "run")
     assert [job.name for job in sweep.sweep_jobs(tiny, cells)] == ["base-seed0", "noise=2-seed0"]
-    names = {path.name for path in tmp_path.glob("run/checkpoints/*")}
-    assert names == {"base-seed0.safetensors", "noise=2-seed0.safetensors"}
+    assert {path.name for path in tmp_path.glob("run/jobs/*.json")} == {"base-seed0.json", "noise=2-seed0.json"}
     assert [row["name"] for row in rows] == list(cells)
     assert [row["changes"] for row in rows] == list(cells.values())
     assert rows[0]["errors"] == rows[2]["errors"] == rows[3]["errors"] != rows[1]["errors"]
@@ -126,7 +126,7 @@ def test_a_grid_has_every_pair_and_a_heat_map(tiny, tmp_path):
     assert next(iter(cells)) == "patches=6, missing_weight=0.05"
     assert len(cells) == 4
     run = open_run(tmp_path / "run", "simulate window", dataclasses.asdict(tiny))
-    results = sweep.run_sweep(tiny, "simulate window", cells, run, Progress(quiet=True))
+    results = sweep.run_sweep(tiny, "simulate window", cells, run, Workers(Progress(quiet=True)))
     results = json.loads(json.dumps(plain(results), allow_nan=False))
     assert [row["failed"] is None for row in results["cells"]] == [False, False, True, True]  # 6 patches have no room
     assert "Two parameters" in REPORT.sentence(results, {})

@@ -142,7 +142,8 @@ def moments(images: Tensor) -> Moments:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):
-        counts = (torch.bincount(block[:, channel].reshape(-1), minlength=256) for block in images.split(block_of(images)))
+        blocks = images[:, channel].split(block_of(images))
+        counts = (torch.bincount(block.reshape(-1), minlength=256) for block in blocks)
         share = torch.stack(list(counts)).sum(0).double()
         share /= share.sum()
         centre = (share * values).sum()
