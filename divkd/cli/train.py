@@ -13,6 +13,8 @@ from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
+from divkd.shared.progress import Progress
+from divkd.shared.run import Run
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
@@ -20,7 +22,7 @@ SECTIONS = {
     "Data": ("dataset", "data_dir", "download", "split", "train_images", "image_size", "crop", "flip"),
     "Networks": ("network", "teacher_network", "weights", "teachers", "members", "ladder", "students"),
     "Distillation": ("methods", "temperature", "kd_weight", "step_size"),
-    "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision"),
+    "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision", "compile", "profile"),
 }
 
 
@@ -54,6 +56,7 @@ def _preset(config: TrainConfig) -> str:
 @click.argument("data", required=False, metavar="DATA")
 @common
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
+@click.option("--profile", is_flag=True, help="Measure where the time goes: a table, and RUN/profile.json.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)
 @from_fields(Schedule, defaults=False)
@@ -80,10 +83,13 @@ def train(**options: Any) -> None:
     if options["dry_run"] and options["download"]:
         raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
 
+    from divkd.cli.profile import print_profile
     from divkd.cli.runs import carry_out
+    from divkd.empirical.analysis.profile import profile
     from divkd.empirical.data.datasets import load
     from divkd.empirical.networks.backbones import start_from
     from divkd.empirical.networks.build import architecture
+    from divkd.empirical.training.clock import profiling
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import measured, plan
@@ -98,10 +104,18 @@ def train(**options: Any) -> None:
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
     planned = plan(config, data)
+
+    def work(run: Run, progress: Progress) -> dict[str, Any]:
+        with profiling(options["profile"]):
+            results = run_training(config, data, run, progress)
+        if options["profile"]:
+            print_profile(profile(config, data, run))
+        return results
+
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, progress: run_training(config, data, run, progress),
+        work,
         options,
         name=config.preset,
         plan=planned._replace(lines=(*filter(None, (data.summary(), data.passed)), *planned.lines)),
@@ -142,7 +156,10 @@ def configure(options: Mapping[str, Any]) -> TrainConfig:
         changes[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))
     config = dataclasses.replace(base, **changes)
     config.validate()
-    return dataclasses.replace(config, device=device_of(config, options))
+    device = device_of(config, options)  # before anything that imports torch
+    from divkd.empirical.training.execution import decided
+
+    return decided(dataclasses.replace(config, device=device))
 
 
 def suited(config: TrainConfig) -> TrainConfig:

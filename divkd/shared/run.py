@@ -4,6 +4,7 @@ RUN/config.json                 the resolved configuration, versions, device, gi
 RUN/log.jsonl                   one JSON record a line, in the order in which things happened
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
 RUN/results.json                written last: a run that has it is finished
+RUN/profile.json                of `train --profile`: where the time went
 RUN/samples.csv                 of an evaluation: one line a sample
 RUN/figures/*.png
 """
@@ -30,6 +31,7 @@ from divkd.shared.files import plain, read_json, write_bytes, write_json
 OWN = (
     "results.json",
     "samples.csv",
+    "profile.json",
     "log.jsonl",
     "checkpoints/*.safetensors",
     "figures/*.png",
