@@ -25,7 +25,7 @@ from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 
 MEMBERS, IMAGES = 4, 1000
-SIZES = (10, 25, 50, 100, 250, 500)
+SIZES = (1, 4, 10, 25, 50, 100, 250, 500)
 
 
 class AtOnce(nn.Module):

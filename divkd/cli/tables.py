@@ -24,12 +24,13 @@ def print_tables(results: dict[str, Any], folder: Path) -> None:
     # no markup, as "[inf, inf]" or a file's name could be read as a tag
     console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False)
     for one in REPORTS[results["command"]].tables(results):
-        _print(one, console)
+        print_table(one, console)
     took = f"{results['seconds']:.1f} s; " if "seconds" in results else ""
     console.print(f"{took}written to {folder}", soft_wrap=True)
 
 
-def _print(one: Table, console: Console) -> None:
+def print_table(one: Table, console: Console) -> None:
+    """One table: its caption, the columns that there is room for, and its notes."""
     columns = list(zip(one.heads, *one.lines, strict=True))
     shown = [place for place, head in enumerate(one.heads) if head not in one.page_only]
     same = constant(one, shown)

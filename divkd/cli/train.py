@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,13 +14,17 @@ from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
 
+if TYPE_CHECKING:
+    from divkd.shared.jobs import Workers
+    from divkd.shared.run import Run
+
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
 SECTIONS = {
     "Data": ("dataset", "data_dir", "download", "split", "train_images", "image_size", "crop", "flip"),
     "Networks": ("network", "teacher_network", "weights", "teachers", "members", "ladder", "students"),
     "Distillation": ("methods", "temperature", "kd_weight", "step_size"),
-    "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision"),
+    "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision", "compile", "profile"),
 }
 
 
@@ -55,6 +59,7 @@ def _preset(config: TrainConfig) -> str:
 @common
 @by_jobs
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
+@click.option("--profile", is_flag=True, help="Measure where the time goes: a table, and RUN/profile.json.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)
 @from_fields(Schedule, defaults=False)
@@ -81,7 +86,9 @@ def train(**options: Any) -> None:
     if options["dry_run"] and options["download"]:
         raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
 
+    from divkd.cli.profile import print_profile
     from divkd.cli.runs import carry_out
+    from divkd.empirical.analysis.profile import profile
     from divkd.empirical.data.datasets import load
     from divkd.empirical.networks.backbones import start_from
     from divkd.empirical.networks.build import architecture
@@ -98,10 +105,17 @@ def train(**options: Any) -> None:
         start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
+
+    def work(run: "Run", workers: "Workers") -> dict[str, Any]:
+        results = run_training(config, data, run, workers, profile=options["profile"])
+        if options["profile"]:
+            print_profile(profile(config, data, run))
+        return results
+
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
-        lambda run, workers: run_training(config, data, run, workers),
+        work,
         options,
         name=config.preset,
         plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
@@ -142,7 +156,10 @@ def configure(options: Mapping[str, Any]) -> TrainConfig:
         changes[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))
     config = dataclasses.replace(base, **changes)
     config.validate()
-    return dataclasses.replace(config, device=device_of(config, options))
+    device = device_of(config, options)  # before anything that imports torch
+    from divkd.empirical.training.execution import decided
+
+    return decided(dataclasses.replace(config, device=device))
 
 
 def suited(config: TrainConfig) -> TrainConfig:

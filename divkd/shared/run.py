@@ -6,6 +6,7 @@ RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's sta
 RUN/jobs/*.json                 one record a finished job, of which the results are made
 RUN/.lock                       who writes into it
 RUN/results.json                written last: a run that has it is finished
+RUN/profile.json                of `train --profile`: where the time went
 RUN/samples.csv                 of an evaluation: one line a sample
 RUN/figures/*.png
 """
@@ -35,6 +36,7 @@ from divkd.shared.lock import Lock
 OWN = (
     "results.json",
     "samples.csv",
+    "profile.json",
     "log.jsonl",
     "checkpoints/*.safetensors",
     "jobs/*",

@@ -24,7 +24,7 @@ def tiny(**changes):
     return dataclasses.replace(smoke, **{**base, **changes})
 
 
-def experiment(config, path, **flags):
+def experiment(config, path, profile=False, **flags):
     data = load(config.dataset, None, False, config.train_images)
     run = open_run(
         path,
@@ -34,7 +34,7 @@ def experiment(config, path, **flags):
         data=data.facts(),
         **flags,
     )
-    results = run_training(config, data, run, SERIAL)
+    results = run_training(config, data, run, SERIAL, profile=profile)
     run.finish(results)
     return results
 

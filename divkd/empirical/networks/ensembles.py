@@ -79,7 +79,8 @@ class BatchEnsemble(Ensemble):
             raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
         folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
         if not folded and x.shape[1] >= IN_TURN:
-            return torch.stack([self._alone(m, part) for m, part in enumerate(x)])
+            scaled = self._scaled()
+            return torch.stack([self._alone(m, part, scaled) for m, part in enumerate(x)])
         copies = self.members > 1 and x.stride(0) == 0  # else the rows lie in order already, in the caller's memory
         logits: Tensor = answer(self.net, x.flatten(0, 1), own=copies).unflatten(0, (self.members, -1))
         return logits
@@ -88,8 +89,13 @@ class BatchEnsemble(Ensemble):
         """A plain network with W_m = s_m W r_m and b_m."""
         return _plain(self.net, lambda rows: rows[m])
 
-    def _alone(self, m: int, x: Tensor) -> Tensor:
-        token = MEMBER.set(m)
+    def _scaled(self) -> dict[BatchEnsembleLayer, Tensor]:
+        """Every layer's weights for all members, (M, ...)."""
+        layers = (layer for layer in self.net.modules() if isinstance(layer, BatchEnsembleLayer))
+        return {layer: layer.weights(layer.r, layer.s) for layer in layers}
+
+    def _alone(self, m: int, x: Tensor, scaled: Mapping[BatchEnsembleLayer, Tensor]) -> Tensor:
+        token = MEMBER.set((m, scaled))
         try:
             return answer(self.net, x)
         finally:
@@ -159,7 +165,9 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
     check_members(probe.net, members, example)
     for m, alone in enumerate(members):
         try:
-            agree = torch.allclose(probe._alone(m, example), alone(example.clone()), 1e-3, 1e-3, equal_nan=True)
+            agree = torch.allclose(
+                probe._alone(m, example, probe._scaled()), alone(example.clone()), 1e-3, 1e-3, equal_nan=True
+            )
         except InputError:  # rows that the layer takes for those of all members
             agree = False
         if not agree:

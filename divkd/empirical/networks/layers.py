@@ -1,7 +1,7 @@
 """The BatchEnsemble form of a convolution or linear layer."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from divkd.empirical.networks.convertible import Layer
 from divkd.shared.errors import InputError
 
-# The one member whose rows a layer is given; None: all members' rows. A context variable, as threads share the layers.
-MEMBER: ContextVar[int | None] = ContextVar("member", default=None)
+# The one member whose rows a layer is given, and the scaled weights (M, ...) of every layer; None: all members' rows.
+# A context variable, as threads share the layers.
+MEMBER: "ContextVar[tuple[int, Mapping[BatchEnsembleLayer, Tensor]] | None]" = ContextVar("member", default=None)
 
 
 class BatchEnsembleLayer(nn.Module):
@@ -42,17 +43,17 @@ class BatchEnsembleLayer(nn.Module):
 
         Where `MEMBER` is set, x is that member's rows alone: (B, C_in, ...) -> (B, C_out, ...).
         """
-        only = MEMBER.get()
-        chosen = slice(None) if only is None else slice(only, only + 1)
-        members = len(self.r[chosen])
+        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
+        if (only := MEMBER.get()) is not None:
+            m, scaled = only
+            return call(x, scaled[self][m], None if self.bias is None else self.bias[m])
+        members = len(self.r)
         # x.shape and unflatten, as len(x) and chunk would make the batch size of an exported network a constant
         if x.shape[0] % members:
             raise InputError(f"{len(x)} rows are not those of {members} members; the network mixes or drops rows")
-        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
-        biases = [None] * members if self.bias is None else self.bias[chosen].unbind(0)
-        rows = x.unflatten(0, (members, -1)).unbind(0)
-        parts = zip(rows, self.weights(self.r[chosen], self.s[chosen]).unbind(0), biases, strict=True)
-        outputs = [call(part, w, b) for part, w, b in parts]
+        biases = [None] * members if self.bias is None else self.bias.unbind(0)
+        rows, weights = x.unflatten(0, (members, -1)).unbind(0), self.weights(self.r, self.s).unbind(0)
+        outputs = [call(part, w, b) for part, w, b in zip(rows, weights, biases, strict=True)]
         return outputs[0] if members == 1 else torch.cat(outputs)
 
     def weights(self, r: Tensor, s: Tensor) -> Tensor:

@@ -89,7 +89,14 @@ class TrainConfig(Config):
     )
     device: str = field("cpu", hint="cpu, cuda or cuda:N")
     momentum: float = field(0.9, high=0.9999)
-    precision: str = field("float32", "of products and convolutions in training", choices=("float32", "bfloat16"))
+    precision: str = field(
+        "float32",
+        "of products and convolutions in training; auto: bfloat16 where the processor has it",
+        choices=("float32", "bfloat16", "auto"),
+    )
+    compile: str = field(
+        "auto", "compile networks for training; auto: where that was measured to pay", choices=("auto", "on", "off")
+    )
     teacher_network: str | None = field(None, "network of the teachers, where it is another", metavar="NETWORK")
     weights: str | None = field(
         None, "weights that networks of torchvision start from, but for the classifier", metavar="FILE"
@@ -156,7 +163,7 @@ _GPU = dataclasses.replace(
     student=Schedule(60, 128, 0.1, 4e-4, (0.1, 0.5, 0.9)),
     train_images=None,
     crop=4,
-    precision="bfloat16",
+    precision="auto",
 )
 
 

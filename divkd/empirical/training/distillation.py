@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
+from divkd.empirical.training.clock import span
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.job import EVALUATION_BATCH, Job
@@ -134,7 +135,7 @@ def student_loss(
 
     def loss(net: nn.Module, x: Tensor, y: Tensor, generator: np.random.Generator) -> Terms:
         def kd(images: Tensor, answers: Tensor) -> Tensor:
-            with torch.no_grad():
+            with span("teachers"), torch.no_grad():
                 targets = teachers(images).float()
             return check_loss(_weighed(kd_weight, kd_loss(answers, targets, temperature)), images, answers, targets)
 
@@ -145,7 +146,8 @@ def student_loss(
             return
         yield ce, logits.detach()
         del ce, logits  # and with them the clean pass's graph
-        perturbed = perturb(method, x, teachers, temperature, step_size, generator)
+        with span("perturbation"):
+            perturbed = perturb(method, x, teachers, temperature, step_size, generator)
         yield kd(perturbed, net(perturbed).float()), None
 
     return loss

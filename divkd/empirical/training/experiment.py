@@ -22,13 +22,16 @@ NAMES = ("model", "method", "members", "seed")  # of a row: what else is a numbe
 NOT_COMPARED = ("brier", "ece", "temperature", "train_acc", "params", "seconds")
 
 
-def run_training(config: TrainConfig, data: ImageData, run: Run, workers: Workers) -> dict[str, Any]:
+def run_training(
+    config: TrainConfig, data: ImageData, run: Run, workers: Workers, *, profile: bool = False
+) -> dict[str, Any]:
     """Train what `config` asks for, or load what `run` holds already, and return the content of results.json.
 
     Every seed has its own teachers. Students of one seed share initial weights, data order and augmentation whatever
-    their method, so that differences between methods are paired.
+    their method, so that differences between methods are paired. With `profile`, log.jsonl says what each epoch spent
+    where (see `clock`).
     """
-    records = workers.records(jobs(config, data), run)
+    records = workers.records(jobs(config, data, profile), run)
     ensembles = {seed: records[_ensemble(config, seed)] for seed in config.seeds}
     rows: list[dict[str, Any]] = []
     spent = 0.0
@@ -62,12 +65,12 @@ def run_training(config: TrainConfig, data: ImageData, run: Run, workers: Worker
     }
 
 
-def jobs(config: TrainConfig, data: ImageData) -> list[Job]:
+def jobs(config: TrainConfig, data: ImageData, profile: bool = False) -> list[Job]:
     """The networks of a run, each a job: by seed the teachers, then the deep ensembles' measures and the students.
 
     A job's cost is counted in forward passes of one network for one image (`training_passes`).
     """
-    source, images = work.Source(config, data), len(data.train)
+    source, images = work.Source(config, data, profile), len(data.train)
     memory = step_bytes(config, data)
     made = []
 

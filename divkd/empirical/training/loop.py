@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from divkd.empirical.data.splits import Augmentation, batches, to_float
 from divkd.empirical.networks.ensembles import rank_one
+from divkd.empirical.training.clock import CLOCK, each, peak_bytes, span
 from divkd.empirical.training.config import Schedule
+from divkd.empirical.training.execution import keep_freed
 from divkd.empirical.training.job import Job
 from divkd.shared.errors import RunError
 from divkd.shared.run import Run
@@ -28,7 +30,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
 
     The last epoch counts; where the schedule has `choose_last`, that of the highest `Job.score` among the epochs that
     it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute in
-    it, weights, BatchNorm's statistics and the loss stay float32.
+    it, weights, BatchNorm's statistics and the loss stay float32. With `compile` "on" the network's code is compiled.
 
     After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
@@ -37,6 +39,13 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
     Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
     """
     config, run = job.config, job.run
+    keep_freed()
+    # The compiled network shares the weights; each size of batch has code of its own.
+    called = cast(nn.Module, torch.compile(net, dynamic=False)) if config.compile == "on" else net
+
+    def learn(_: nn.Module, images: Tensor, labels: Tensor, generator: np.random.Generator) -> Terms:
+        return loss(called, images, labels, generator)
+
     augmentation = Augmentation(config.crop, config.flip)
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run)
@@ -49,7 +58,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
             pixels = ((to_float(images), labels) for images, labels in cuts)
             generator = rng(job.seed, f"{role}/perturb", member, epoch)
             try:
-                mean_loss, accuracy = run_epoch(net, loss, optimiser, pixels, generator, config.precision)
+                mean_loss, accuracy = run_epoch(net, learn, optimiser, pixels, generator, config.precision)
             except RunError as error:
                 kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
                 mend = f"start a new --out with --lr below {schedule.lr}"
@@ -59,8 +68,12 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
                 if best is None or score > best.score:
                     # copies, because on a CPU the arrays are the weights' own memory
                     best = Best(epoch, score, {key: array.copy() for key, array in state(net, None).items()})
-            spent += time.perf_counter() - began
+            took = time.perf_counter() - began
+            spent += took
             run.log(event="epoch", network=name, epoch=epoch, loss=mean_loss, acc=accuracy, seconds=round(spent, 3))
+            if clock := CLOCK.get():
+                spans = clock.read(took)
+                run.log(event="profile", network=name, epoch=epoch, seconds=spans, peak_bytes=peak_bytes())
             last = epoch == schedule.epochs
             arrays, header = state(net, None if last else optimiser), {"epoch": epoch, "seconds": spent}
             if best is not None:
@@ -107,22 +120,24 @@ def run_epoch(
     total, correct = torch.zeros(2, dtype=torch.float64, device=device).unbind()
     count = 0
     lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    for number, (images, labels) in enumerate(epoch_batches, 1):
+    for number, (images, labels) in enumerate(each("data", epoch_batches), 1):
         optimiser.zero_grad(set_to_none=True)
         terms = loss(net, images, labels, generator)
         while True:
             try:
-                with lower:
+                with span("forward"), lower:
                     value, logits = next(terms, (None, None))
             except RunError as error:
                 raise RunError(f"batch {number}: {error}") from None
             if value is None:
                 break
-            value.backward()
+            with span("backward"):
+                value.backward()
             total += value.detach() * len(labels)
             if logits is not None:
                 correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
-        optimiser.step()
+        with span("optimiser"):
+            optimiser.step()
         count += len(labels)
     mean_loss = float(total) / count
     # A loss is taken before its step, so the weights after the last one are looked at as well.

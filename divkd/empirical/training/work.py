@@ -12,6 +12,7 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training.clock import profiling
 from divkd.empirical.training.config import FITTED, TrainConfig
 from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
 from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
@@ -32,8 +33,8 @@ class Source:
     On another machine, where they are not, the data are read anew, once for all jobs that a process gets.
     """
 
-    def __init__(self, config: TrainConfig, data: ImageData) -> None:
-        self.config, self.data = config, data.to(torch.device(config.device))
+    def __init__(self, config: TrainConfig, data: ImageData, profile: bool = False) -> None:
+        self.config, self.data, self.profile = config, data.to(torch.device(config.device)), profile
 
     @functools.cached_property
     def places(self) -> dict[str, Place]:
@@ -42,24 +43,26 @@ class Source:
 
     def __reduce__(self) -> tuple[Any, ...]:
         bare = self.data.each(lambda _, split: Split(split.images[:0].cpu().clone(), split.labels.cpu()))
-        return _arrived, (self.config, bare, self.places)
+        return _arrived, (self.config, bare, self.places, self.profile)
 
 
-def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place]) -> Source:
-    if not all(Path(place.path).exists() for place in places.values()):
-        return _read(config)
-    return Source(config, bare.each(lambda name, split: Split(torch.from_numpy(mapped(places[name])), split.labels)))
+def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place], profile: bool) -> Source:
+    if all(Path(place.path).exists() for place in places.values()):
+        data = bare.each(lambda name, split: Split(torch.from_numpy(mapped(places[name])), split.labels))
+    else:
+        data = _read(config)
+    return Source(config, data, profile)
 
 
 @functools.lru_cache(1)
-def _read(config: TrainConfig) -> Source:
-    data = load(config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split)
-    return Source(config, data)
+def _read(config: TrainConfig) -> ImageData:
+    return load(config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split)
 
 
 def teacher(source: Source, seed: int, member: int, run: Run, progress: Progress) -> dict[str, Any]:
     """Train one network of the deep ensemble."""
-    return {"seconds": train_teacher(Job(source.config, source.data, seed, run, progress), member)}
+    with profiling(source.profile):
+        return {"seconds": train_teacher(Job(source.config, source.data, seed, run, progress), member)}
 
 
 def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[str, Any]:
@@ -91,7 +94,8 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
     config, data = source.config, source.data
     job = Job(config, data, seed, run, progress)
     teachers, _ = teachers_of(job, config.members)
-    net, taken = train_student(job, teachers, kind, method)
+    with profiling(source.profile):
+        net, taken = train_student(job, teachers, kind, method)
     rows = []
     for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
         names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}

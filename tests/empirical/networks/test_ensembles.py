@@ -147,7 +147,8 @@ def test_members_answer_in_turn_as_they_do_at_once(name, dtype):
         copied, again = copy.deepcopy(model).train(), copy.deepcopy(model).train()
         pooled = copied(shared)
     torch.testing.assert_close(pooled, again(shared), rtol=0, atol=1e-5)
-    each = torch.stack([copy.deepcopy(model).train()._alone(m, shared) for m in range(MEMBERS)])
+    copies = [copy.deepcopy(model).train() for _ in range(MEMBERS)]
+    each = torch.stack([one._alone(m, shared, one._scaled()) for m, one in enumerate(copies)])
     assert not torch.allclose(pooled, each, atol=1e-3)  # so that the order matters there
 
 
