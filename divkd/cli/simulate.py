@@ -84,17 +84,20 @@ def multiview(**options: Any) -> None:
 
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check, simulate
+    from divkd.theory.plan import measured
 
     check(config)
     for warning in config.warnings():
         click.echo(f"divkd: warning: {warning}", err=True)
+    plan = planned({"": config})
     carry_out(
         "simulate multiview",
         dataclasses.asdict(config),
         lambda run, progress: simulate(config, run, progress),
         options,
         name=config.preset,
-        plan=planned({"": config}),
+        plan=plan,
+        measure=lambda: measured(config, plan.networks),
         extendable=("seeds", "members", "students", "preset", "max_steps"),
     )
 
@@ -199,19 +202,22 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
 
     from divkd.cli.runs import carry_out
     from divkd.theory.experiment import check
+    from divkd.theory.plan import measured
     from divkd.theory.sweep import STUDENTS, run_sweep
 
     check(config)
     changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
     for one in changed.values():
         one.validate()
+    plan = planned(changed, STUDENTS)
     carry_out(
         command,
         whole,
         lambda run, progress: run_sweep(config, command, cells, run, progress),
         options,
         name=config.preset,
-        plan=planned(changed, STUDENTS),
+        plan=plan,
+        measure=lambda: measured(config, plan.networks),
         extendable=("seeds", "preset", "max_steps"),
     )
 
@@ -234,7 +240,7 @@ def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = 
         (
             f"{seeds * sum(each)} networks are trained: {parts}{many}{of}; each until it fits, "
             f"at most {first.max_steps:,} steps a descent",
-            f"memory: {needed / 1e6:,.0f} MB of samples, weights and products; the time is known when networks fit",
+            f"memory: {needed / 1e6:,.0f} MB of samples, weights and products",
         ),
     )
 

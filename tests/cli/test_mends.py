@@ -59,9 +59,8 @@ MENDS = [
     (f"train --config c.json --preset smoke {P}", "give one of the two", f"train digits --preset smoke {P}"),
     (f"train digits --dry-run {P}", "give one of the two", f"train digits {P}"),
     ("train digits --dry-run --download", "leave --download out", "train digits --dry-run"),
-    (f"{PLANE} --resume", "--resume needs --out RUN", f"{PLANE} --resume --out new"),
     (f"{PLANE} --resume --overwrite --out new", "give one of the two", f"{PLANE} --overwrite --out new"),
-    (f"{PLANE} --resume --overwrite --out new", "give one of the two", f"{PLANE} --resume --out new"),
+    (f"{PLANE} --resume --out new", "leave --resume out", f"{PLANE} --out new"),
     (f"{M} --engine limitt {P}", "did you mean 'limit'", f"{M} --engine limit {P}"),
     (f"{M} --dimension 100 {P}", "give --engine dense", f"{M} --engine dense --dimension 100 {P}"),
     (f"{M} --dimension 100 {P}", "or leave it out", f"{M} {P}"),
@@ -84,6 +83,11 @@ def test_a_mend_mends(line, mend, followed, capsys):
 
 
 def test_mends_of_a_run_that_is_there(capsys, tmp_path):
+    for wrong, mend in (("--resume", "--resume needs --out RUN, the folder of the run"),
+                        ("--resume --out absent", "holds no run; leave --resume out to start one, or give a run's folder"),
+                        ("--resume --overwrite --out run", "give one of the two")):  # fmt: skip
+        code, _, err = said(f"{PLANE} {wrong}", capsys)
+        assert (code, mend in err, list(tmp_path.iterdir())) == (2, True, [])
     assert run(f"{PLANE} --out run".split()) == 0
     code, _, err = said(f"{PLANE} --out run", capsys)
     assert code == 2
@@ -232,6 +236,9 @@ def test_a_dry_run_counts_networks_and_writes_nothing(line, networks, capsys, tm
     assert int(counted.split()[0]) == networks
     assert "memory" in out or line == PLANE
     assert ("of training on" in out) == line.startswith("train")
+    assert ("if every network takes as long as a first member, which " in out) == (
+        line[:12] in ("simulate mul", "simulate win")
+    )
 
 
 def test_what_is_trained_is_said_and_is_what_is_trained(capsys, tmp_path):

@@ -189,6 +189,11 @@ def own(net, *more, **options):
         case("epochs True", lambda: (plain(), {"epochs": True}, GOOD), lambda: (plain(), {"epochs": 1}, GOOD)),
         case("lr 0.1 is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
         case("momentum -1", lambda: (plain(), {"momentum": -1}, GOOD), lambda: (plain(), {"momentum": 0}, GOOD)),
+        case(
+            "each_epoch is a list; give a function of a record, such as print",
+            lambda: (plain(), {"each_epoch": []}, GOOD),
+            lambda: (plain(), {"each_epoch": print}, GOOD),
+        ),
         case("unknown method", lambda: (plain(), {"method": ["kd"]}, GOOD), lambda: (plain(), {"method": "kd"}, GOOD)),
         case("the class Sequential", lambda: (nn.Sequential, {}, GOOD), lambda: (plain(), {}, GOOD)),
     ],
