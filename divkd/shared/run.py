@@ -166,12 +166,11 @@ def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], 
             again = f"go on with --config {path / 'config.json'} and no other values"
             # the commands that have a --config
             raise _changed(path, name, was, now, again if "seeds" in old else "give the first again")
-    was = found.get("data") if isinstance(found.get("data"), dict) else {}
-    for key, what in (("sha256", "images of {name}"), ("weights_sha256", "weights in {weights}")) if data else ():
-        if was.get(key) != data.get(key):
+    held = found["data"] if isinstance(found.get("data"), dict) else {}
+    for key, what in (("sha256", f"images of {(data or {}).get('name')}"), ("weights_sha256", "weights of --weights")):
+        if data is not None and held.get(key) != data.get(key):
             raise InputError(
-                f"--resume: the {what.format_map({**config, **data})} are not those that {path} was started with; "
-                "restore them, or give another --out"
+                f"--resume: the {what} are not those that {path} was started with; restore them, or give another --out"
             )
     for key in extendable:
         was, now = old.get(key), config.get(key)

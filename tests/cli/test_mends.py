@@ -84,7 +84,7 @@ def test_a_mend_mends(line, mend, followed, capsys):
 
 def test_mends_of_a_run_that_is_there(capsys, tmp_path):
     for wrong, mend in (("--resume", "--resume needs --out RUN, the folder of the run"),
-                        ("--resume --out absent", "holds no run; leave --resume out to start one, or give a run's folder"),
+                        ("--resume --out absent", "holds no run; leave --resume out to start one, or give a run's"),
                         ("--resume --overwrite --out run", "give one of the two")):  # fmt: skip
         code, _, err = said(f"{PLANE} {wrong}", capsys)
         assert (code, mend in err, list(tmp_path.iterdir())) == (2, True, [])
@@ -236,9 +236,7 @@ def test_a_dry_run_counts_networks_and_writes_nothing(line, networks, capsys, tm
     assert int(counted.split()[0]) == networks
     assert "memory" in out or line == PLANE
     assert ("of training on" in out) == line.startswith("train")
-    assert ("if every network takes as long as a first member, which " in out) == (
-        line[:12] in ("simulate mul", "simulate win")
-    )
+    assert (" by a first member, which fits after " in out) == (line[:12] in ("simulate mul", "simulate win"))
 
 
 def test_what_is_trained_is_said_and_is_what_is_trained(capsys, tmp_path):

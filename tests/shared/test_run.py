@@ -111,7 +111,7 @@ def test_there_is_nothing_to_resume_where_no_run_is(tmp_path):
 def test_other_images_and_other_weights_do_not_go_on(tmp_path):
     config, facts = {**CONFIG, "weights": "w.pth"}, {"name": "mine", "sha256": "1", "weights_sha256": "2"}
     open_run(tmp_path / "run", "train cifar", config, data=facts)
-    for changes, words in (({"sha256": "3"}, "images of mine"), ({"weights_sha256": "3"}, "weights in w.pth")):
+    for changes, words in (({"sha256": "3"}, "images of mine"), ({"weights_sha256": "3"}, "weights of --weights")):
         with pytest.raises(InputError, match=f"the {words} are not those that .*; restore them, or give another --out"):
             open_run(tmp_path / "run", "train cifar", config, resume=True, data=facts | changes)
     open_run(tmp_path / "run", "train cifar", config, resume=True, data=facts)
