@@ -17,7 +17,7 @@ from divkd.shared.errors import InputError
 from divkd.theory import config as theory
 from divkd.theory.config import MultiViewConfig
 
-pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
 
 @pytest.fixture(autouse=True)
