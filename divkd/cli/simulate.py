@@ -83,8 +83,8 @@ def multiview(**options: Any) -> None:
         return
 
     from divkd.cli.runs import carry_out
+    from divkd.cli.timed import measured
     from divkd.theory.experiment import check, simulate
-    from divkd.theory.plan import measured
 
     check(config)
     for warning in config.warnings():
@@ -201,8 +201,8 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
         return
 
     from divkd.cli.runs import carry_out
+    from divkd.cli.timed import measured
     from divkd.theory.experiment import check
-    from divkd.theory.plan import measured
     from divkd.theory.sweep import STUDENTS, run_sweep
 
     check(config)
