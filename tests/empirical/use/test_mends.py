@@ -218,6 +218,17 @@ def test_students(words, wrong, right):
     assert any(not torch.equal(a, b) for a, b in ends)
 
 
+class Deep(nn.Module):
+    """Logits of two members, of a network that is no ensemble of divkd."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, x):
+        return torch.stack([self.net(x)] * 2)
+
+
 class NoGradient(nn.Sequential):
     @torch.no_grad()
     def forward(self, x):
@@ -232,6 +243,7 @@ class NoGradient(nn.Sequential):
         ("give an nn.Module", [lambda x: x], [plain()]),
         ("the class Linear; give one made of it", [nn.Linear], [plain()]),
         ("give at least one|of at least one", [], [plain()]),
+        ("give plain networks, images to logits (B, K)", [Deep()], [plain()]),
         ("member(model, 0)", [to_batch_ensemble(plain(), 2)], [member(to_batch_ensemble(plain(), 2), 0)]),
         ("teacher 1 has 4 classes and the student 5", [plain(), plain(0, 4)], [plain(), plain(0, 5)]),
         ("another method, such as kd", [NoGradient(*plain())], None),
