@@ -29,7 +29,7 @@ figures: install
 
 # A process a core, of one compute thread each (tests/conftest.py); a file's tests share what they train, in one.
 test: install
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 
 slow: install
 	$(BIN)/python -m pytest -m slow

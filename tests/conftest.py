@@ -16,15 +16,24 @@ settings.load_profile("same")
 
 
 @contextmanager
-def coarse():
-    """Figures drawn whole, but coarse and unarranged."""
+def coarse(drawn=True):
+    """Figures drawn whole, but coarse, unarranged, and once: savefig draws twice, to find out how much room there is.
+
+    Where they are not `drawn`, they are made, and the file stays empty.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    save = Figure.savefig
-
-    def savefig(figure, *arguments, **options):
+    def savefig(figure, file, *, format, metadata, **_):
         figure.set_layout_engine("none")
-        return save(figure, *arguments, **{**options, "dpi": 20})
+        figure.set_dpi(20)
+        if not drawn:
+            return
+        if format == "svg":
+            FigureCanvasSVG(figure).print_svg(file, metadata=metadata)
+        else:
+            FigureCanvasAgg(figure).print_png(file, metadata=metadata)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", savefig)
@@ -42,3 +51,19 @@ def coarse_figures():
 def coarse_figures_throughout():
     with coarse():
         yield
+
+
+# For tests of commands whose figures others draw.
+@pytest.fixture(scope="module")
+def figures_undrawn():
+    with coarse(drawn=False):
+        yield
+
+
+# Files that take longest go first, so that no worker ends with one of them while the other has nothing left to do.
+LONG = ("test_docs_commands", "test_recipes", "test_docs", "test_evaluate", "test_commands", "test_mends",
+        "test_analysis", "test_resume", "test_experiment", "test_analyse", "test_main")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))

@@ -17,13 +17,14 @@ from PIL import Image
 
 from divkd.cli.contents import Contents
 from divkd.cli.main import cli, run
+from divkd.empirical.analysis import analysis
 from divkd.empirical.data import datasets
 from divkd.empirical.training import config as training
 from divkd.shared.errors import InputError
 from divkd.theory import config as theory
 from divkd.theory import sweep
 
-pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -164,6 +165,7 @@ def small_world(monkeypatch, tmp_path):
         short = dataclasses.replace(preset.teacher, epochs=1, batch_size=32)
         changes = {"teacher": short, "student": short, "members": 2, "ladder": 2, "train_images": 64}
         monkeypatch.setitem(training.PRESETS, name, dataclasses.replace(preset, **changes, methods=("kd",)))
+    monkeypatch.setattr(analysis, "BATCH", 2)  # of images whose time is measured
     load = datasets.load
     stand_in = ("cifar10", "svhn")
     monkeypatch.setattr(datasets, "load", lambda name, *rest: load("digits" if name in stand_in else name, *rest))
@@ -194,6 +196,8 @@ def test_the_commands_of_a_page_run_in_their_order(page, small_world, capsys):
     for line in lines:
         words = split(line)
         if words[1:] and words[0].removeprefix(".venv/bin/") == "divkd":
+            if words[1:3] == ["simulate", "plane"]:
+                words += ["--epochs", "2", "--points", "20"]
             if words[1] == "analyse":
                 given = words.index("--images") if "--images" in words else len(words)
                 words[given:] = ["--images", "6", *words[given + 2 :]]

@@ -98,6 +98,32 @@ def test_any_network_is_exported_and_comes_back_as_it_was(tmp_path, kind):
     assert np.allclose(predict(program, images).probabilities, predict(net, images).probabilities, atol=1e-6)
 
 
+def test_an_exported_program_leaves_its_images_as_they_are(tmp_path):
+    class Writing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return self.net(x.sub_(0.5).div_(0.5))
+
+    net, images = Writing(), torch.rand(5, 1, 4, 4)
+    before = images.clone()
+    assert export(net, tmp_path / "net.pt2", (1, 4, 4)) <= 1e-5
+    program = torch.export.load(tmp_path / "net.pt2")
+    assert torch.allclose(program.module()(images), net(before.clone()), atol=1e-6)
+    assert torch.equal(images, before)
+    assert not program.graph_signature.user_inputs_to_mutate
+
+
+def test_a_program_goes_nowhere_but_where_it_can(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "net.pt2", tmp_path, tmp_path / ("x" * 300), "", 3):
+        with pytest.raises(InputError, match="no name of a file that can be written; give one such as"):
+            export(network(), path, (1, 4, 4))
+    assert export(network(), tmp_path / "new" / "net.pt2", (1, 4, 4)) <= 1e-5
+
+
 def test_a_network_without_a_shape_or_of_another_is_not_exported(tmp_path):
     for shape, words in ((None, r"give shape=\(channels, height, width\)"), ((3, 4, 4), "the network fails on images")):
         with pytest.raises(InputError, match=words):

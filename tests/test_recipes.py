@@ -164,9 +164,14 @@ def command(tmp_path_factory):
                 text = text.replace(before, after, 1)
             path.write_text(text, encoding="utf-8")
 
-    def run(*words: str) -> str:
-        line = [sys.executable, "-m", "divkd", *words]
-        environment = {**os.environ, "PYTHONPATH": str(root)}
+    def run(*lines: str) -> str:
+        code = (
+            f"from conftest import coarse; from divkd.cli.main import run\nwith coarse(False):\n for line in {lines}:\n"
+        )
+        code += "  assert run(line.split()) == 0, line"
+        path = os.pathsep.join([str(root), str(Path(__file__).parent)])
+        environment = {**os.environ, "PYTHONPATH": path}
+        line = [sys.executable, "-c", code]  # one process for several, as most of a short one's time goes into imports
         done = subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -177,7 +182,11 @@ def command(tmp_path_factory):
 
 def test_what_the_recipes_add_is_trained_evaluated_and_shown(command):
     small = "--members 2 --ladder 2 --epochs 1 --train-images 64 --method dark --student twins --seeds 0"
-    shown = command("train", "odd", "--preset", "smoke", *small.split(), "--device", "cpu", "--out", "run")
+    shown = command(
+        f"train odd --preset smoke {small} --device cpu --out run",
+        "analyse run --images 4 --out analysis --device cpu",
+        "report run analysis --out page.html",
+    )
     results = json.loads((command.root / "run/results.json").read_text())
     (row,) = [row for row in results["rows"] if row["model"] == "twins"]
     assert (row["method"], results["dataset"]) == ("dark", "odd")
@@ -186,18 +195,15 @@ def test_what_the_recipes_add_is_trained_evaluated_and_shown(command):
     assert "identical twins" in shown
     assert (command.root / "run/figures/empty.png").is_file()
 
-    command("analyse", "run", "--images", "4", "--out", "analysis", "--device", "cpu")
     analysis = json.loads((command.root / "analysis/results.json").read_text())
     assert {"model": "twins", "method": "dark", "passes": 3 * 2 * 2 + 2} in [
         {key: cost[key] for key in ("model", "method", "passes")} for cost in analysis["training_cost"]
     ]
-    command("report", "run", "analysis", "--out", "page.html")
     page = (command.root / "page.html").read_text(encoding="utf-8")
     assert "identical twins" in page
     assert "squared NLL" in page
 
 
 def test_a_new_world_is_simulated_and_shown(command):
-    assert "Heads" in command("simulate", "coin", "--throws", "5", "--out", "coin")
-    command("report", "coin", "--out", "coin.html")
+    assert "Heads" in command("simulate coin --throws 5 --out coin", "report coin --out coin.html")
     assert "A coin." in (command.root / "coin.html").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def evaluate(**options: Any) -> None:
     numbers from 0. Optional: val_logits, val_log_probs or val_probs with val_labels, which the temperature is fitted
     on, and ood_logits, ood_log_probs or ood_probs, of samples that are out of distribution. Without val_* there are no
     calibrated values. Several files, of the same samples, are set side by side, each against the first, with intervals
-    of the differences.
+    of the differences. All is computed on the CPU.
 
     \b
     divkd evaluate predictions.npz --out runs/mine

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,7 +10,7 @@ import click
 
 from divkd.shared.config import MOST, Config, described, kind_of, option_of, stored
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.files import plain, read_json
+from divkd.shared.files import plain, read_json, writable
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -203,6 +202,5 @@ def check_file(out: Path, overwrite: bool, *endings: str) -> None:
         raise InputError(f"--out {out} does not end in {' or '.join(endings)}; name the file so")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; --overwrite replaces it, or give another file")
-    existing = next(parent for parent in out.absolute().parents if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not writable(out):
         raise InputError(f"--out {out} cannot be written; give a file in a folder that you can write to")

@@ -27,7 +27,8 @@ def plane(**options: Any) -> None:
     """Where teachers disagree: small networks on two moons, and points moved by Gaussian and ODS steps.
 
     The premise of Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021): teachers that fit their
-    training points agree on them, and ODS and ConfODS steps move a point to where they do not. Seconds on a CPU.
+    training points agree on them, and ODS and ConfODS steps move a point to where they do not. Computed on the
+    CPU, in seconds.
 
     \b
     divkd simulate plane --out runs/plane

@@ -81,18 +81,21 @@ def multiview(**options: Any) -> None:
         return
 
     from divkd.cli.runs import carry_out
+    from divkd.cli.timed import measured
     from divkd.theory.experiment import check, simulate
 
     check(config)
     for warning in config.warnings():
         click.echo(f"divkd: warning: {warning}", err=True)
+    count, plan = planned({"": config})
     carry_out(
         "simulate multiview",
         dataclasses.asdict(config),
         lambda run, workers: simulate(config, run, workers),
         options,
         name=config.preset,
-        plan=planned({"": config}),
+        plan=plan,
+        measure=lambda: measured(config, count),
         extendable=("seeds", "members", "students", "preset", "max_steps"),
     )
 
@@ -198,6 +201,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
         return
 
     from divkd.cli.runs import carry_out
+    from divkd.cli.timed import measured
     from divkd.theory.experiment import check
     from divkd.theory.sweep import STUDENTS, run_sweep
 
@@ -205,19 +209,21 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
     changed = {name: dataclasses.replace(config, **changes) for name, changes in cells.items()}
     for one in changed.values():
         one.validate()
+    count, plan = planned(changed, STUDENTS)
     carry_out(
         command,
         whole,
         lambda run, workers: run_sweep(config, command, cells, run, workers),
         options,
         name=config.preset,
-        plan=planned(changed, STUDENTS),
+        plan=plan,
+        measure=lambda: measured(config, count),
         extendable=("seeds", "preset", "max_steps"),
     )
 
 
-def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What simulations train, with students of `kinds` (None: all): how long a descent is shows when it is done."""
+def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[int, tuple[str, ...]]:
+    """How many networks simulations train, with students of `kinds` (None: all), and what they are, in words."""
     from divkd.theory.engines import engine
     from divkd.theory.students import KINDS, networks
 
@@ -228,10 +234,10 @@ def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = 
     parts = f"{members} members" + (f" and {sum(each) - members} students and controls" if sum(each) > members else "")
     many = f" in {len(cells)} simulations" if len(cells) > 1 else ""
     of = f", for each of {seeds} seeds" if seeds > 1 else ""
-    return (
+    return seeds * sum(each), (
         f"{seeds * sum(each)} networks are trained: {parts}{many}{of}; each until it fits, "
         f"at most {first.max_steps:,} steps a descent",
-        f"memory: {needed / 1e6:,.0f} MB of samples, weights and products; the time is known when networks fit",
+        f"memory: {needed / 1e6:,.0f} MB of samples, weights and products",
     )
 
 

@@ -15,7 +15,7 @@ from divkd.report.record import Table
 
 WIDTH = 200  # where there is no terminal
 GAP = 3  # between columns
-WHOLE = re.compile(r"\S+ ± \S+|\(\S+ (?:to|=) \S+\)|\S+ to \S+$")
+WHOLE = re.compile(r"\S+ ± \S+|\(\S+ (?:to|=) \S+\)|\[\S+, \S+\]|\S+ to \S+$")
 SPACE = "\0"
 
 

@@ -1,6 +1,7 @@
 """``divkd train``: teachers and students on real images."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ def train(**options: Any) -> None:
         reused(config, facts["sha256"])
     for network in {config.network, config.teacher_network or config.network} if config.weights else ():
         start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
+    if config.weights:
+        facts["weights_sha256"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
 

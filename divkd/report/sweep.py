@@ -115,7 +115,7 @@ def grid(results: Results) -> Any:
                 ax.plot(at[1], at[0] - 0.32, "v", color=COLOURS[2], markersize=5)
         shaded = ax.imshow(errors, cmap="Blues", vmin=0, vmax=MOST, aspect="auto")
         ax.grid(False)
-        ax.set_xticks(range(len(columns)), columns, fontsize="x-small")
+        ax.set_xticks(range(len(columns)), [name.replace(" to ", "\nto ") for name in columns], fontsize="x-small")
         ax.set_yticks(range(len(rows)), rows, fontsize="x-small")
         ax.set_title(label, fontsize="medium")
     for place, ax in enumerate(axes[: len(claims)]):

@@ -27,6 +27,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def writable(path: Path) -> bool:
+    """Whether a file may be written to `path`, with the folders that it lacks; nothing is touched."""
+    try:
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        return existing.is_dir() and os.access(existing, os.W_OK) and not path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON's own types: arrays become lists, infinities and NaN become null (JSON has neither)."""
     if isinstance(value, Mapping):

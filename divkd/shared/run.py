@@ -144,12 +144,12 @@ def open_run(
 
     With `resume`, the configuration must be the one that the directory holds, except for the fields in `extendable`
     (seeds, members: what is missing is then trained), which may grow, and `data` (what is known of the data that the
-    run learns from; config.json keeps it) must have the same "sha256". With `overwrite`, the files that a run writes
-    are deleted, and nothing else. Call it last, when every other input has been checked: a refusal leaves the directory
-    as it was.
+    run learns from; config.json keeps it) must have the same "sha256" and "weights_sha256". With `overwrite`, the files
+    that a run writes are deleted, and nothing else. Call it last, when every other input has been checked: a refusal
+    leaves the directory as it was.
 
     Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
-    command or configuration, or cannot be created.
+    command or configuration, holds none with `resume`, or cannot be created.
     """
     if resume and overwrite:
         raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
@@ -163,7 +163,11 @@ def open_run(
             raise InputError(
                 f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
             )
-        if old and resume:
+        if resume and not old:
+            raise InputError(
+                f"--resume: --out {path} holds no run; leave --resume out to start one, or give a run's folder"
+            )
+        if resume:
             _check_same(path, old, known, set(extendable))
         path.mkdir(parents=True, exist_ok=True)
         run.lock = Lock(path / LOCK).__enter__()  # until the process ends
@@ -208,12 +212,12 @@ def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], 
             again = f"go on with --config {path / 'config.json'} and no other values"
             # the commands that have a --config
             raise _changed(path, name, was, now, again if "seeds" in old else "give the first again")
-    was = found.get("data")
-    if data is not None and (not isinstance(was, dict) or was.get("sha256") != data["sha256"]):
-        raise InputError(
-            f"--resume: the images of {data['name']} are not those that {path} was started with; restore them, or give "
-            "another --out"
-        )
+    held = found["data"] if isinstance(found.get("data"), dict) else {}
+    for key, what in (("sha256", f"images of {(data or {}).get('name')}"), ("weights_sha256", "weights of --weights")):
+        if data is not None and held.get(key) != data.get(key):
+            raise InputError(
+                f"--resume: the {what} are not those that {path} was started with; restore them, or give another --out"
+            )
     for key in extendable:
         was, now = old.get(key), config.get(key)
         shorter = isinstance(was, list) and isinstance(now, list) and any(value not in now for value in was)

@@ -88,6 +88,7 @@ def test_one_model_on_the_curve_of_a_deep_ensemble(folder, capsys):
     }
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_an_evaluation_repeats_to_the_bit_and_is_replaced_only_when_asked(folder, capsys):
     assert run("evaluate whole.npz --out out --bootstrap 5".split()) == 0
     first = {path: path.read_bytes() for path in sorted((folder / "out").rglob("*")) if path.is_file()}
@@ -212,6 +213,7 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(folder, capsys, li
     refused(line, value, mend, capsys, folder)
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_failures_while_running_are_one_line(folder, capsys, monkeypatch):
     from divkd.shared.metrics import compare
 

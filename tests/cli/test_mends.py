@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import click
+import numpy as np
 import pytest
 
 from divkd.cli.contents import once
@@ -17,7 +18,7 @@ from divkd.shared.errors import InputError
 from divkd.theory import config as theory
 from divkd.theory.config import MultiViewConfig
 
-pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,7 @@ SHIPPED = dict(training.PRESETS)
 P = "--print-config"
 M = "simulate multiview"
 W = "simulate window"
+QUICK = f"{M} --preset quick --members 1 --dry-run"
 PLANE = "simulate plane --points 20 --epochs 1 --width 4 --members 2 --seeds 0"
 MENDS = [
     (f"train {P}", "give digits", f"train digits {P}"),
@@ -59,15 +61,22 @@ MENDS = [
     (f"train --config c.json --preset smoke {P}", "give one of the two", f"train digits --preset smoke {P}"),
     (f"train digits --dry-run {P}", "give one of the two", f"train digits {P}"),
     ("train digits --dry-run --download", "leave --download out", "train digits --dry-run"),
-    (f"{PLANE} --resume", "--resume needs --out RUN", f"{PLANE} --resume --out new"),
     (f"{PLANE} --resume --overwrite --out new", "give one of the two", f"{PLANE} --overwrite --out new"),
-    (f"{PLANE} --resume --overwrite --out new", "give one of the two", f"{PLANE} --resume --out new"),
+    (f"{PLANE} --resume --out new", "leave --resume out", f"{PLANE} --out new"),
     (f"{M} --engine limitt {P}", "did you mean 'limit'", f"{M} --engine limit {P}"),
     (f"{M} --dimension 100 {P}", "give --engine dense", f"{M} --engine dense --dimension 100 {P}"),
     (f"{M} --dimension 100 {P}", "or leave it out", f"{M} {P}"),
     (f"{M} --device cuda {P}", "give --device cpu", f"{M} --device cpu {P}"),
     (f"{M} --own-weight 1,2,3 {P}", "e.g. 0.2,0.3", f"{M} --own-weight 0.2,0.3 {P}"),
     (f"{M} --expected-others 11 {P}", "--classes 10", f"{M} --expected-others 10 {P}"),
+    (f"{M} --train-samples 30 {P}", "raise it or lower --single-views", f"{M} --train-samples 1200 {P}"),
+    (f"{M} --train-samples 30 {P}", "raise it or lower --single-views", f"{M} --train-samples 30 --single-views 0 {P}"),
+    (f"{QUICK} --patches 10", "raise patches", QUICK),
+    (f"{QUICK} --patches 10", "or lower expected_others (5.0)", f"{QUICK} --patches 10 --expected-others 0.1"),
+    (f"{QUICK} --train-samples 2000000000", "lower members, train_samples, neurons or patches", QUICK),
+    (f"{M} --patches 4 {P}", "raise --patches", f"{M} --patches 32 {P}"),
+    (f"{W} --vary noise=1,2 --grid power=2,3 {P}", "give one of the two", f"{W} --vary noise=1,2 {P}"),
+    (f"{W} --grid noise=1,2 {P}", "--grid NAME=V,V,... --grid", f"{W} --grid noise=1,2 --grid power=2,3 {P}"),
     (f"{W} --vary power=2.5 {P}", "as in --vary power=3", f"{W} --vary power=3 {P}"),
     (f"{W} --vary noise=1 --vary noise=2 {P}", "all of its values in one", f"{W} --vary noise=1,2 {P}"),
     (f"{W} --vary powr=2 {P}", "did you mean 'power'", f"{W} --vary power=2 {P}"),
@@ -84,6 +93,11 @@ def test_a_mend_mends(line, mend, followed, capsys):
 
 
 def test_mends_of_a_run_that_is_there(capsys, tmp_path):
+    for wrong, mend in (("--resume", "--resume needs --out RUN, the folder of the run"),
+                        ("--resume --out absent", "holds no run; leave --resume out to start one, or give a run's"),
+                        ("--resume --overwrite --out run", "give one of the two")):  # fmt: skip
+        code, _, err = said(f"{PLANE} {wrong}", capsys)
+        assert (code, mend in err, list(tmp_path.iterdir())) == (2, True, [])
     assert run(f"{PLANE} --out run".split()) == 0
     code, _, err = said(f"{PLANE} --out run", capsys)
     assert code == 2
@@ -157,17 +171,27 @@ def test_mends_of_files(capsys, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     command = err.split("; divkd ")[1].split(" goes on")[0]
     assert run(command.split()) == 0
+    np.savez("x.npz", logits=np.eye(4)[None, :, :2] + 0.5, labels=[0, 1, 0, 1])
     for line, mend, followed in (
         ("analyse run --images 1 --out a", "at least 2", None),
         ("analyse run --images 20 --out run", "give another folder", None),
         ("export run --out net", "in .pt2", "export run --out net.pt2"),
         ("export run --out net.pt2", "--overwrite replaces it", "export run --out net.pt2 --overwrite"),
+        ("report run run --out twice.html", "name each run once", "report run --out twice.html"),
+        ("evaluate x.npz ./x.npz --out x", "name each file once", "evaluate x.npz --out x"),
         ("report run --out page", "in .html or .htm", "report run --out page.html"),
         ("report run --out page.html", "--overwrite replaces it", "report run --out page.html --overwrite"),
     ):
         code, _, err = said(line, capsys)
         assert (code, mend in err, err.count("\n")) == (2, True, 1), err
         assert followed is None or run(followed.split()) == 0
+    kept = (tmp_path / "run/config.json").read_bytes()
+    (tmp_path / "run/config.json").write_text("[]")
+    assert "restore it, or take it out of the folder" in said("report run --out last.html", capsys)[2]
+    (tmp_path / "run/config.json").unlink()
+    assert run("report run --out last.html".split()) == 0
+    (tmp_path / "run/config.json").write_bytes(kept)
+    assert run("report run --out last.html --overwrite".split()) == 0
 
 
 def commands(group=cli, name=""):
@@ -232,6 +256,7 @@ def test_a_dry_run_counts_networks_and_writes_nothing(line, networks, capsys, tm
     assert int(counted.split()[0]) == networks
     assert "memory" in out or line == PLANE
     assert ("of training on" in out) == line.startswith("train")
+    assert (" by a first member, which fits after " in out) == (line[:12] in ("simulate mul", "simulate win"))
 
 
 def test_what_is_trained_is_said_and_is_what_is_trained(capsys, tmp_path):

@@ -7,7 +7,7 @@ from refusals import refused
 
 from divkd.cli.main import run
 
-pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
 SHORT = "simulate plane --points 40 --epochs 3 --width 16"
 

@@ -1,8 +1,10 @@
 """The tables at a terminal: whole where there is room, and never a broken word or a column that is cut."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -10,6 +12,8 @@ from divkd.cli import tables
 from divkd.report.commands import REPORTS
 from divkd.report.record import Table
 from divkd.shared.files import read_json
+from divkd.shared.metrics.compare import run_evaluation
+from divkd.shared.metrics.predictions import load
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/results.json"))
@@ -103,11 +107,25 @@ def test_a_column_that_says_the_same_everywhere_is_a_note_where_room_is_short(ca
 
 def test_a_number_its_spread_and_an_interval_are_never_broken(capsys):
     console = Console(width=34, markup=False, highlight=False)
-    lines = [["a long name of two words", "-0.020 (-0.049 to +0.009)", "1"], ["b", "1.516 ± 0.034 (n = 8)", "2"]]
+    lines = [["a long name of two words", "-0.020 (-0.049 to +0.009)", "1"], ["b", "1.516 ± 0.034 (n = 8)", "2"],
+             ["c", "0.8123 [0.7912, 0.8345]", "3"]]  # fmt: skip
     tables._print(Table("caption", ["name", "value", "more"], lines), console)
     out = capsys.readouterr().out
     cells = {cell.strip() for line in out.splitlines() for cell in line.split("  ")}
-    assert {"-0.020", "(-0.049 to +0.009)", "1.516 ± 0.034", "(n = 8)"} <= cells
+    assert {"-0.020", "(-0.049 to +0.009)", "1.516 ± 0.034", "(n = 8)", "[0.7912, 0.8345]"} <= cells
+
+
+def test_an_evaluations_intervals_are_whole_at_80_columns(monkeypatch, capsys, tmp_path):
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(3, 60, 4)), np.arange(60) % 4
+    np.savez(tmp_path / "x.npz", logits=logits, labels=labels, ood_logits=logits)
+    model = {"x.npz": load(tmp_path / "x.npz")}
+    results, _ = run_evaluation(model, None, None, resamples=20, seed=0)
+    monkeypatch.setattr(tables, "WIDTH", 80)
+    tables.print_tables({"command": "evaluate", **results}, tmp_path)
+    out = capsys.readouterr().out
+    assert out.count("[") > 8
+    assert len(re.findall(r"\[\S+, \S+\]", out)) == out.count("[")
 
 
 def test_wide_letters_take_two_places(capsys):

@@ -99,6 +99,25 @@ def test_resume_may_add_but_not_leave_out(tmp_path):
     assert read_json(tmp_path / "results.json") == {"rows": [1]}
 
 
+def test_there_is_nothing_to_resume_where_no_run_is(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("absent", "empty"):
+        with pytest.raises(InputError, match=rf"--out .*{name} holds no run; leave --resume out to start one"):
+            open_run(tmp_path / name, "train cifar", CONFIG, resume=True)
+    assert content(tmp_path) == {}
+    open_run(tmp_path / "absent", "train cifar", CONFIG)
+
+
+def test_other_images_and_other_weights_do_not_go_on(tmp_path):
+    config, facts = {**CONFIG, "weights": "w.pth"}, {"name": "mine", "sha256": "1", "weights_sha256": "2"}
+    open_run(tmp_path / "run", "train cifar", config, data=facts)
+    for changes, words in (({"sha256": "3"}, "images of mine"), ({"weights_sha256": "3"}, "weights of --weights")):
+        with pytest.raises(InputError, match=f"the {words} are not those that .*; restore them, or give another --out"):
+            open_run(tmp_path / "run", "train cifar", config, resume=True, data=facts | changes)
+    open_run(tmp_path / "run", "train cifar", config, resume=True, data=facts)
+    open_run(tmp_path / "other", "train cifar", config, data=facts | {"sha256": "3"})
+
+
 def test_what_a_kill_left_half_written_is_no_obstacle(tmp_path):
     (tmp_path / ".config.json.123.part").write_text("{")
     open_run(tmp_path, "train cifar", CONFIG)

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from divkd.empirical.data.codecs import dropped
 from divkd.shared.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# What Pillow reads and what then holds 8 bits a channel: of AVIF and JPEG 2000 it drops bits without a word.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "TGA")
+# What Pillow reads and what then holds 8 bits a channel; the last two where it was built with their codecs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "TGA", "JPEG2000", "AVIF")
 ENDINGS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp", ".tga"),
+    *(".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr")
 GREY = MODES[:4]
@@ -88,7 +90,7 @@ def read_image(file: Path, size: int | None, mode: str = "RGB") -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of EXIF tags that no viewer reads and of large images
             with Image.open(file, formats=FORMATS) as image:
-                if why := _unfaithful(image):
+                if why := _unfaithful(image) or dropped(str(image.format), file):
                     raise InputError(f"{file} {why}")
                 colours = _shown(ImageOps.exif_transpose(image))
         if size is not None:

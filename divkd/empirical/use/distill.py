@@ -78,6 +78,8 @@ def distill(
         given.check_number(name, rate, 0, 1, "a number from 0 to 1")
     if not (optimiser is None or isinstance(optimiser, torch.optim.Optimizer)):
         raise InputError(f"the optimiser is {described(optimiser)}; give one of torch.optim on student.parameters()")
+    if not (each_epoch is None or callable(each_epoch)):
+        raise InputError(f"each_epoch is {described(each_epoch)}; give a function of a record, such as print")
     check_network(student, "the student")
     ensemble = _ensemble(teachers)
     net = student if isinstance(student, Ensemble) else DeepEnsemble([student])

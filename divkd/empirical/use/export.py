@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from divkd.empirical.networks.ensembles import Ensemble
 from divkd.empirical.networks.handed import check_network, memory, reason, whole
 from divkd.empirical.use.given import check_flaw, device_of, evaluating, member_logits
 from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import InputError, RunError
-from divkd.shared.files import write_bytes
+from divkd.shared.files import writable, write_bytes
 from divkd.shared.seeds import rng
 
 TOLERANCE = 1e-5  # of logits
@@ -27,9 +28,9 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
     model   what `load_model` gives, or any network on the CPU, images (B, C, H, W) to logits (M, B, K) or (B, K)
     shape   (C, H, W) of an image, where `model` is a network; a `Restored` knows its own
 
-    The program takes floats in [0, 1], any B from 1, and gives the network's logits in eval mode. What it is lies
-    beside it in the file, as ``divkd.json``: shape and, of a `Restored`, model, method, members, seed, class_names,
-    temperature. A file that is there is replaced, by a whole one or not at all.
+    The program takes floats in [0, 1], any B from 1, leaves them as they are, and gives the network's logits in eval
+    mode. What it is lies beside it in the file, as ``divkd.json``: shape and, of a `Restored`, model, method, members,
+    seed, class_names, temperature. A file that is there is replaced, by a whole one or not at all.
 
     Before anything is written the program is saved, loaded and compared with the original on random images in batches
     of 1, 2 and 7. Raises `InputError` where network and shape do not fit, `RunError` where logits differ by more than
@@ -47,8 +48,8 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
         raise InputError(f"the shape {shape!r} is not that of an image; give shape=(channels, height, width)")
     shape = cast(tuple[int, int, int], tuple(whole("a length in shape", length, 1) for length in shape))
     facts["shape"] = shape
-    if not isinstance(path, str | Path) or Path(path).is_dir():
-        raise InputError(f"path {path!r} is no name of a file; give one such as net.pt2")
+    if not isinstance(path, str | Path) or not str(path) or not writable(Path(path)):
+        raise InputError(f"path {path!r} is no name of a file that can be written; give one such as net.pt2")
     if device_of(net).type != "cpu":
         raise InputError(f"the network is on {device_of(net)}; export a copy on the CPU: copy.deepcopy(net).cpu()")
     with evaluating(net):
@@ -65,11 +66,24 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
     return difference
 
 
+class Whole(nn.Module):
+    """A plain network that leaves its images as they are: it gets a copy, as the members of an ensemble do."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Any:
+        """net(x)."""
+        return self.net(x.clone())
+
+
 def to_bytes(net: nn.Module, shape: tuple[int, int, int], facts: str) -> bytes:
     """`net` exported, with an open batch size, and serialised."""
     example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+        whole = net if isinstance(net, Ensemble) else Whole(net)
+        program = torch.export.export(whole, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     except Exception as error:  # of many kinds, by what the network's own code does
         if memory(error):
             raise
@@ -92,5 +106,5 @@ def compare(net: nn.Module, program: nn.Module, shape: tuple[int, int, int]) -> 
     worst = torch.zeros(())
     for size in BATCHES:
         images = torch.from_numpy(generator.random((size, *shape), dtype="float32"))
-        worst = torch.maximum(worst, (net(images.clone()) - program(images.clone())).abs().max())
+        worst = torch.maximum(worst, (net(images.clone()) - program(images)).abs().max())
     return float(worst)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from divkd.report.style import COLOURS, beside, figure, legend_below, look, one_scale, panels, points
-from divkd.report.words import MEASURE, corruptions, spread, trained_on
+from divkd.report.words import MEASURE, corruptions, learned, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS, STEPS
 from divkd.shared.stats import summarise
 
@@ -37,7 +37,7 @@ def over_seeds(analysis: dict[str, Any], kind: Kind, *path: str) -> list[Any]:
 def named(kind: Kind, teachers: str = "teachers") -> str:
     """A network's name in a figure."""
     model, method = kind
-    return teachers if model == "deep_ensemble" else f"{MODELS[model]}, {method}"
+    return teachers if model == "deep_ensemble" else f"{MODELS[model]}, {learned(method)}"
 
 
 def caption(analysis: dict[str, Any]) -> str:

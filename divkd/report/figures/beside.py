@@ -13,9 +13,9 @@ from divkd.report.figures import training
 from divkd.report.record import unique
 from divkd.report.sources import Source, flat
 from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, one_scale, points
-from divkd.report.words import spread, trained_on
+from divkd.report.words import learned, spread, trained_on
 from divkd.shared import kinds
-from divkd.shared.kinds import METHODS, MODELS, STUDENTS
+from divkd.shared.kinds import MODELS, STUDENTS
 from divkd.shared.metrics.dee import equivalent
 from divkd.shared.stats import summarise
 
@@ -161,8 +161,7 @@ def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
     named = {"one network": ("deep_ensemble", "none", 1), f"deep ensemble of {size}": ("deep_ensemble", "none", size)}
     for model, method, members in shares:
         if model in STUDENTS:
-            learned = METHODS["none"] if method == "none" else method
-            named[f"{MODELS[model].removesuffix(' network')}, {learned}"] = model, method, members
+            named[f"{MODELS[model].removesuffix(' network')}, {learned(method)}"] = model, method, members
     return {name: summarise(shares[key]) for name, key in named.items()}
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from divkd.report.style import COLOURS, MARKERS, beside, figure, legend_below, look, marks, points
-from divkd.report.words import MEASURE, spread, trained_on
+from divkd.report.words import MEASURE, learned, spread, trained_on
 from divkd.shared.kinds import INPUTS, MODELS
 
 
@@ -26,7 +26,7 @@ def methods(results: dict[str, Any]) -> Any:
             ax.axhline(_value(row, key), color="0.35", linestyle=style, linewidth=1.2, zorder=1.5, label=name)
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.04 * (high - low), high)  # a line at the edge would lie on the axis
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), [learned(name) for name in names])
         ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="distillation method", ylabel=label)
     legend_below(fig, axes[:1])
     made = trained_on(results, f" and {results['split']['test']} test")
@@ -96,7 +96,7 @@ def student_equivalents(results: dict[str, Any], short: str = "") -> dict[str, l
     worth: dict[str, list[tuple[float, bool]]] = {}
     for row in results["rows"]:
         if "dee" in row and row["model"] != "merged":
-            name = f"{MODELS[row['model']].removesuffix(short)}, {row['method']}"
+            name = f"{MODELS[row['model']].removesuffix(short)}, {learned(row['method'])}"
             worth.setdefault(name, []).append((row["dee"]["value"], row["dee"]["censored"]))
     return worth
 

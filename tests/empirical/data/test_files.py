@@ -1,13 +1,15 @@
 """Files mean what a viewer shows, or are refused by name; and one walk finds them."""
 
+import re
 import struct
 import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
+from divkd.empirical.data.codecs import dropped
 from divkd.empirical.data.files import ENDINGS, passed_over, read_image, walk
 from divkd.shared.errors import InputError
 
@@ -17,6 +19,16 @@ PICTURE = Image.fromarray(PIXELS)
 
 def shown(file):
     return read_image(file, None).transpose(1, 2, 0)
+
+
+def need(ending):
+    """Skip where Pillow was built without the codec."""
+    codec = {".avif": "avif"}.get(ending, "jpg_2000" if ending.startswith(".j2") or ending in JPEG_2000 else None)
+    if codec and not features.check(codec):
+        pytest.skip(f"this Pillow has no {codec}")
+
+
+JPEG_2000 = (".jp2", ".jpc", ".jpf", ".jpx")
 
 
 def chunk(kind, content):
@@ -45,9 +57,10 @@ def test_an_image_is_turned_as_its_tag_says(tmp_path, ending, tag):
 
 
 @pytest.mark.parametrize(
-    "ending", [e for e in ENDINGS if e not in (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".pgm", ".pbm")]
+    "ending", [e for e in ENDINGS if e not in (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".pgm", ".pbm", ".avif")]
 )
 def test_every_ending_is_read(tmp_path, ending):
+    need(ending)
     PICTURE.save(tmp_path / f"a{ending}", **({"lossless": True} if ending == ".webp" else {}))
     assert np.array_equal(shown(tmp_path / f"a{ending}"), PIXELS)
 
@@ -111,6 +124,47 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("ending", [".avif", ".jp2", ".j2k"])
+def test_avif_and_jpeg_2000_are_what_pillow_decodes(tmp_path, ending, mode):
+    need(ending)
+    file, picture = tmp_path / f"a{ending}", PICTURE.convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(PICTURE.getchannel("R"))
+    picture.save(file, **({"quality": 100, "subsampling": "4:4:4"} if ending == ".avif" else {}))
+    with Image.open(file) as image:
+        decoded = image.convert("RGBA")
+    wanted = Image.alpha_composite(Image.new("RGBA", decoded.size, "white"), decoded).convert("RGB")
+    assert np.abs(shown(file).astype(int) - np.asarray(wanted)).max() <= 1
+    assert ending == ".avif" or mode == "RGBA" or np.array_equal(shown(file), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("ending", "old", "new", "words"),
+    [
+        (".avif", rb"(av1C..).", b"\x40", "more than 8 bits"),
+        (".avif", rb"(colrnclx\0)\x01", b"\x09", "another space than sRGB"),  # BT.2020
+        (".avif", rb"(colrnclx\0\x01\0)\r", b"\x10", "another space than sRGB"),  # PQ
+        (".avif", rb"()pixi", b"clap", "cropped by its own header"),
+        (".jp2", rb"(colr\x01..\0\0\0)\x10", b"\x12", "another space than sRGB"),  # sYCC
+        (".jp2", rb"(colr)\x01", b"\x02", "another space than sRGB"),  # a profile, which Pillow does not read
+        (".jp2", rb"(\xff\x4f\xff\x51.{38})\x07", b"\x0b", "more than 8 bits"),
+        (".j2k", rb"(\xff\x4f\xff\x51.{38})\x07", b"\x03", "fewer than 8 bits"),
+        (".j2k", rb"(\xff\x4f\xff\x51.{39})\x01", b"\x02", "scaled"),
+    ],
+)
+def test_what_pillow_would_drop_without_a_word_is_refused(tmp_path, ending, old, new, words):
+    need(ending)
+    file = tmp_path / f"a{ending}"
+    PICTURE.save(file)
+    content, count = re.subn(old, lambda found: found[1] + new, file.read_bytes(), count=1, flags=re.DOTALL)
+    assert count == 1
+    file.write_bytes(content)
+    assert words in dropped("AVIF" if ending == ".avif" else "JPEG2000", file)
+    with pytest.raises(InputError, match=rf"a\.\w+ .*({words}|cannot be read|more than 8 bits)"):
+        read_image(file, None)
+
+
 def profile(gamma=None):
     """The bytes of sRGB's profile, with `gamma` in the place of its curve."""
     content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -134,6 +188,7 @@ def test_what_cannot_be_read_faithfully_is_refused_by_name(tmp_path, name, make,
 @pytest.mark.parametrize("ending", [e for e in ENDINGS if e not in (".pgm", ".pbm")])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated_files_are_refused(tmp_path, ending, share):
+    need(ending)
     noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     file = tmp_path / f"a{ending}"
     Image.fromarray(noise).save(file)

@@ -90,3 +90,9 @@ def test_teachers_and_students_start_from_the_file(published, tmp_path, monkeypa
     assert run([*line.replace("weights.pth", "gone.pth").replace("--out run", "--out other").split()]) == 2
     assert "gone.pth cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    assert run([*line.split(), "--resume"]) == 0
+    torch.save({name: value + 1 for name, value in published.state_dict().items()}, "weights.pth")
+    assert run([*line.split(), "--resume"]) == 2
+    assert "the weights of --weights are not those that run was started with" in capsys.readouterr().err
+    torch.save(published.state_dict(), "weights.pth")
+    assert run([*line.split(), "--resume"]) == 0  # restored, the same bytes

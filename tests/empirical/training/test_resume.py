@@ -21,11 +21,17 @@ from divkd.shared.errors import InputError
 from divkd.shared.run import Run, open_run
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted, its folder and its results."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, experiment(tiny(train_images=100), folder)
+
+
 @pytest.mark.parametrize("moment", [2, 7, 17])
-def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch, moment):
+def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch, whole, moment):
     """Killed inside optimiser step `moment` (of a teacher's second epoch, another's third, a student's first)."""
     config = tiny(train_images=100)
-    whole = experiment(config, tmp_path / "whole")
     steps, step = iter(range(1000)), torch.optim.SGD.step
 
     def interrupted(self, *args, **kwargs):
@@ -38,8 +44,8 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch, m
         with pytest.raises(Killed):
             experiment(config, tmp_path / "killed")
     resumed = experiment(config, tmp_path / "killed", resume=True)
-    assert arrays(tmp_path / "whole") == arrays(tmp_path / "killed")
-    assert rows(whole) == rows(resumed)
+    assert arrays(whole[0]) == arrays(tmp_path / "killed")
+    assert rows(whole[1]) == rows(resumed)
 
 
 def test_more_members_and_methods_train_only_what_is_missing(tmp_path, monkeypatch):

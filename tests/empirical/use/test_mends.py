@@ -189,6 +189,11 @@ def own(net, *more, **options):
         case("epochs True", lambda: (plain(), {"epochs": True}, GOOD), lambda: (plain(), {"epochs": 1}, GOOD)),
         case("lr 0.1 is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
         case("momentum -1", lambda: (plain(), {"momentum": -1}, GOOD), lambda: (plain(), {"momentum": 0}, GOOD)),
+        case(
+            "each_epoch is a list; give a function of a record, such as print",
+            lambda: (plain(), {"each_epoch": []}, GOOD),
+            lambda: (plain(), {"each_epoch": print}, GOOD),
+        ),
         case("unknown method", lambda: (plain(), {"method": ["kd"]}, GOOD), lambda: (plain(), {"method": "kd"}, GOOD)),
         case("the class Sequential", lambda: (nn.Sequential, {}, GOOD), lambda: (plain(), {}, GOOD)),
     ],
@@ -213,6 +218,17 @@ def test_students(words, wrong, right):
     assert any(not torch.equal(a, b) for a, b in ends)
 
 
+class Deep(nn.Module):
+    """Logits of two members, of a network that is no ensemble of divkd."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, x):
+        return torch.stack([self.net(x)] * 2)
+
+
 class NoGradient(nn.Sequential):
     @torch.no_grad()
     def forward(self, x):
@@ -227,6 +243,7 @@ class NoGradient(nn.Sequential):
         ("give an nn.Module", [lambda x: x], [plain()]),
         ("the class Linear; give one made of it", [nn.Linear], [plain()]),
         ("give at least one|of at least one", [], [plain()]),
+        ("give plain networks, images to logits (B, K)", [Deep()], [plain()]),
         ("member(model, 0)", [to_batch_ensemble(plain(), 2)], [member(to_batch_ensemble(plain(), 2), 0)]),
         ("teacher 1 has 4 classes and the student 5", [plain(), plain(0, 4)], [plain(), plain(0, 5)]),
         ("another method, such as kd", [NoGradient(*plain())], None),
