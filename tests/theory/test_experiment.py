@@ -167,7 +167,8 @@ def test_memory_stays_below_the_estimate_and_near_it(engine):
     """The largest resident size of a process, less what it has before it trains."""
     changes = "members=4, students=2, distill_time=1e4, noise=0.5"
     if engine == "dense":
-        changes = "engine='dense', dimension=1000, members=2, students=2, distill_time=10.0, init_scale=0.05, noise=0.2"
+        changes = "engine='dense', dimension=3000, members=2, students=2, distill_time=10.0, init_scale=0.05, noise=0.2"
+        changes += ", classes=3, neurons=2, expected_others=1.5, train_samples=200, test_samples=300, patches=16"
     code = (
         "import dataclasses, resource, tempfile; from pathlib import Path;"
         "from divkd.shared.progress import Progress; from divkd.shared.run import Run;"
@@ -183,7 +184,7 @@ def test_memory_stays_below_the_estimate_and_near_it(engine):
     threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **threads})
     assert done.returncode == 0, done.stderr
-    assert 0.6 < float(done.stdout) < 1.1
+    assert 0.6 < float(done.stdout) < 1.2
 
 
 def test_members_can_be_added(tiny, tmp_path):
