@@ -13,8 +13,6 @@ from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
-from divkd.shared.progress import Progress
-from divkd.shared.run import Run
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
@@ -105,7 +103,7 @@ def train(**options: Any) -> None:
     moved = () if config.dataset in DATASETS else ("dataset",)
     planned = plan(config, data)
 
-    def work(run: Run, progress: Progress) -> dict[str, Any]:
+    def work(run: Any, progress: Any) -> dict[str, Any]:
         with profiling(options["profile"]):
             results = run_training(config, data, run, progress)
         if options["profile"]:
