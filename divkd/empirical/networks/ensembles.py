@@ -59,8 +59,8 @@ class BatchEnsemble(Ensemble):
     """A network whose layers `to_batch_ensemble` replaced; the batch is folded to M*B rows, members contiguous.
 
     On a CPU, in eval mode, without gradients and from `IN_TURN` images on, members answer in turn: the same logits, and
-    one network's activations at a time, which stay in the cache where those of all members would not
-    (benchmarks/predict_batch.py).
+    one network's activations at a time, which stay in the cache where those of all members would not, beside all
+    members' weights, as a deep ensemble holds them (benchmarks/predict_batch.py).
 
     `ndim` is the number of axes of a batch (4 for images): an input with one more has a batch for each member.
     """

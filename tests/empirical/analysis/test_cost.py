@@ -182,8 +182,8 @@ def test_members_that_answer_in_turn_hold_one_networks_activations(rows):
     logits = 4 * 8 * 10
     peak = {name: row["peak_activation_bytes"] - rows["single"]["peak_activation_bytes"] for name, row in rows.items()}
     assert peak["deep_ensemble"] == (M - 1) * logits  # of the members that have answered
-    scaled = peak["batch_ensemble"] - (M - 1) * logits  # a layer's weights, beside its output
-    assert 0 <= scaled < rows["single"]["weight_bytes"]
+    scaled = peak["batch_ensemble"] - (M - 1) * logits  # all layers' weights for all members
+    assert 0 <= scaled < M * rows["single"]["weight_bytes"]
 
 
 def test_members_that_answer_at_once_hold_all_their_activations():
