@@ -58,12 +58,15 @@ def carry_out(
             results = compute(run, workers(progress, options, config))
         run.finish(results)
         draw(results, run.figures)
+        run.log(event="finished", seconds=round(time.perf_counter() - began, 3))
     except BaseException as error:
         # how to go on, for `divkd.cli.main`, which says how a command ends
         instead = " instead of --overwrite" if options["overwrite"] else ""
         error.add_note(f"the same command with --resume --out {folder}{instead}")
         raise
-    run.log(event="finished", seconds=round(time.perf_counter() - began, 3))
+    finally:
+        run.close()
+
     print_tables(results, folder)
 
 

@@ -123,6 +123,11 @@ class Run:
         self.jobs.mkdir(exist_ok=True)
         return Lock(self.jobs / f"{job}.lock", wait=True)
 
+    def close(self) -> None:
+        """Let other processes write into it."""
+        if self.lock is not None:
+            self.lock.__exit__()
+
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run as finished."""
         for file in (*self.jobs.glob("*.lock"), *self.jobs.glob("*.progress")):
@@ -170,7 +175,7 @@ def open_run(
         if resume:
             _check_same(path, old, known, set(extendable))
         path.mkdir(parents=True, exist_ok=True)
-        run.lock = Lock(path / LOCK).__enter__()  # until the process ends
+        run.lock = Lock(path / LOCK).__enter__()
         if overwrite:
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
