@@ -93,15 +93,15 @@ def test_one_seed_has_no_interval(shown, tmp_path):
 def test_a_column_that_says_the_same_everywhere_is_a_note_where_room_is_short(capsys):
     console = Console(width=26, markup=False, highlight=False)
     lines = [["a", "0.000 ± 0.000", "", "0.1"], ["b", "0.000 ± 0.000", "", "0.2"]]
-    tables._print(Table("caption", ["name", "zero", "none", "value"], lines), console)
+    tables.print_table(Table("caption", ["name", "zero", "none", "value"], lines), console)
     out = capsys.readouterr().out
     assert "The same in every line: zero 0.000 ± 0.000; none empty." in out
     assert out.count("0.000 ± 0.000") == 1
-    tables._print(
+    tables.print_table(
         Table("caption", ["name", "zero", "none", "value"], lines), Console(width=80, markup=False, highlight=False)
     )
     assert capsys.readouterr().out.endswith("The same in every line: none empty.\n\n")
-    tables._print(Table("caption", ["name", "zero"], [["a", "0.000"]]), console)
+    tables.print_table(Table("caption", ["name", "zero"], [["a", "0.000"]]), console)
     assert "The same" not in capsys.readouterr().out  # of one line nothing is constant
 
 
@@ -109,7 +109,7 @@ def test_a_number_its_spread_and_an_interval_are_never_broken(capsys):
     console = Console(width=34, markup=False, highlight=False)
     lines = [["a long name of two words", "-0.020 (-0.049 to +0.009)", "1"], ["b", "1.516 ± 0.034 (n = 8)", "2"],
              ["c", "0.8123 [0.7912, 0.8345]", "3"]]  # fmt: skip
-    tables._print(Table("caption", ["name", "value", "more"], lines), console)
+    tables.print_table(Table("caption", ["name", "value", "more"], lines), console)
     out = capsys.readouterr().out
     cells = {cell.strip() for line in out.splitlines() for cell in line.split("  ")}
     assert {"-0.020", "(-0.049 to +0.009)", "1.516 ± 0.034", "(n = 8)", "[0.7912, 0.8345]"} <= cells
@@ -130,7 +130,7 @@ def test_an_evaluations_intervals_are_whole_at_80_columns(monkeypatch, capsys, t
 
 def test_wide_letters_take_two_places(capsys):
     console = Console(width=20, markup=False, highlight=False)
-    tables._print(Table("caption", ["head"], [["日本語日本語日本語日本語"], ["日本語日本"]]), console)
+    tables.print_table(Table("caption", ["head"], [["日本語日本語日本語日本語"], ["日本語日本"]]), console)
     out = capsys.readouterr().out
     assert "…" not in out
     assert "No room here for head" in out
@@ -138,7 +138,7 @@ def test_wide_letters_take_two_places(capsys):
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(capsys):
     console = Console(width=80, markup=False, highlight=False)
-    tables._print(Table("[bold]caption", ["[red]head"], [["[inf, inf]"]]), console)
+    tables.print_table(Table("[bold]caption", ["[red]head"], [["[inf, inf]"]]), console)
     out = capsys.readouterr().out
     for words in ("[bold]caption", "[red]head", "[inf, inf]"):
         assert words in out
