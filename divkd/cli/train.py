@@ -1,6 +1,7 @@
 """``divkd train``: teachers and students on real images."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from divkd.cli.options import by_jobs, common, device_of, from_fields, given, pr
 from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
+from divkd.shared.files import plain
 from divkd.shared.kinds import METHODS
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
@@ -87,7 +89,7 @@ def train(**options: Any) -> None:
     from divkd.empirical.networks.build import architecture
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
-    from divkd.empirical.training.plan import measured, plan
+    from divkd.empirical.training.plan import kinds, measured, plan
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
@@ -98,6 +100,10 @@ def train(**options: Any) -> None:
         start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
+    shareable: dict[str, str] = {}
+    for kind in kinds(config):
+        values = config.behind("teacher" if kind.model == "deep_ensemble" else kind.method)
+        shareable |= dict.fromkeys(kind.names, json.dumps(plain([values, facts["sha256"]])))
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
@@ -107,6 +113,7 @@ def train(**options: Any) -> None:
         plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
         measure=lambda: measured(config, data),
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
+        shareable=shareable,
         data=facts,
     )
 
