@@ -52,7 +52,7 @@ class Cell:
     def carry_out(self, out: Path, cells: "Sequence[Cell]") -> None:
         """Run the cell, one of `cells`, unless it is finished; where it fails while running, keep why."""
         self.asking, self.cells = False, cells
-        self.options |= {"out": out / self.name, "overwrite": False}
+        self.options["out"] = out / self.name
         try:
             self._call()
         except RunError as error:
@@ -99,7 +99,8 @@ class Cell:
         whole whatever becomes of the other.
         """
         for name, value in self.shareable.items():
-            for other in self.cells:
+            # where nothing is resumed, what a cell to come holds is what it is going to delete
+            for other in [one for one in self.cells if self.options["resume"] or not one.asking]:
                 path = run.path.parent / other.name
                 files = [path / "checkpoints" / f"{name}.safetensors", path / "jobs" / f"{name}.json"]
                 if other.shareable.get(name) == value and run.kept(name) is None and all(map(Path.exists, files)):

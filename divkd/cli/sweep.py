@@ -82,7 +82,9 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
         began = time.perf_counter()
-        for folder in [folder for folder in run.path.iterdir() if options["overwrite"] and folder.name in held]:
+        for folder in [
+            folder for folder in run.path.iterdir() if options["overwrite"] and folder.name in {*held} - {*names}
+        ]:
             delete(folder)
             (folder / ".lock").unlink(missing_ok=True)
             for below in (folder / "checkpoints", folder / "figures", folder / "jobs", folder):
@@ -108,8 +110,8 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
     carry_out("sweep", config, compute, options, path.replace(" ", "-"), plan, extendable=tuple(config))
     if failed:
         raise RunError(
-            f"{len(failed)} of {len(cells)} cells failed ({'; '.join(failed)}), the table says why; the others are whole, "
-            "and the same command with --resume tries again"
+            f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)}: the table says why; the others are "
+            "whole, and the same command with --resume tries again"
         )
 
 
