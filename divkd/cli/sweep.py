@@ -62,14 +62,13 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
     names = Counter(cell.name for cell in cells)
     if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"two cells would be called {twice[0]}; give each value once")
-    against = options["against"] or next((name for name in grid if name != "seeds"), "seeds")
-    against = against.replace("-", "_")
-    if against not in grid:
-        raise unknown("option of --vary", against, list(grid))
+    axes = [name for name in grid if name != "seeds"] or ["seeds"]  # seeds are what others are measured over
+    against = axes[0] if options["against"] is None else _spelled(command).get(_plain(options["against"]), "")
+    if against not in axes:
+        raise unknown("option of --vary", options["against"], axes)
 
     from divkd.cli.runs import carry_out
     from divkd.report.swept import check_measure
-    from divkd.shared.run import delete
 
     out: Path | None = options["out"]
     held: list[str] = _cells(out) if out is not None and (options["resume"] or options["overwrite"]) else []
@@ -82,14 +81,8 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
         began = time.perf_counter()
-        for folder in [
-            folder for folder in run.path.iterdir() if options["overwrite"] and folder.name in {*held} - {*names}
-        ]:
-            delete(folder)
-            (folder / ".lock").unlink(missing_ok=True)
-            for below in (folder / "checkpoints", folder / "figures", folder / "jobs", folder):
-                with suppress(OSError):  # what a run did not write stays
-                    below.rmdir()
+        if options["overwrite"]:
+            _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}])
         for number, cell in enumerate(cells, 1):
             click.echo(f"divkd: cell {number} of {len(cells)}: {cell.name}", err=True)
             cell.carry_out(run.path, cells)
@@ -170,29 +163,34 @@ def _command(context: click.Context, line: Sequence[str]) -> tuple[str, click.Co
     return " ".join(path), command, words
 
 
+def _plain(name: str) -> str:
+    return name.strip().lstrip("-").replace("-", "_")
+
+
+def _spelled(command: click.Command) -> dict[str, str]:
+    """The options that may be varied, by every spelling."""
+    options = [one for one in command.params if isinstance(one, click.Option) and one.name not in PLACED]
+    return {_plain(str(name)): str(one.name) for one in options for name in (*one.opts, one.name)}
+
+
 def _grid(command: click.Command, vary: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """{option: {value as typed: words of the command line}}."""
-    options: dict[str, click.Option] = {}
-    for one in command.params:
-        if isinstance(one, click.Option) and one.name not in PLACED:
-            options |= {str(name).lstrip("-").replace("-", "_"): one for name in (*reversed(one.opts), one.name)}
+    spelled = _spelled(command)
+    options = {one.name: one for one in command.params if isinstance(one, click.Option)}
     grid: dict[str, dict[str, list[str]]] = {}
-    taken: dict[str, str] = {}
     for text in vary:
-        name, equals, values = text.partition("=")
-        name = name.strip().lstrip("-").replace("-", "_")
-        if name not in options:
-            raise unknown("option", name, sorted({str(one.name) for one in options.values()}))
-        option = str(options[name].name)
-        if option in taken:
+        given, equals, values = text.partition("=")
+        name = spelled.get(_plain(given))
+        if name is None:
+            raise unknown("option", given, sorted(set(spelled.values())))
+        if name in grid:
             raise InputError(f"--vary {name} is given twice; give all of its values in one")
-        taken[option] = name
-        parts = values.split(",")
-        if not equals or not all(part.strip() for part in parts):
+        parts = [part.strip() for part in values.split(",")]
+        if not equals or not all(parts):
             raise InputError(f"--vary {text!r} is not allowed; give {name}=value,value,...")
         if twice := [part for part in parts if parts.count(part) > 1]:
             raise InputError(f"--vary {name} has {twice[0]} twice; give each value once")
-        grid[name] = {part.strip(): _words(options[name], part.strip()) for part in parts}
+        grid[name] = {part: _words(options[name], part) for part in parts}
     return grid
 
 
@@ -211,11 +209,22 @@ def _check_base(context: click.Context, command: click.Command, words: list[str]
     with command.make_context(command.name, list(words), parent=context) as base:
         given = {one for one in base.params if base.get_parameter_source(one) == click.core.ParameterSource.COMMANDLINE}
     for one in command.params:
-        names = {str(name).lstrip("-").replace("-", "_") for name in (*one.opts, one.name)}
         if one.name in given and one.name in PLACED:
             raise InputError(f"{one.opts[0]} of a cell is the sweep's; give it before the command: sweep {one.opts[0]}")
-        if one.name in given and names & set(grid):
+        if one.name in given and one.name in grid:
             raise InputError(f"{one.opts[0]} is varied and given in the command as well; give one of the two")
+
+
+def _delete(folders: Sequence[Path]) -> None:
+    """Delete runs; what they did not write stays."""
+    from divkd.shared.run import LOCK, delete
+
+    for folder in folders:
+        delete(folder)
+        (folder / LOCK).unlink(missing_ok=True)
+        for below in (folder / "checkpoints", folder / "figures", folder / "jobs", folder):
+            with suppress(OSError):
+                below.rmdir()
 
 
 def _cells(out: Path) -> list[str]:

@@ -82,7 +82,7 @@ def as_csv(results: Results) -> bytes:
 
 def _options(results: Results) -> list[str]:
     """The options that tell points apart: seeds do not, but for where they alone are varied."""
-    return [name for name in results["vary"] if name not in ("seed", "seeds")] or list(results["vary"])
+    return [name for name in results["vary"] if name != "seeds"] or list(results["vary"])
 
 
 Place = tuple[str, ...]  # the values of `_options`
