@@ -2,7 +2,6 @@
 
 import itertools
 import shlex
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -80,7 +79,6 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
     failed: list[str] = []
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
-        began = time.perf_counter()
         if options["overwrite"]:
             _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}])
         for number, cell in enumerate(cells, 1):
@@ -88,7 +86,7 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
             cell.carry_out(run.path, cells)
             run.log(event="cell", name=cell.name, failed=cell.failed)
         failed.extend(cell.name for cell in cells if cell.failed)
-        return _results(run, cells, list(line), grid, options["measure"], against, began)
+        return _results(run, cells, list(line), grid, options["measure"], against)
 
     config = {"line": line, "vary": {name: list(values) for name, values in grid.items()}, "cells": list(names)}
     config |= {
@@ -110,7 +108,6 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
 def _results(
     run: "Run", cells: Sequence[Cell], line: list[str], grid: Mapping[str, Any], measure: str | None, against: str,
-    began: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of results.json; writes sweep.csv."""
     from divkd.report.swept import MEASURES, as_csv, gather, measures
@@ -139,7 +136,6 @@ def _results(
         "measure": measure or next((key for key in (*MEASURES.get(cells[0].asked, ()), *there) if key in there), None),
         "against": against,
         "rows": rows,
-        "seconds": time.perf_counter() - began,
     }
     write_bytes(run.path / "sweep.csv", as_csv(results))
     return results

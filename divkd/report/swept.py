@@ -120,7 +120,7 @@ def _label(measure: str) -> str:
 def _sentence(results: Results, asked: Results) -> str:
     grid = " x ".join(f"{name} {', '.join(values)}" for name, values in results["vary"].items())
     return (
-        f"A sweep of `divkd {shlex.join(results['line'])}`: {len(results['cells'])} cells, {grid}; "
+        f"A sweep of divkd {shlex.join(results['line'])}: {len(results['cells'])} cells, {grid}; "
         f"{listed_seeds(results['seeds']) if results['seeds'] else 'no cell finished'}."
     )
 
