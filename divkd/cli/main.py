@@ -15,6 +15,7 @@ from divkd.cli.contents import WIDEST, Contents
 from divkd.cli.evaluate import evaluate
 from divkd.cli.figures import figures
 from divkd.cli.report import report
+from divkd.cli.sweep import sweep
 from divkd.cli.train import train
 from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
@@ -27,6 +28,7 @@ class Divkd(Contents):
         "Theory": ("simulate",),
         "Practice": ("train", "predict", "export"),
         "Evaluate": ("evaluate", "analyse"),
+        "Both": ("sweep",),
         "Figures": ("figures", "report"),
     }
 
@@ -41,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (simulate.group, train, analyse, evaluate, predict, export, figures, report):
+for command in (simulate.group, train, analyse, evaluate, sweep, predict, export, figures, report):
     cli.add_command(command)
 
 

@@ -4,11 +4,13 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
 from divkd.shared.errors import InputError
+from divkd.shared.files import plain
 from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
 from divkd.shared.progress import Progress
@@ -23,6 +25,8 @@ def carry_out(
     name: str,
     plan: Sequence[str] = (),
     measure: Callable[[], Iterable[str]] = tuple,
+    *,
+    shareable: Mapping[str, str] = MappingProxyType({}),
     **known: Any,
 ) -> None:
     """Carry out `command` with `config` as --out, --resume, --overwrite and --dry-run among its `options` say.
@@ -31,10 +35,16 @@ def carry_out(
     `name` and time. The lines of the `plan` are said before anything is trained, and are all that --dry-run says, with
     what `measure` adds. What else is `known` (extendable, data) goes to `open_run`. Call it when every input has been
     checked: a refusal before writes nothing.
+
+    A `cell` among the options says that a sweep asks: first what is going to be run, later to run it. `shareable` are
+    the jobs that runs with the same values share: {name: all that it depends on beside its name}.
     """
     from divkd.cli.tables import print_tables
     from divkd.report import draw
 
+    cell = options.get("cell")
+    if cell is not None and not cell.goes_on(command, plain(config), plan, shareable, known):
+        return
     if options.get("dry_run"):
         for line in (*plan, *measure()):
             click.echo(line)
@@ -44,17 +54,19 @@ def carry_out(
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")
     folder = out or Path("runs") / re.sub(r"\W+", "-", f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
+    if cell is not None:
+        cell.borrow(run)
     began = time.perf_counter()
     run.log(event="started", command=command, resumed=resume)
     try:
-        for line in plan:
+        for line in plan if cell is None else ():
             click.echo(f"divkd: {line}", err=True)
         held = len(list(run.jobs.glob("*.json")))
-        if held:
+        if held and cell is None:
             click.echo(
                 f"divkd: {folder} has {held} finished job{'s' * (held > 1)} already, which are not done again", err=True
             )
-        with Progress() as progress:
+        with Progress(quiet=command == "sweep") as progress:  # whose cells show theirs
             results = compute(run, workers(progress, options, config))
         run.finish(results)
         draw(results, run.figures)
@@ -66,8 +78,8 @@ def carry_out(
         raise
     finally:
         run.close()
-
-    print_tables(results, folder)
+    if cell is None:
+        print_tables(results, folder)
 
 
 def workers(progress: Progress, options: Mapping[str, Any], config: Mapping[str, Any]) -> Workers:

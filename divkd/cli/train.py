@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from divkd.cli.options import by_jobs, common, device_of, from_fields, given, pr
 from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
+from divkd.shared.files import plain
 from divkd.shared.kinds import METHODS
 
 if TYPE_CHECKING:
@@ -87,15 +89,15 @@ def train(**options: Any) -> None:
     if options["dry_run"] and options["download"]:
         raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
 
-    from divkd.cli.profile import print_profile
     from divkd.cli.runs import carry_out
+    from divkd.cli.tables import print_profile
     from divkd.empirical.analysis.profile import profile
     from divkd.empirical.data.datasets import load
     from divkd.empirical.networks.backbones import start_from
     from divkd.empirical.networks.build import architecture
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
-    from divkd.empirical.training.plan import measured, plan
+    from divkd.empirical.training.plan import kinds, measured, plan
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
@@ -115,6 +117,12 @@ def train(**options: Any) -> None:
             print_profile(profile(config, data, run))
         return results
 
+    shareable: dict[str, str] = {}
+    for kind in kinds(config):
+        values = config.behind("teacher" if kind.model == "deep_ensemble" else kind.method)
+        shareable |= dict.fromkeys(
+            kind.names, json.dumps(plain([values, facts["sha256"], facts.get("weights_sha256")]))
+        )
     carry_out(
         COMMAND,
         dataclasses.asdict(config),
@@ -124,6 +132,7 @@ def train(**options: Any) -> None:
         plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
         measure=lambda: measured(config, data),
         extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
+        shareable=shareable,
         data=facts,
     )
 

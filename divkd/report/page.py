@@ -47,6 +47,8 @@ def _section(place: int, run: Source) -> Results:
     report = REPORTS[run.results["command"]]
     with complete(f"{run.path}/results.json"):
         line, remark = report.again(run.results, run.asked, run.path)
+        end = line.index("--") if "--" in line else len(line)  # after which another command begins
+        line[end:end] = ["--out", f"{run.path.name or 'run'}-again"]
         return {
             "id": f"run-{place}",
             "name": run.name,
@@ -58,7 +60,7 @@ def _section(place: int, run: Source) -> Results:
             "figures": figures(run),
             "config": flat(run.asked) if run.config else [],
             "made_with": made_with(run.results, run.config),
-            "again": shlex.join([*line, "--out", f"{run.path.name or 'run'}-again"]),
+            "again": shlex.join(line),
             "remark": remark,
         }
 

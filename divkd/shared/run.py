@@ -8,6 +8,7 @@ RUN/.lock                       who writes into it
 RUN/results.json                written last: a run that has it is finished
 RUN/profile.json                of `train --profile`: where the time went
 RUN/samples.csv                 of an evaluation: one line a sample
+RUN/sweep.csv                   of a sweep, whose cells are runs in folders of their own: one line a cell, network, seed
 RUN/figures/*.png
 """
 
@@ -37,6 +38,7 @@ OWN = (
     "results.json",
     "samples.csv",
     "profile.json",
+    "sweep.csv",
     "log.jsonl",
     "checkpoints/*.safetensors",
     "jobs/*",
@@ -156,30 +158,14 @@ def open_run(
     Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
     command or configuration, holds none with `resume`, or cannot be created.
     """
-    if resume and overwrite:
-        raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
-    config = plain(config)
     run = Run(path)
     try:
-        known = {"command": command, "config": config} | ({} if data is None else {"data": data})
-        old = _existing(path)
-        if old and not (resume or overwrite):
-            state = "a finished run" if (path / "results.json").exists() else "an unfinished run"
-            raise InputError(
-                f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
-            )
-        if resume and not old:
-            raise InputError(
-                f"--resume: --out {path} holds no run; leave --resume out to start one, or give a run's folder"
-            )
-        if resume:
-            _check_same(path, old, known, set(extendable))
+        known = check_run(path, command, config, resume=resume, overwrite=overwrite, extendable=extendable, data=data)
         path.mkdir(parents=True, exist_ok=True)
         run.lock = Lock(path / LOCK).__enter__()
         if overwrite:
-            for file in [file for pattern in OWN for file in path.glob(pattern)]:
-                file.unlink()
-        write_json(path / "config.json", {**known, **environment(config)})
+            delete(path)
+        write_json(path / "config.json", {**known, **environment(known["config"])})
         for folder in (run.checkpoints, run.figures, run.jobs):
             folder.mkdir(exist_ok=True)
         log = path / "log.jsonl"
@@ -189,6 +175,41 @@ def open_run(
         why = f"cannot be written ({error.strerror}); give a folder that you can write to"
         raise InputError(f"--out {path} {why}") from error
     return run
+
+
+def check_run(
+    path: Path,
+    command: str,
+    config: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    extendable: Iterable[str] = (),
+    data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What config.json is going to say was asked; raises the `InputError` of `open_run`, and touches nothing."""
+    if resume and overwrite:
+        raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
+    known = {"command": command, "config": plain(config)} | ({} if data is None else {"data": data})
+    old = _existing(path)
+    if old and not (resume or overwrite):
+        state = "a finished run" if (path / "results.json").exists() else "an unfinished run"
+        raise InputError(
+            f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
+        )
+    if resume and not old:
+        raise InputError(
+            f"--resume: --out {path} holds no run; leave --resume out to start one, or give a run's folder"
+        )
+    if resume:
+        _check_same(path, old, known, set(extendable))
+    return known
+
+
+def delete(path: Path) -> None:
+    """Delete what a run wrote into `path`, and nothing else."""
+    for file in [file for pattern in OWN for file in path.glob(pattern)]:
+        file.unlink()
 
 
 def _existing(path: Path) -> dict[str, Any]:

@@ -32,8 +32,12 @@ def paired(first: Iterable[float], second: Iterable[float]) -> dict[str, Any]:
 
     null where n < 2. Pairs share what is random in both, so that their difference varies less than either.
     """
-    differences = np.array(list(first), dtype=np.float64) - np.array(list(second), dtype=np.float64)
-    summary = summarise(differences)
+    return interval(np.array(list(first), dtype=np.float64) - np.array(list(second), dtype=np.float64))
+
+
+def interval(values: Iterable[float]) -> dict[str, Any]:
+    """`summarise`, and Student's 95 % interval as in `paired`: {mean, std, n, low, high}."""
+    summary = summarise(values)
     if summary["std"] is None:
         return summary | {"low": None, "high": None}
     half = float(stdtrit(summary["n"] - 1, 0.975)) * summary["std"] / math.sqrt(summary["n"])

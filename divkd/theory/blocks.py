@@ -5,7 +5,7 @@ A step moves a neuron's coordinate a of a feature and the products g of its patc
     da = -sum_e z_e c_e,    dg_e = -nu^2 c_e,    c_e = varrho / N  D_n(e)  sReLU'(z_e a + g_e),
 
 where D_n, the drive, is dloss_n/dF times the step's flow time. In the tensor-power race and after it nearly every block
-stands almost still: about one in thirty has to be touched in a step. The others only let their drive add up, and are
+stands almost still: few have to be touched in a step. The others only let their drive add up, and are
 brought up to date before they would have moved by `LAZY_SHARE` of themselves or an output by `LAZY_OUTPUT`; what they
 then move by is the drive since they were last seen, so that nothing is lost. One that the next step would find due is
 brought up to date at once, which spares its gradient; one that is due all the same moves by its gradient as it stands.

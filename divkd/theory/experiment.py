@@ -77,6 +77,11 @@ def simulate(config: MultiViewConfig, run: Run, workers: Workers) -> dict[str, A
         "preset": config.preset,
         "seeds": list(config.seeds),
         "claims": claims.table(config, seeds),
+        "rows": [
+            {"claim": claim, "seed": seed, **{f"{of}_error": error for of, error in errors.items()}}
+            for seed, one in zip(config.seeds, seeds, strict=True)
+            for claim, errors in one.errors.items()
+        ],
         "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
         **seeds[0].traces,
         "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale", "clip")},

@@ -59,6 +59,16 @@ class Schedule(Config):
         return 0.01
 
 
+# What no network depends on but in its name: which networks there are, and where the images lie.
+_OF_NONE = ("preset", "seeds", "members", "ladder", "methods", "students", "data_dir")
+# And what a teacher does not, or a student by a method.
+_NOT_OF = {
+    "teacher": ("teachers", "student", "temperature", "kd_weight", "step_size", "rank_one_lr"),
+    "none": ("teachers", "teacher", "teacher_network", "temperature", "kd_weight", "step_size"),
+    "kd": ("step_size",),
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """One `divkd train` run: deep-ensemble teachers and the students distilled from them."""
@@ -111,6 +121,16 @@ class TrainConfig(Config):
     def networks(self) -> int:
         """How many networks of the deep ensemble are trained: all of the ladder, and every teacher."""
         return max(self.members, self.ladder)
+
+    def behind(self, role: str) -> dict[str, Any]:
+        """All that a network depends on beside its images and its name: runs of equal values can share it.
+
+        `role` is "teacher", or the method by which a student learns.
+        """
+        values = dataclasses.asdict(self)
+        if role == "teacher":
+            values |= {"network": self.teacher_network or self.network, "teacher_network": None}
+        return {key: value for key, value in values.items() if key not in (*_OF_NONE, *_NOT_OF.get(role, ()))}
 
     def rules(self) -> None:
         """Raise `InputError` for an unknown preset or network."""
