@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and JSON that any parser reads."""
 
+import fcntl
 import json
 import math
 import os
@@ -25,6 +26,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, *lines: str) -> None:
+    """Append `lines` in one write, while no other process appends: they stay whole, on network file systems too."""
+    with open(path, "ab", buffering=0) as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # on NFS, what others have appended is seen from here on
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from safetensors.numpy import save
 
 from divkd import __version__
 from divkd.shared.errors import InputError
-from divkd.shared.files import plain, read_json, write_bytes, write_json
+from divkd.shared.files import append, plain, read_json, write_bytes, write_json
 from divkd.shared.lock import Lock
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
@@ -57,8 +57,7 @@ class Run:
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
         line = json.dumps(plain({"time": round(time.time(), 3), **record}), allow_nan=False)
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append(self.path / "log.jsonl", line)
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
@@ -166,6 +165,8 @@ def open_run(
         path.mkdir(parents=True, exist_ok=True)
         run.lock = Lock(path / LOCK).__enter__()  # until the process ends
         if overwrite:
+            for lock in path.glob("jobs/*.lock"):  # a cluster may be at a job still for a command that has ended
+                Lock(lock).__enter__().__exit__()
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
         write_json(path / "config.json", {**known, **environment(config)})
