@@ -13,6 +13,7 @@ from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run, open_run
+from divkd.shared.track import check_tensorboard
 
 
 def carry_out(
@@ -39,11 +40,15 @@ def carry_out(
         for line in (*plan, *measure()):
             click.echo(line)
         return
+    if options.get("tensorboard"):
+        check_tensorboard()
     out, resume = options["out"], options["resume"]
     if out is None and resume:
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")
     folder = out or Path("runs") / re.sub(r"\W+", "-", f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
+    if options.get("tensorboard"):
+        run.curves.events.mkdir(exist_ok=True)
     began = time.perf_counter()
     run.log(event="started", command=command, resumed=resume)
     try:

@@ -54,6 +54,7 @@ def _preset(config: TrainConfig) -> str:
 @click.argument("data", required=False, metavar="DATA")
 @common
 @by_jobs
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard too, RUN/tensorboard/.")
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)

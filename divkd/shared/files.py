@@ -28,11 +28,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def append(path: Path, *lines: str) -> None:
-    """Append `lines` in one write, while no other process appends: they stay whole, on network file systems too."""
+def append(path: Path, line: str, head: str | None = None) -> None:
+    """Append `line`, after the `head` of a new file, in one write and while no other process does.
+
+    Lines stay whole whoever is killed, on a network's file system too.
+    """
     with open(path, "ab", buffering=0) as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # on NFS, what others have appended is seen from here on
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        fcntl.lockf(file, fcntl.LOCK_EX)  # which on NFS also shows what others have appended
+        lines = (line,) if head is None or os.fstat(file.fileno()).st_size else (head, line)
+        file.write("".join(f"{one}\n" for one in lines).encode())
 
 
 def plain(value: Any) -> Any:

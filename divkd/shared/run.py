@@ -2,6 +2,7 @@
 
 RUN/config.json                 the resolved configuration, versions, device, git revision
 RUN/log.jsonl                   one JSON record a line, in the order in which things happened
+RUN/epochs.csv, tensorboard/    the curves of its networks (`divkd.shared.track`)
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
 RUN/jobs/*.json                 one record a finished job, of which the results are made
 RUN/.lock                       who writes into it
@@ -17,7 +18,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,15 @@ from divkd import __version__
 from divkd.shared.errors import InputError
 from divkd.shared.files import append, plain, read_json, write_bytes, write_json
 from divkd.shared.lock import Lock
+from divkd.shared.track import Curves
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
 OWN = (
     "results.json",
     "samples.csv",
     "log.jsonl",
+    "epochs.csv",
+    "tensorboard/*/events.*",
     "checkpoints/*.safetensors",
     "jobs/*",
     "figures/*.png",
@@ -53,11 +57,13 @@ class Run:
         self.path, self.figures, self.checkpoints = path, path / "figures", path / "checkpoints"
         self.jobs = path / "jobs"
         self.lock: Lock | None = None
+        self.curves = Curves(path)
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
-        line = json.dumps(plain({"time": round(time.time(), 3), **record}), allow_nan=False)
-        append(self.path / "log.jsonl", line)
+        record = plain({"time": round(time.time(), 3), **record})
+        append(self.path / "log.jsonl", json.dumps(record, allow_nan=False))
+        self.curves.add(record)
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
@@ -169,12 +175,15 @@ def open_run(
                 Lock(lock).__enter__().__exit__()
             for file in [file for pattern in OWN for file in path.glob(pattern)]:
                 file.unlink()
+            for folder in (*path.glob("tensorboard/*"), path / "tensorboard"):
+                with suppress(OSError):  # it is not there, or holds what is not the run's
+                    folder.rmdir()
         write_json(path / "config.json", {**known, **environment(config)})
         for folder in (run.checkpoints, run.figures, run.jobs):
             folder.mkdir(exist_ok=True)
-        log = path / "log.jsonl"
-        if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, which a kill has left
-            write_bytes(log, content[: content.rfind(b"\n") + 1])
+        for log in (path / "log.jsonl", path / "epochs.csv"):
+            if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, of a full disk
+                write_bytes(log, content[: content.rfind(b"\n") + 1])
     except OSError as error:
         why = f"cannot be written ({error.strerror}); give a folder that you can write to"
         raise InputError(f"--out {path} {why}") from error

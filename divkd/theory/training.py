@@ -84,6 +84,7 @@ def train(
                     wrong, name = float((outputs.argmax(1) != samples.labels).mean()), names[missing[row]]
                     record = {**records[name], "steps": len(arrays["times"]) - 1, "train_error": wrong}
                     run.save(name, arrays, record)
+                    record["network"] = name
                     run.log(event="fitted", **record, flow_time=float(arrays["times"][-1]), loss=step.losses[row])
                     trained[missing[row]] = arrays
                 number = len(steps) - 1
