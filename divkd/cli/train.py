@@ -13,6 +13,7 @@ from divkd.empirical.data.names import DATASETS, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
+from divkd.shared.machine import launched
 
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
@@ -77,6 +78,8 @@ def train(**options: Any) -> None:
     divkd train photos/ --image-size 32 --flip
     """
     config = configure(options)
+    if launched()[1] > 1:
+        options = _together(options)
     if printed(COMMAND, dataclasses.asdict(config), options):
         return
     if options["dry_run"] and options["download"]:
@@ -86,9 +89,11 @@ def train(**options: Any) -> None:
     from divkd.empirical.data.datasets import load
     from divkd.empirical.networks.backbones import start_from
     from divkd.empirical.networks.build import architecture
+    from divkd.empirical.training import ranks
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import measured, plan
+    from divkd.empirical.training.work import Source, follow
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
@@ -99,17 +104,33 @@ def train(**options: Any) -> None:
         start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
     # One's own images may have moved; open_run knows them by their bytes.
     moved = () if config.dataset in DATASETS else ("dataset",)
-    carry_out(
-        COMMAND,
-        dataclasses.asdict(config),
-        lambda run, workers: run_training(config, data, run, workers),
-        options,
-        name=config.preset,
-        plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
-        measure=lambda: measured(config, data),
-        extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
-        data=facts,
-    )
+    with ranks.joined(config.device):
+        if not ranks.leads():
+            follow(Source(config, data))
+            return
+        carry_out(
+            COMMAND,
+            dataclasses.asdict(config),
+            lambda run, workers: run_training(config, data, run, workers),
+            options,
+            name=config.preset,
+            plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
+            measure=lambda: measured(config, data),
+            extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
+            data=facts,
+        )
+
+
+def _together(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of processes that torchrun has started, which train each network together and do nothing else."""
+    for name in ("dry_run", "print_config", "download", "dask"):
+        if options[name]:
+            raise InputError(f"--{name.replace('_', '-')} is not for torchrun; give it to divkd alone, before")
+    if (options["jobs"] or 1) > 1:
+        raise InputError(f"--jobs {options['jobs']}: processes of torchrun train one network at a time; leave it out")
+    if ":" in str(options["device"]):
+        raise InputError(f"--device {options['device']}: each process of torchrun takes a GPU; give --device cuda")
+    return {**options, "jobs": 1}
 
 
 def dataset_of(options: Mapping[str, Any]) -> str | None:

@@ -31,6 +31,7 @@ from divkd import __version__
 from divkd.shared.errors import InputError
 from divkd.shared.files import append, plain, read_json, write_bytes, write_json
 from divkd.shared.lock import Lock
+from divkd.shared.machine import launched
 from divkd.shared.track import Curves
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
@@ -251,6 +252,7 @@ def environment(config: Mapping[str, Any]) -> dict[str, Any]:
         "versions": versions,
         "device": device_name(str(config.get("device", "cpu"))),
         "cores": os.cpu_count(),
+        "processes": launched()[1],  # that trained each network together: BatchNorm's statistics are of one's rows
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),  # the bits of a sum depend on the number of threads
         "git_revision": git_revision(),
     }
