@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from divkd.shared.cluster import Cluster
 from divkd.shared.errors import InputError
 from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
@@ -42,6 +43,8 @@ def carry_out(
         return
     if options.get("tensorboard"):
         check_tensorboard()
+    if options.get("dask"):
+        Cluster(options["dask"]).shutdown()  # it answers
     out, resume = options["out"], options["resume"]
     if out is None and resume:
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")

@@ -29,6 +29,11 @@ class Cluster(Executor):
             mend = "give the address that dask scheduler prints, such as tcp://10.0.0.1:8786"
             raise InputError(f"--dask {address}: no scheduler answers there; {mend}") from error
 
+    @property
+    def workers(self) -> int:
+        """How many there are now."""
+        return len(self.client.nthreads())
+
     def submit(self, call: Callable[..., Any], *what: Any) -> Future[Any]:  # type: ignore[override]
         """Have a worker make the call, with what both can pickle."""
         made: Future[Any] = Future()

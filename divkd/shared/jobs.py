@@ -136,7 +136,9 @@ class _Crew:
 
     def _start(self) -> Executor:
         if self.workers.cluster is not None:
-            return Cluster(self.workers.cluster)
+            cluster = Cluster(self.workers.cluster)
+            self.progress.say(f"{cluster.workers} workers at {self.workers.cluster}; more may join")
+            return cluster
         from joblib.externals.loky import ProcessPoolExecutor
 
         environment = dict.fromkeys(THREADS, "1")

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from jobs_to_do import die, draw, fail, graph
+from safetensors.numpy import load_file
 
+from divkd.cli.main import run as command
 from divkd.shared import jobs
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.jobs import Job, Workers
@@ -142,6 +144,19 @@ def test_a_job_that_fails_is_named_and_what_is_finished_stays(cluster, tmp_path)
     assert over(cluster).records(graph(2), run)["sum"]
 
 
+@pytest.mark.slow
+def test_networks_of_a_cluster_are_those_of_one_process_bit_for_bit(cluster, tmp_path):
+    line = "train digits --members 2 --ladder 0 --train-images 130 --method confods --epochs 2 --device cpu"
+    assert command(f"{line} --jobs 1 --out {tmp_path}/alone".split()) == 0
+    assert command(f"{line} --dask {cluster.address} --out {tmp_path}/far".split()) == 0
+    names = sorted(path.name for path in (tmp_path / "alone" / "checkpoints").iterdir())
+    assert len(names) == 4
+    for name in names:
+        alone, far = (load_file(tmp_path / run / "checkpoints" / name) for run in ("alone", "far"))
+        assert alone.keys() == far.keys()
+        assert all(alone[key].tobytes() == far[key].tobytes() for key in alone)
+
+
 def test_what_the_workers_cannot_import_is_said(cluster, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def work(run, progress):\n    return {}\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -155,6 +170,13 @@ def test_a_job_that_kills_its_workers_is_given_up(doomed, tmp_path):
     victims = [Job("victim", partial(die, "ever", 99))]
     with pytest.raises(RunError, match=r"^victim: the workers .* died under it .* --resume goes on$"):
         over(doomed).records(victims, begun(tmp_path / "run"))
+
+
+def test_a_scheduler_that_is_absent_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("divkd.shared.cluster.ANSWER", "1s")
+    assert command(f"train digits --dask tcp://127.0.0.1:9 --out {tmp_path}/run".split()) == 2
+    assert capsys.readouterr().err.startswith("Error: --dask tcp://127.0.0.1:9: no scheduler answers there; give")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_scheduler_and_one_that_dies(doomed, tmp_path, monkeypatch):
