@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from divkd.shared.cluster import Cluster
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run, open_run
+from divkd.shared.track import check_tensorboard
 
 
 def carry_out(
@@ -49,6 +51,10 @@ def carry_out(
         for line in (*plan, *measure()):
             click.echo(line)
         return
+    if options.get("tensorboard"):
+        check_tensorboard()
+    if options.get("dask"):
+        Cluster(options["dask"]).shutdown()  # it answers
     out, resume = options["out"], options["resume"]
     if out is None and resume:
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")
@@ -56,6 +62,8 @@ def carry_out(
     run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
     if cell is not None:
         cell.borrow(run)
+    if options.get("tensorboard"):
+        run.curves.events.mkdir(exist_ok=True)
     began = time.perf_counter()
     run.log(event="started", command=command, resumed=resume)
     try:

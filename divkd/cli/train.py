@@ -16,6 +16,7 @@ from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.kinds import METHODS
+from divkd.shared.machine import launched
 
 if TYPE_CHECKING:
     from divkd.shared.jobs import Workers
@@ -61,6 +62,7 @@ def _preset(config: TrainConfig) -> str:
 @click.argument("data", required=False, metavar="DATA")
 @common
 @by_jobs
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard too, RUN/tensorboard/.")
 @click.option("--dataset", hidden=True, help="Another spelling of DATA.")
 @click.option("--profile", is_flag=True, help="Measure where the time goes: a table, and RUN/profile.json.")
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
@@ -84,6 +86,8 @@ def train(**options: Any) -> None:
     divkd train photos/ --image-size 32 --flip
     """
     config = configure(options)
+    if launched()[1] > 1:
+        options = _together(options)
     if printed(COMMAND, dataclasses.asdict(config), options):
         return
     if options["dry_run"] and options["download"]:
@@ -95,9 +99,11 @@ def train(**options: Any) -> None:
     from divkd.empirical.data.datasets import load
     from divkd.empirical.networks.backbones import start_from
     from divkd.empirical.networks.build import architecture
+    from divkd.empirical.training import ranks
     from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import kinds, measured, plan
+    from divkd.empirical.training.work import Source, follow
 
     fetch, size, share = options["download"], config.image_size, config.split
     data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
@@ -123,18 +129,34 @@ def train(**options: Any) -> None:
         shareable |= dict.fromkeys(
             kind.names, json.dumps(plain([values, facts["sha256"], facts.get("weights_sha256")]))
         )
-    carry_out(
-        COMMAND,
-        dataclasses.asdict(config),
-        work,
-        options,
-        name=config.preset,
-        plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
-        measure=lambda: measured(config, data),
-        extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
-        shareable=shareable,
-        data=facts,
-    )
+    with ranks.joined(config.device):
+        if not ranks.leads():
+            follow(Source(config, data))
+            return
+        carry_out(
+            COMMAND,
+            dataclasses.asdict(config),
+            work,
+            options,
+            name=config.preset,
+            plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
+            measure=lambda: measured(config, data),
+            extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
+            shareable=shareable,
+            data=facts,
+        )
+
+
+def _together(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of processes that torchrun has started, which train each network together and do nothing else."""
+    for name in ("dry_run", "print_config", "download", "dask"):
+        if options[name]:
+            raise InputError(f"--{name.replace('_', '-')} is not for torchrun; give it to divkd alone, before")
+    if (options["jobs"] or 1) > 1:
+        raise InputError(f"--jobs {options['jobs']}: processes of torchrun train one network at a time; leave it out")
+    if ":" in str(options["device"]):
+        raise InputError(f"--device {options['device']}: each process of torchrun takes a GPU; give --device cuda")
+    return {**options, "jobs": 1}
 
 
 def dataset_of(options: Mapping[str, Any]) -> str | None:

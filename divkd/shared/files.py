@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and JSON that any parser reads."""
 
+import fcntl
 import json
 import math
 import os
@@ -34,6 +35,17 @@ def writable(path: Path) -> bool:
         return existing.is_dir() and os.access(existing, os.W_OK) and not path.is_dir()
     except OSError:  # a name that is too long
         return False
+
+
+def append(path: Path, line: str, head: str | None = None) -> None:
+    """Append `line`, after the `head` of a new file, in one write and while no other process does.
+
+    Lines stay whole whoever is killed, on a network's file system too.
+    """
+    with open(path, "ab", buffering=0) as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # which on NFS also shows what others have appended
+        lines = (line,) if head is None or os.fstat(file.fileno()).st_size else (head, line)
+        file.write("".join(f"{one}\n" for one in lines).encode())
 
 
 def plain(value: Any) -> Any:

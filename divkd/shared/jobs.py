@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from divkd.shared.cluster import Cluster
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
 from divkd.shared.machine import THREADS, available_memory, one_thread
@@ -26,6 +28,7 @@ from divkd.shared.run import Run
 
 TRIES = 3  # of a job whose process dies under it
 LOOK = 0.5  # seconds between two looks at what workers report, and at whether their parent lives
+ONE = threading.Lock()  # a process's jobs take turns: threads, locks and the folder are the process's, not a thread's
 PROCESS = 400_000_000  # bytes of a worker before it has done anything: Python, torch and its libraries
 
 Record = dict[str, Any]
@@ -128,14 +131,16 @@ class _Crew:
             job = self.jobs[heapq.heappop(self.ready)[-1]]
             self.tries[job.name] += 1
             try:
-                self.under_way[self.executor.submit(_elsewhere, job, str(self.run.path))] = job
+                self.under_way[self.executor.submit(_elsewhere, job, str(self.run.path), os.getcwd())] = job
             except BrokenProcessPool:  # one has died since
                 self._lost([job, *self.under_way.values()])
                 return
 
     def _start(self) -> Executor:
         if self.workers.cluster is not None:
-            return _cluster(self.workers.cluster)
+            cluster = Cluster(self.workers.cluster)
+            self.progress.say(f"{cluster.workers} workers at {self.workers.cluster}; more may join")
+            return cluster
         from joblib.externals.loky import ProcessPoolExecutor
 
         environment = dict.fromkeys(THREADS, "1")
@@ -147,7 +152,8 @@ class _Crew:
         if job is None:  # it fell with the others of a broken pool
             return
         try:
-            records[job.name] = future.result()
+            with _named(job.name):
+                records[job.name] = future.result()
         except BrokenProcessPool:
             self._lost([job, *self.under_way.values()])
             return
@@ -176,12 +182,8 @@ class _Crew:
 
     def _stop(self, *, kill: bool) -> None:
         executor, self.executor = self.executor, None
-        if executor is None:
-            return
-        if self.workers.cluster is None:
+        if executor is not None:
             executor.shutdown(wait=True, kill_workers=kill)  # type: ignore[call-arg]
-        else:
-            executor.shutdown(wait=False, cancel_futures=True)
 
     def _show(self, job: Job, *, last: bool = False) -> None:
         """Show what the process of `job` reports of itself."""
@@ -263,27 +265,10 @@ def _begin(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _elsewhere(job: Job, path: str) -> Record:
-    """Carry out `job` of the run in the folder `path`, in a process of its own."""
-    from pathlib import Path
-
-    run = Run(Path(path))
-    progress = Progress(quiet=True, report=run.report(job.name))
-    progress.expect({job.name: (job.networks, job.cost)})
-    return _carry_out(job, run, progress)
-
-
-def _cluster(address: str) -> Executor:
-    """The cluster behind a Dask scheduler, as an executor."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise InputError("--dask needs Dask, which is not installed; pip install 'divkd[dask]'") from error
-    try:
-        client = Client(address, timeout="10s", set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(
-            f"--dask {address}: no scheduler answers there ({error}); give the address that dask scheduler prints"
-        ) from error
-    executor: Executor = client.get_executor(pure=False, retries=TRIES)
-    return executor
+def _elsewhere(job: Job, path: str, folder: str) -> Record:
+    """Carry out `job` of the run in `path`, as seen from `folder`, in a process of its own."""
+    with ONE, chdir(folder):
+        run = Run(Path(path))
+        progress = Progress(quiet=True, report=run.report(job.name))
+        progress.expect({job.name: (job.networks, job.cost)})
+        return _carry_out(job, run, progress)

@@ -32,6 +32,11 @@ def available_memory() -> int:
     return max(free, 0)
 
 
+def launched() -> tuple[int, int]:
+    """This process's rank and how many there are, where torchrun has started several to train together; else 0 of 1."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread: the bits of a sum depend on how many share it, and so does what a job costs others."""

@@ -2,6 +2,7 @@
 
 RUN/config.json                 the resolved configuration, versions, device, git revision
 RUN/log.jsonl                   one JSON record a line, in the order in which things happened
+RUN/epochs.csv, tensorboard/    the curves of its networks (`divkd.shared.track`)
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
 RUN/jobs/*.json                 one record a finished job, of which the results are made
 RUN/.lock                       who writes into it
@@ -19,7 +20,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from safetensors.numpy import save
 
 from divkd import __version__
 from divkd.shared.errors import InputError
-from divkd.shared.files import plain, read_json, write_bytes, write_json
+from divkd.shared.files import append, plain, read_json, write_bytes, write_json
 from divkd.shared.lock import Lock
+from divkd.shared.machine import launched
+from divkd.shared.track import Curves
 
 # What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
 OWN = (
@@ -40,6 +43,8 @@ OWN = (
     "profile.json",
     "sweep.csv",
     "log.jsonl",
+    "epochs.csv",
+    "tensorboard/*/events.*",
     "checkpoints/*.safetensors",
     "jobs/*",
     "figures/*.png",
@@ -57,12 +62,13 @@ class Run:
         self.path, self.figures, self.checkpoints = path, path / "figures", path / "checkpoints"
         self.jobs = path / "jobs"
         self.lock: Lock | None = None
+        self.curves = Curves(path)
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
-        line = json.dumps(plain({"time": round(time.time(), 3), **record}), allow_nan=False)
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        record = plain({"time": round(time.time(), 3), **record})
+        append(self.path / "log.jsonl", json.dumps(record, allow_nan=False))
+        self.curves.add(record)
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
@@ -168,9 +174,9 @@ def open_run(
         write_json(path / "config.json", {**known, **environment(known["config"])})
         for folder in (run.checkpoints, run.figures, run.jobs):
             folder.mkdir(exist_ok=True)
-        log = path / "log.jsonl"
-        if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, which a kill has left
-            write_bytes(log, content[: content.rfind(b"\n") + 1])
+        for log in (path / "log.jsonl", path / "epochs.csv"):
+            if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, of a full disk
+                write_bytes(log, content[: content.rfind(b"\n") + 1])
     except OSError as error:
         why = f"cannot be written ({error.strerror}); give a folder that you can write to"
         raise InputError(f"--out {path} {why}") from error
@@ -208,8 +214,13 @@ def check_run(
 
 def delete(path: Path) -> None:
     """Delete what a run wrote into `path`, and nothing else."""
+    for lock in path.glob("jobs/*.lock"):  # a cluster may be at a job still for a command that has ended
+        Lock(lock).__enter__().__exit__()
     for file in [file for pattern in OWN for file in path.glob(pattern)]:
         file.unlink()
+    for folder in (*path.glob("tensorboard/*"), path / "tensorboard"):
+        with suppress(OSError):  # it is not there, or holds what is not the run's
+            folder.rmdir()
 
 
 def _existing(path: Path) -> dict[str, Any]:
@@ -273,6 +284,7 @@ def environment(config: Mapping[str, Any]) -> dict[str, Any]:
         "versions": versions,
         "device": device_name(str(config.get("device", "cpu"))),
         "cores": os.cpu_count(),
+        "processes": launched()[1],  # that trained each network together: BatchNorm's statistics are of one's rows
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),  # the bits of a sum depend on the number of threads
         "git_revision": git_revision(),
     }

@@ -83,7 +83,13 @@ def train(
                     wrong, (name, known) = float((outputs.argmax(1) != samples.labels).mean()), records[missing[place]]
                     record = {**known, "steps": len(arrays["times"]) - 1, "train_error": wrong}
                     run.save(name, arrays, record)
-                    run.log(event="fitted", **record, flow_time=float(arrays["times"][-1]), loss=step.losses[place])
+                    run.log(
+                        event="fitted",
+                        **record,
+                        network=name,
+                        flow_time=float(arrays["times"][-1]),
+                        loss=step.losses[place],
+                    )
                     trained[missing[place]] = arrays
                 number = len(steps) - 1
                 if number % LOG_EVERY == 0:

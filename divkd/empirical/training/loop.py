@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from divkd.empirical.data.splits import Augmentation, batches, to_float
 from divkd.empirical.networks.ensembles import rank_one
+from divkd.empirical.training import ranks
 from divkd.empirical.training.clock import CLOCK, each, peak_bytes, span
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.execution import keep_freed
@@ -49,6 +50,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
     augmentation = Augmentation(config.crop, config.flip)
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run)
+    ranks.agree(start)
     with job.progress.task(name, schedule.epochs, networks=1) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
@@ -56,14 +58,14 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
             set_rate(optimiser, schedule, epoch)
             cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, role, member, epoch)
             pixels = ((to_float(images), labels) for images, labels in cuts)
-            generator = rng(job.seed, f"{role}/perturb", member, epoch)
+            mine, generator = ranks.own(pixels, rng(job.seed, f"{role}/perturb", member, epoch))
             try:
-                mean_loss, accuracy = run_epoch(net, learn, optimiser, pixels, generator, config.precision)
+                mean_loss, accuracy = run_epoch(net, learn, optimiser, mine, generator, config.precision)
             except RunError as error:
                 kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "nothing of it was saved"
                 mend = f"start a new --out with --lr below {schedule.lr}"
                 raise RunError(f"{name}, epoch {epoch}, {error}; {kept}; {mend}") from error
-            if schedule.looks_at(epoch):
+            if schedule.looks_at(epoch) and ranks.leads():
                 score = job.score(net)
                 if best is None or score > best.score:
                     # copies, because on a CPU the arrays are the weights' own memory
@@ -122,7 +124,7 @@ def run_epoch(
     lower = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     for number, (images, labels) in enumerate(each("data", epoch_batches), 1):
         optimiser.zero_grad(set_to_none=True)
-        terms = loss(net, images, labels, generator)
+        terms = loss(net, images, labels, generator) if len(labels) else iter(())
         while True:
             try:
                 with span("forward"), lower:
@@ -137,8 +139,10 @@ def run_epoch(
             if logits is not None:
                 correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
         with span("optimiser"):
+            ranks.average(net, generator, len(labels))
             optimiser.step()
         count += len(labels)
+    total, correct, count = ranks.summed(generator, total, correct, count)
     mean_loss = float(total) / count
     # A loss is taken before its step, so the weights after the last one are looked at as well.
     lost = next((name for name, parameter in net.named_parameters() if not parameter.isfinite().all()), None)

@@ -12,12 +12,14 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
+from divkd.empirical.training import ranks
 from divkd.empirical.training.clock import profiling
 from divkd.empirical.training.config import FITTED, TrainConfig
 from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
 from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
 from divkd.empirical.training.perturb import perturbed
 from divkd.empirical.training.students import STUDENTS, rows_of
+from divkd.shared.machine import one_thread
 from divkd.shared.metrics.dee import equivalent_curve
 from divkd.shared.metrics.evaluation import evaluate
 from divkd.shared.metrics.quality import accuracy, pairwise_kl
@@ -61,6 +63,7 @@ def _read(config: TrainConfig) -> ImageData:
 
 def teacher(source: Source, seed: int, member: int, run: Run, progress: Progress) -> dict[str, Any]:
     """Train one network of the deep ensemble."""
+    ranks.tell("teacher", str(run.path.absolute()), seed, member)
     with profiling(source.profile):
         return {"seconds": train_teacher(Job(source.config, source.data, seed, run, progress), member)}
 
@@ -91,11 +94,14 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
 
 def student(source: Source, seed: int, kind: str, method: str, run: Run, progress: Progress) -> dict[str, Any]:
     """Train one student and measure it, merged too where its kind merges."""
+    ranks.tell("student", str(run.path.absolute()), seed, kind, method)
     config, data = source.config, source.data
     job = Job(config, data, seed, run, progress)
     teachers, _ = teachers_of(job, config.members)
     with profiling(source.profile):
         net, taken = train_student(job, teachers, kind, method)
+    if not ranks.leads():
+        return {}
     rows = []
     for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
         names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
@@ -103,6 +109,15 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
         rows[-1] |= {"params": parameters(one), "seconds": taken}
         run.log(event="row", **rows[-1])
     return {"rows": rows, "seconds": taken}
+
+
+def follow(source: Source) -> None:
+    """Train with the first process of torchrun what it trains, until all is done."""
+    with one_thread():
+        while what := ranks.told():
+            kind, path, *names = what
+            work: Any = teacher if kind == "teacher" else student
+            work(source, *names, ranks.Silent(Path(path)), Progress(quiet=True))
 
 
 def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
