@@ -35,8 +35,8 @@ from divkd.empirical.data.splits import Augmentation, ImageData, Split, batches,
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training.config import PRESETS, TrainConfig
 from divkd.empirical.training.distillation import label_loss, student_loss
-from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
@@ -63,7 +63,7 @@ class Moved(TorchDispatchMode):
         return out
 
 
-def made(model: str, method: str, job: Job) -> tuple[nn.Module, BatchLoss]:
+def made(model: str, method: str, job: SeedRun) -> tuple[nn.Module, BatchLoss]:
     """A network that learns and its loss; teachers are as they start, which costs the same."""
     config, device = job.config, torch.device(job.config.device)
     if model == "deep_ensemble":
@@ -78,7 +78,7 @@ def moved(model: str, method: str, config: TrainConfig, data: ImageData) -> dict
     """Bytes of a step of a batch."""
     counts = []
     for size in (2, 4):
-        job = Job(dataclasses.replace(config, device="cpu"), data, 0, Run(Path()), Progress(quiet=True))
+        job = SeedRun(dataclasses.replace(config, device="cpu"), data, 0, Run(Path()), Progress(quiet=True))
         net, loss = made(model, method, job)
         optimiser = sgd(net, config.student, config.momentum, config.rank_one_lr)
         batch = to_float(data.train.images[:size].cpu()), data.train.labels[:size].cpu()
@@ -113,7 +113,7 @@ def measured(model: str, method: str, precision: str, setting: Setting) -> Recor
     split = Split(torch.from_numpy(pixels), torch.arange(steps * size) % 10)
     names = tuple(map(str, range(10)))
     data = ImageData("random", split, split[:2], split[:2], names, (0.5,) * 3, (0.25,) * 3, "").to(setting.device)
-    job = Job(config, data, 0, Run(Path()), Progress(quiet=True))
+    job = SeedRun(config, data, 0, Run(Path()), Progress(quiet=True))
     net, loss = made(model, method, job)
     optimiser = sgd(net, config.student, config.momentum, config.rank_one_lr)
     plain, images = job.plain(config.network, "plain").train(), to_float(data.train.images)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble, member
-from divkd.empirical.training.job import log_probs
 from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb, perturbed
+from divkd.empirical.training.seed_run import log_probs
 from divkd.shared.kinds import STEPS
 from divkd.shared.metrics.diversity import by_confidence
 from divkd.shared.metrics.quality import pairwise_kl

@@ -14,8 +14,8 @@ from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import cross_entropy, reused
-from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import train
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import Run, open_run
@@ -159,7 +159,7 @@ def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_surviv
                 raise Killed
 
         monkeypatch.setattr(run, "save", save_and_die)
-        monkeypatch.setattr(Job, "score", score)
+        monkeypatch.setattr(SeedRun, "score", score)
         with contextlib.suppress(Killed):
             train(job(run, data), net, label, schedule, "teacher", 0, "x")
         return net, seen, run
