@@ -32,8 +32,9 @@ def train(
     """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
 
     The last epoch counts; where the schedule has `choose_last`, that of the highest `SeedRun.score` among the epochs
-    that it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute in
-    it, weights, BatchNorm's statistics and the loss stay float32. With `compile` "on" the network's code is compiled.
+    that it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute
+    in it, weights, BatchNorm's statistics and the loss stay float32. With `compile` "on" the network's code is
+    compiled.
 
     After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
