@@ -14,6 +14,7 @@ from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
+from divkd.shared.manifest import named
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run, open_run
 from divkd.shared.track import check_tensorboard
@@ -60,6 +61,8 @@ def carry_out(
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")
     folder = out or Path("runs") / re.sub(r"\W+", "-", f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
+    if run.left:
+        click.echo(f"divkd: left as it was, for {folder}'s run did not write it: {named(run.left)}", err=True)
     if cell is not None:
         cell.borrow(run)
     if options.get("tensorboard"):
@@ -77,7 +80,8 @@ def carry_out(
         with Progress(quiet=command == "sweep") as progress:  # whose cells show theirs
             results = compute(run, workers(progress, options, config))
         run.finish(results)
-        draw(results, run.figures)
+        for file in draw(results, run.figures):
+            run.manifest.add(f"figures/{file.name}")
         run.log(event="finished", seconds=round(time.perf_counter() - began, 3))
     except BaseException as error:
         # how to go on, for `divkd.cli.main`, which says how a command ends

@@ -244,7 +244,7 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
     Networks of the same number meet the same noise, which is drawn once.
     """
     names = {number: _tested_name(seed.config, seed.seed, number) for number in numbers}
-    there = {number: seed.run.load(name) for number, name in names.items()}
+    there = {number: seed.run.resumed(name, seed.progress.say) for number, name in names.items()}
     tested = {number: {} if saved is None else saved[0] for number, saved in there.items()}
     for config in dict.fromkeys(kind.config for kind in kinds.values()):
         met = [
@@ -263,7 +263,7 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
         whose = [kind for kind, networks in kinds.items() if number in networks.numbers]
         expected = {f"{kind}/{of}": (len(seed.tests[of]), seed.config.classes) for kind in whose for of in TESTS}
         if shapes != expected:
-            raise seed.run.damaged(name, "its arrays are not those of this configuration")
+            raise seed.run.misfit(name, "its arrays are not those of this configuration")
         if there[number] is None:
             seed.run.save(name, tested[number], {"seed": seed.seed, "tested": number})
     return tested
