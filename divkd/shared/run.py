@@ -33,7 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from divkd import __version__
-from divkd.shared.errors import InputError
+from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import ZEROS, append, intact, plain, read_json, sealed, write_bytes, write_json
 from divkd.shared.lock import Lock
 from divkd.shared.machine import launched
@@ -228,8 +228,13 @@ def open_run(
                 write_bytes(log, content[: content.rfind(b"\n") + 1])
     except OSError as error:
         run.close()
-        why = f"cannot be written ({error.strerror}); give a folder that you can write to"
-        raise InputError(f"--out {path} {why}") from error
+        why = f"--out {path} cannot be written ({error.strerror})"
+        if run.lock is None or not run.manifest.file.exists():
+            raise InputError(f"{why}; give a folder that you can write to") from error
+        instead = " instead of --overwrite" if overwrite else ""
+        raise RunError(
+            f"{why}; mend that, then the same command with --resume --out {path}{instead} goes on"
+        ) from error
     return run
 
 
