@@ -79,8 +79,8 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
         if options["overwrite"]:
-            for line in _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}]):
-                click.echo(f"divkd: {line}", err=True)
+            for said in _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}]):
+                click.echo(f"divkd: {said}", err=True)
         for number, cell in enumerate(cells, 1):
             click.echo(f"divkd: cell {number} of {len(cells)}: {cell.name}", err=True)
             cell.carry_out(run.path, cells)

@@ -15,8 +15,9 @@ from divkd.empirical.analysis import analysis
 from divkd.empirical.training import config as training
 from divkd.empirical.use import export
 from divkd.report import style
+from divkd.shared.errors import InputError
 from divkd.shared.files import read_json, write_json
-from divkd.shared.run import check_run
+from divkd.shared.run import Run, check_run
 
 VALUES = (None, True, -1, 0.5, "x", [], {}, [None], [[1]], {"a": [1]})
 TRAIN = "train digits --device cpu"
@@ -137,3 +138,79 @@ def test_no_field_of_a_file_ends_a_command_in_a_traceback(folder, capsys, name, 
     finally:
         file.write_bytes(kept)
     assert wrong == []
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place // 8 % len(content)] ^= 1 << place % 8
+    file.write_bytes(content)
+
+
+TEACHER, STUDENT = "checkpoints/seed0-teacher0.safetensors", "checkpoints/seed0-single-kd-from2.safetensors"
+FOUND = {
+    "config.json": READ["config.json"][:8],
+    "results.json": READ["results.json"][:5],
+    STUDENT: ("predict run images.npz", "export run --out new.pt2 --overwrite"),
+    TEACHER: (
+        "predict run images.npz --model deep_ensemble",
+        "export run --out new.pt2 --overwrite --model deep_ensemble",
+        f"{TRAIN} --teachers run --ladder 2 --out new",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, command) for name in FOUND for command in FOUND[name]])
+def test_a_flipped_bit_is_said_by_every_command_that_reads_the_file(folder, capsys, name, command):
+    file = folder / "run" / name
+    kept = file.read_bytes()
+    try:
+        for place in (70, 8 * len(kept) // 2 + 3, 8 * len(kept) - 12):
+            flip(file, place)
+            assert run(command.split()) == 2
+            err = capsys.readouterr().err
+            assert f"{name} is damaged" in err
+            assert err.count("\n") == 1
+            assert "--resume" in err
+            file.write_bytes(kept)
+    finally:
+        file.write_bytes(kept)
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_thousand_random_flips_are_all_found(folder, count):
+    one, generator = Run(folder / "run"), np.random.default_rng(0)
+    files = [file for kind in ("*.json", "jobs/*.json", "checkpoints/*") for file in sorted(one.path.glob(kind))]
+    for number in range(count):
+        file = files[number % len(files)]
+        kept = file.read_bytes()
+        try:
+            flip(file, int(generator.integers(8 * len(kept))))
+            with pytest.raises(InputError, match="is damaged"):
+                one.load(file.stem) if file.suffix == ".safetensors" else read_json(file)
+        finally:
+            file.write_bytes(kept)
+
+
+def rows(path):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in read_json(path)["rows"]]
+
+
+HELD = ("config.json", "results.json", TEACHER, STUDENT, "jobs/seed0-teacher0.json", "log.jsonl", "epochs.csv")
+
+
+@pytest.mark.parametrize("name", [*HELD, "manifest.jsonl"])
+def test_resume_makes_what_was_flipped_again_and_says_so(folder, tmp_path, capsys, monkeypatch, coarse_figures, name):
+    monkeypatch.undo()
+    small(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    for place in (70, 8 * (tmp_path / "run" / name).stat().st_size - 100):
+        flip(tmp_path / "run" / name, place)
+    assert run(f"{TRAIN} --resume --out run".split()) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    if name.startswith(("checkpoints", "jobs")):
+        assert f"{name} is" in err
+        assert "is done again" in err
+    assert rows(tmp_path / "run/results.json") == rows(folder / "run/results.json")
+    assert Run(tmp_path / "run").load("seed0-teacher0")
+    assert run(f"{TRAIN} --overwrite --out run".split()) == 0

@@ -77,6 +77,15 @@ def test_nothing_is_deleted_through_a_link(tmp_path, name):
     assert kept is None or content(tmp_path / "elsewhere") == kept
 
 
+def test_no_lock_is_taken_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "thesis.tex").write_text("ten years")
+    (tmp_path / "run/.lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(InputError, match="cannot be written"):
+        open_run(tmp_path / "run", "train cifar", CONFIG)
+    assert (tmp_path / "thesis.tex").read_text() == "ten years"
+
+
 def test_a_run_of_another_command_is_not_deleted(tmp_path):
     written(tmp_path, "simulate plane")
     before = content(tmp_path)
