@@ -57,13 +57,17 @@ def analyse(**options: Any) -> None:
     from divkd.cli.runs import carry_out
     from divkd.empirical.analysis.analysis import AnalysisConfig, finished, read_sets, run_analysis
     from divkd.empirical.use.restore import load_run
+    from divkd.report.page import complete
     from divkd.report.published import beside
-    from divkd.shared.files import read_json
+    from divkd.shared.manifest import read_results
 
     source: Path = options["run"]
     trained, data = load_run(source)
-    results = read_json(source / "results.json") if (source / "results.json").is_file() else None
-    if results is None or not finished(trained, results):
+    results = read_results(source) if (source / "results.json").is_file() else None
+    with complete(f"{source}/results.json"):
+        whole = results is not None and finished(trained, results)
+        published = beside(results) if results is not None and whole else None
+    if not whole:
         raise InputError(
             f"{source} is not finished; divkd train cifar --config {source}/config.json --out {source} --resume goes on"
         )
@@ -87,10 +91,7 @@ def analyse(**options: Any) -> None:
     carry_out(
         "analyse",
         dataclasses.asdict(config),
-        lambda run, workers: {
-            **run_analysis(config, data, sets, run, workers),
-            "published": beside(results),
-        },
+        lambda run, workers: {**run_analysis(config, data, sets, run, workers), "published": published},
         options,
         name=source.name,
         extendable=("run", "data_dir"),

@@ -14,6 +14,7 @@ import click
 
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import read_json
+from divkd.shared.manifest import existing
 
 if TYPE_CHECKING:
     from divkd.shared.run import Run
@@ -86,11 +87,10 @@ class Cell:
 
     def _finished(self, path: Path) -> bool:
         """Whether the folder holds this very run, and its last sitting ended it."""
-        if not (path / "results.json").exists():
-            return False
-        last = (path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1:]
-        with suppress(ValueError):
-            same = read_json(path / "config.json")["config"] == self.known["config"]
+        with suppress(ValueError, OSError, InputError, AttributeError):
+            read_json(path / "results.json")
+            last = (path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1:]
+            same = existing(path)["config"] == self.known["config"]
             return same and bool(json.loads("".join(last)).get("event") == "finished")
         return False
 
@@ -105,14 +105,22 @@ class Cell:
             for other in [one for one in self.cells if self.resumed or not one.asking]:
                 path = run.path.parent / other.name
                 files = [path / "checkpoints" / f"{name}.safetensors", path / "jobs" / f"{name}.json"]
-                if other.shareable.get(name) == value and run.kept(name) is None and all(map(Path.exists, files)):
+                if other.shareable.get(name) == value and all(map(Path.exists, files)) and not self._holds(run, name):
                     for file in files:
                         target = run.path / file.relative_to(path)
+                        run.manifest.add(str(file.relative_to(path)))
                         target.unlink(missing_ok=True)
                         try:
                             os.link(file, target)
                         except OSError:
                             shutil.copyfile(file, target)
+
+    @staticmethod
+    def _holds(run: "Run", name: str) -> bool:
+        """Whether the job is done in `run`."""
+        with suppress(InputError):
+            return run.kept(name) is not None
+        return False
 
     def said(self, before: "Sequence[Cell]") -> list[str]:
         """What the cell trains, and what of it cells `before` it have."""

@@ -52,7 +52,6 @@ def evaluate(**options: Any) -> None:
         raise InputError(f"{twice[0]} is given twice; name each file once")
 
     from divkd.cli.runs import carry_out
-    from divkd.shared.files import write_bytes
     from divkd.shared.jobs import Workers
     from divkd.shared.metrics.compare import check_files, run_evaluation
     from divkd.shared.metrics.predictions import load
@@ -68,7 +67,7 @@ def evaluate(**options: Any) -> None:
     def compute(run: Run, _: Workers) -> dict[str, Any]:
         named = ensemble.name if ensemble else None
         results, samples = run_evaluation(models, reference, named, resamples=resamples, seed=seed)
-        write_bytes(run.path / "samples.csv", samples)
+        run.write("samples.csv", samples)
         return results
 
     given = {"file": paths[0]} if len(paths) == 1 else {"files": paths}

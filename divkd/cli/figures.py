@@ -6,7 +6,7 @@ import click
 
 from divkd.cli.options import PATH
 from divkd.shared.errors import InputError
-from divkd.shared.files import read_json
+from divkd.shared.manifest import read_results
 
 
 @click.command(short_help="Draw theory beside practice, from finished runs alone.")
@@ -24,17 +24,16 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
     """
     from divkd.report.figures.manual import COMMANDS, draw_all
     from divkd.report.page import complete
-    from divkd.report.sources import Source
+    from divkd.report.sources import Source, config_of
 
     sources = []
     for run in runs:
-        results = read_json(run / "results.json") if (run / "results.json").is_file() else None
-        if not isinstance(results, dict) or results.get("command") not in COMMANDS:
+        results = read_results(run) if (run / "results.json").is_file() else None
+        if not isinstance(results, dict) or results.get("command") not in list(COMMANDS):
             raise InputError(
                 f"{run} is no finished run of divkd {', '.join(COMMANDS)}; give a folder that holds its results.json"
             )
-        config = read_json(run / "config.json") if (run / "config.json").is_file() else {}
-        sources.append(Source(run.resolve().name, results, config if isinstance(config, dict) else {}))
+        sources.append(Source(run.resolve().name, results, config_of(run, results["command"])))
     try:
         with complete("a results.json"):
             paths, missing = draw_all(sources, out)

@@ -11,6 +11,7 @@ import click
 from divkd.shared.config import MOST, Config, described, kind_of, option_of, stored
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.files import plain, read_json, writable
+from divkd.shared.manifest import MANIFEST, Manifest, read_config
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -153,13 +154,21 @@ def resolve(
         return presets[name]
     if preset is not None:
         raise InputError("--preset and --config both give every value; give one of the two")
-    content = read_json(file)
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-        raise InputError(f"--config {file} is no run's config.json; give one, or a file of what --print-config wrote")
+    content = asked(file)
     if content.get("command") != command:
         raise InputError(f"--config {file} is of '{content.get('command')}', not of '{command}'; give one of its own")
     values = {name: value for name, value in content["config"].items() if name not in beside}
     return type(presets[default]).from_dict(values)
+
+
+def asked(file: Path) -> dict[str, Any]:
+    """What --config names: a run's config.json, its manifest, or what --print-config wrote."""
+    if file.name == "config.json" and Manifest(file.parent).asked():
+        return read_config(file.parent)
+    content = Manifest(file.parent).asked() if file.name == MANIFEST else read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise InputError(f"--config {file} is no run's config.json; give one, or a file of what --print-config wrote")
+    return content
 
 
 def printed(command: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from divkd.shared.cluster import Cluster
-from divkd.shared.errors import InputError
+from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import plain
 from divkd.shared.jobs import Workers
 from divkd.shared.machine import cores
+from divkd.shared.manifest import named
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run, open_run
 from divkd.shared.track import check_tensorboard
@@ -60,13 +61,15 @@ def carry_out(
         raise InputError("--resume needs --out RUN, the folder of the run to go on with; give both")
     folder = out or Path("runs") / re.sub(r"\W+", "-", f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     run = open_run(folder, command, config, resume=resume, overwrite=options["overwrite"], **known)
-    if cell is not None:
-        cell.borrow(run)
-    if options.get("tensorboard"):
-        run.curves.events.mkdir(exist_ok=True)
+    if run.left:
+        click.echo(f"divkd: left as it was, for {folder}'s run did not write it: {named(run.left)}", err=True)
     began = time.perf_counter()
-    run.log(event="started", command=command, resumed=resume)
     try:
+        if cell is not None:
+            cell.borrow(run)
+        if options.get("tensorboard"):
+            run.curves.events.mkdir(exist_ok=True)
+        run.log(event="started", command=command, resumed=resume)
         for line in plan if cell is None else ():
             click.echo(f"divkd: {line}", err=True)
         held = len(list(run.jobs.glob("*.json")))
@@ -77,9 +80,12 @@ def carry_out(
         with Progress(quiet=command == "sweep") as progress:  # whose cells show theirs
             results = compute(run, workers(progress, options, config))
         run.finish(results)
-        draw(results, run.figures)
+        for file in draw(results, run.figures):
+            run.manifest.add(f"figures/{file.name}")
         run.log(event="finished", seconds=round(time.perf_counter() - began, 3))
     except BaseException as error:
+        if isinstance(error, OSError) and not run.manifest.file.exists():
+            raise RunError(f"{folder} is gone, and with it what it held; the same command begins anew") from error
         # how to go on, for `divkd.cli.main`, which says how a command ends
         instead = " instead of --overwrite" if options["overwrite"] else ""
         error.add_note(f"the same command with --resume --out {folder}{instead}")

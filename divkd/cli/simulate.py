@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import click
 
 from divkd.cli.contents import Contents, Sectioned
-from divkd.cli.options import by_jobs, common, device_of, from_fields, given, printed, resolve
+from divkd.cli.options import asked, by_jobs, common, device_of, from_fields, given, printed, resolve
 from divkd.cli.plane import plane
 from divkd.shared.config import described, shown
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.files import read_json
 from divkd.shared.kinds import ENGINES
+from divkd.shared.manifest import existing
 from divkd.theory.config import PRESETS, MultiViewConfig
 
 # Parameters of students that maps and ablations do not train.
@@ -181,15 +181,20 @@ def _value(text: str, default: Any) -> Any:
 
 def stored_map(options: dict[str, Any]) -> tuple[str, dict[str, tuple[Any, ...]]] | None:
     """The map that --config repeats or --resume goes on with: "vary" or "grid", and its values; None without one."""
-    file = options["config"] or (options["out"] / "config.json" if options["resume"] and options["out"] else None)
-    content = read_json(file) if file is not None and file.exists() else None
-    config = content.get("config") if isinstance(content, dict) else None
+    content: Mapping[str, Any] = {}
+    if options["config"]:
+        content = asked(options["config"])
+    elif options["resume"] and options["out"]:
+        content = existing(options["out"])
+    config = content.get("config") or {}
     for kind in ("vary", "grid"):
-        if isinstance(config, dict) and isinstance(config.get(kind), dict):
-            return kind, {
-                name: tuple(tuple(one) if isinstance(one, list) else one for one in values)
+        if isinstance(config.get(kind), dict):
+            texts = [
+                f"{name}={','.join(':'.join(map(str, one if isinstance(one, list) else [one])) for one in values)}"
                 for name, values in config[kind].items()
-            }
+                if isinstance(values, list)
+            ]
+            return kind, parse_vary(texts, f"--{kind}")
     return None
 
 

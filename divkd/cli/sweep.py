@@ -3,7 +3,7 @@
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ import click
 from divkd.cli.cells import Cell
 from divkd.cli.options import parse_interval, parse_seeds, placed
 from divkd.shared.errors import InputError, RunError, unknown
-from divkd.shared.files import read_json
 
 if TYPE_CHECKING:
     from divkd.shared.jobs import Workers
@@ -80,7 +79,8 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
         if options["overwrite"]:
-            _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}])
+            for said in _delete([folder for folder in run.path.iterdir() if folder.name in {*held} - {*names}]):
+                click.echo(f"divkd: {said}", err=True)
         for number, cell in enumerate(cells, 1):
             click.echo(f"divkd: cell {number} of {len(cells)}: {cell.name}", err=True)
             cell.carry_out(run.path, cells)
@@ -110,16 +110,18 @@ def _results(
     run: "Run", cells: Sequence[Cell], line: list[str], grid: Mapping[str, Any], measure: str | None, against: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of results.json; writes sweep.csv."""
+    from divkd.report.page import complete
     from divkd.report.swept import MEASURES, as_csv, gather, measures
-    from divkd.shared.files import write_bytes
+    from divkd.shared.manifest import read_results
 
     rows, seeds, members = [], [], {}
     for cell in cells:
         if not cell.failed:
-            found = read_json(run.path / cell.name / "results.json")
-            rows += [{"cell": cell.name, **row} for row in gather(found)]
-            seeds += [seed for seed in found.get("seeds", []) if seed not in seeds]
-            members[cell.name] = found.get("members")
+            found = read_results(run.path / cell.name)
+            with complete(f"{run.path / cell.name}/results.json"):
+                rows += [{"cell": cell.name, **row} for row in gather(found)]
+                seeds += [seed for seed in found.get("seeds", []) if seed not in seeds]
+                members[cell.name] = found.get("members")
     there = measures(rows)
     if rows and measure is not None and measure not in there:
         raise unknown("measure", measure, there)
@@ -137,7 +139,7 @@ def _results(
         "against": against,
         "rows": rows,
     }
-    write_bytes(run.path / "sweep.csv", as_csv(results))
+    run.write("sweep.csv", as_csv(results))
     return results
 
 
@@ -211,20 +213,31 @@ def _check_base(context: click.Context, command: click.Command, words: list[str]
             raise InputError(f"{one.opts[0]} is varied and given in the command as well; give one of the two")
 
 
-def _delete(folders: Sequence[Path]) -> None:
-    """Delete runs; what they did not write stays."""
-    from divkd.shared.run import LOCK, delete
+def _delete(folders: Sequence[Path]) -> Iterator[str]:
+    """Delete runs; what they did not write stays, and is said."""
+    from divkd.shared.lock import Lock
+    from divkd.shared.manifest import FOLDERS, LOCK, Manifest, existing, named
 
     for folder in folders:
-        delete(folder)
-        (folder / LOCK).unlink(missing_ok=True)
-        for below in (folder / "checkpoints", folder / "figures", folder / "jobs", folder):
+        if folder.is_symlink():
+            yield f"left as it was, for it is a link: {folder}"
+            continue
+        with Lock(folder / LOCK):
+            manifest = Manifest(folder)
+            left = manifest.delete(existing(folder))
+            for own in (folder / LOCK, manifest.file) if not left else ():
+                own.unlink(missing_ok=True)
+        for below in (*(folder / name for name in FOLDERS), folder):
             with suppress(OSError):
                 below.rmdir()
+        if left:
+            yield f"left as it was, for {folder}'s run did not write it: {named(left)}"
 
 
 def _cells(out: Path) -> list[str]:
     """The cells of the sweep in `out`."""
-    content = read_json(out / "config.json") if (out / "config.json").exists() else None
-    config = content.get("config") if isinstance(content, dict) and content.get("command") == "sweep" else None
-    return [str(name) for name in config.get("cells", [])] if isinstance(config, dict) else []
+    from divkd.shared.manifest import existing
+
+    content = existing(out)
+    cells = content["config"].get("cells") if content.get("command") == "sweep" else None
+    return [str(name) for name in cells] if isinstance(cells, list) else []

@@ -23,8 +23,9 @@ def complete(what: str) -> Iterator[None]:
     """Raises `InputError` where code within meets a results.json, called `what`, that lacks what it should hold."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{what} is incomplete ({error!r}); make the run again with --overwrite") from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        mend = "restore it, or have its command write it anew with --resume"
+        raise InputError(f"{what} is incomplete or damaged ({error!r:.200}); {mend}") from error
 
 
 def page(runs: Sequence[Source], title: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from divkd.report.record import Results
 from divkd.report.words import spread
 from divkd.shared.errors import InputError
-from divkd.shared.files import read_json
+from divkd.shared.manifest import bad_config, read_config, read_results
 
 
 class Source(NamedTuple):
@@ -53,18 +53,23 @@ def _read(path: Path, commands: Collection[str]) -> tuple[Results, Results]:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a folder that holds results.json") from error
     if not found:
         raise InputError(f"{path} is no finished run of divkd; give a folder that holds results.json")
-    results = read_json(path / "results.json")
+    results = read_results(path)
     command = results.get("command") if isinstance(results, dict) else None
     if not isinstance(command, str) or command not in commands:
         one_of = f"a report is made of runs of {', '.join(commands)}"
         raise InputError(f"{path}/results.json is of the command {command!r}; {one_of}")
-    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
-    if not isinstance(config, dict) or (config and not isinstance(config.get("config"), dict)):
-        raise InputError(f"{path}/config.json is no configuration of a run; restore it, or take it out of the folder")
-    if config and config.get("command") != command:
-        differ = f"is of {config.get('command')!r} and results.json of {command!r}"
+    return results, config_of(path, command)
+
+
+def config_of(path: Path, command: str) -> Results:
+    """The config.json beside a results.json of `command`, {} where there is none; raises `InputError` for another."""
+    config = read_config(path) if (path / "config.json").exists() else {}
+    if config and config["command"] != command:
+        differ = f"is of {config['command']!r} and results.json of {command!r}"
         raise InputError(f"{path}/config.json {differ}; restore the folder")
-    return results, config
+    if not isinstance(config.get("versions") or {}, dict):
+        raise bad_config(path, f"versions is {config['versions']!r:.60}")
+    return config
 
 
 def made_with(results: Results, config: Results) -> list[tuple[str, str]]:

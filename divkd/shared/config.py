@@ -101,7 +101,7 @@ def stored(one: "dataclasses.Field[Any]", value: Any) -> Any:
 
 def spelled(value: Any, choices: Collection[str]) -> Any:
     """`value` with underscores for hyphens, where that is one of `choices`."""
-    other = value.replace("-", "_") if isinstance(value, str) else value
+    other = value.replace("-", "_") if isinstance(value, str) else None
     return other if other in choices else value
 
 

@@ -1,31 +1,67 @@
-"""Files that are written whole or not at all, and JSON that any parser reads."""
+"""Files that are written whole or not at all and know their own sum, and JSON that any parser reads.
 
+A file that is sealed holds, behind a fixed beginning, the SHA-256 of its bytes with zeros in the sum's own place. One
+that was written before there were seals has neither the beginning nor a sum in that place, and is read as it is.
+"""
+
+import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from divkd.shared.errors import InputError
 
+SEAL = b'{\n "digest": "'  # how a JSON file begins that is sealed
+ZEROS = b"0" * 64
+BLOCK = 1 << 20
 
-def write_bytes(path: Path, content: bytes) -> None:
+
+def sealed(content: bytes, beginning: bytes) -> bytes:
+    """`content`, which has `ZEROS` behind its `beginning`, with its sum in their place."""
+    place = content.index(beginning + ZEROS) + len(beginning)
+    return content[:place] + hashlib.sha256(content).hexdigest().encode() + content[place + 64 :]
+
+
+def intact(path: Path, beginning: bytes, start: int = 0) -> bool | None:
+    """Whether the file is as it was sealed, with its `beginning` at byte `start`; None where it never was."""
+    place = start + len(beginning)
+    with open(path, "rb") as file:
+        head = file.read(place + 64)
+        if head[start:place] != beginning and not re.fullmatch(b"[0-9a-f]{64}", head[place:]):
+            return None
+        digest = hashlib.sha256(head[:place] + ZEROS)
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest().encode() == head[place:]
+
+
+def write_bytes(path: Path, content: bytes, previous: Path | None = None, *, parents: bool = True) -> None:
     """Write `content` to `path` through a temporary file in the same folder, synced to disk, then renamed over it.
 
-    A kill at any moment leaves the old file or the new one. Raises OSError where the disk refuses.
+    A kill at any moment leaves the old file or the new one, and the old one as `previous` where that is named. Makes
+    the folders that it lacks, unless `parents` is False. Raises OSError where the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error counts
+            temporary.unlink(missing_ok=True)
 
 
 def writable(path: Path) -> bool:
@@ -44,8 +80,15 @@ def append(path: Path, line: str, head: str | None = None) -> None:
     """
     with open(path, "ab", buffering=0) as file:
         fcntl.lockf(file, fcntl.LOCK_EX)  # which on NFS also shows what others have appended
-        lines = (line,) if head is None or os.fstat(file.fileno()).st_size else (head, line)
-        file.write("".join(f"{one}\n" for one in lines).encode())
+        size = os.fstat(file.fileno()).st_size
+        lines = (line,) if head is None or size else (head, line)
+        content = "".join(f"{one}\n" for one in lines).encode()
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            os.ftruncate(file.fileno(), size)
+            raise
 
 
 def plain(value: Any) -> Any:
@@ -63,16 +106,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_bytes(path, (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Any], *, parents: bool = True) -> None:
+    """Write `value` as indented JSON, sealed, whole or not at all."""
+    content = json.dumps({"digest": ZEROS.decode(), **plain(value)}, indent=1, allow_nan=False) + "\n"
+    write_bytes(path, sealed(content.encode(), SEAL), parents=parents)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises `InputError` where it is missing or damaged."""
+def read_json(path: Path, mend: str = "restore it", *, old: bool = True) -> Any:
+    """Read a JSON file, without its seal; raises `InputError` where it is missing, damaged or not as it was sealed.
+
+    One that never was is read where it may be `old`. `mend` is said of a damaged one.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        whole = intact(path, SEAL)
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give the path of an existing file") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore it or run again with --overwrite") from error
+        raise InputError(f"{path} is damaged: not valid JSON ({error}); {mend}") from error
+    if not (whole or (whole is None and old and not (isinstance(value, dict) and "digest" in value))):
+        own = 'where the change is your own, take out its first entry, "digest"'
+        raise InputError(f"{path} is damaged: it is not what divkd wrote; {mend}; {own}")
+    if whole:
+        del value["digest"]
+    return value

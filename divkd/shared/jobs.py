@@ -103,6 +103,7 @@ class _Crew:
         self.ready: list[tuple[float, int, str]] = []
         self.under_way: dict[Future[Record], Job] = {}
         self.shown: dict[tuple[str, str], Task] = {}
+        self.heard: dict[str, int] = {}  # by job, the lines that its process said and were shown
         self.executor: Executor | None = None
         for name in [name for name, others in self.waits.items() if not others]:
             self._offer(name)
@@ -199,7 +200,11 @@ class _Crew:
             if key not in self.shown:
                 self.shown[key] = self.progress.task(name, total)
             self.shown[key].update(done, note)
+        for line in report.get("said", [])[self.heard.get(job.name, 0) :]:
+            self.progress.say(line)
+        self.heard[job.name] = len(report.get("said", []))
         if last:
+            self.heard.pop(job.name)
             for key in [key for key in self.shown if key[0] == job.name]:
                 self.shown.pop(key).__exit__(None)
             path.unlink(missing_ok=True)
@@ -208,7 +213,7 @@ class _Crew:
 def _carry_out(job: Job, run: Run, progress: Progress) -> Record:
     """Carry out `job` here, with one thread, unless another process that holds it does first."""
     with run.hold(job.name):
-        record = _kept(job, run)
+        record = _kept(job, run, progress)
         if record is None:
             with one_thread(), progress.within(job.name), _named(job.name):
                 record = dict(plain(job.work(run, progress)))  # as it is read back
@@ -228,17 +233,27 @@ def _named(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _kept(job: Job, run: Run) -> Record | None:
-    """The record of a job that is done, None where there is something left to do."""
+def _kept(job: Job, run: Run, progress: Progress | None = None) -> Record | None:
+    """The record of a job that is done, None where there is something left to do.
+
+    What is damaged is done again; who holds the job gives the `progress` that says so.
+    """
     if not all(run.checkpoint(name).exists() for name in job.keeps):
         return None
-    content = run.kept(job.name)
+    try:
+        content = run.kept(job.name)
+    except InputError as error:
+        if progress:
+            progress.say(f"{error}: {job.name} is done again")
+        return None
     if content is None:
         return None
-    for name in job.keeps:
-        if run.digest(name) != content["sha256"].get(name):
-            raise run.damaged(name, "it is not what the run wrote")
-    return dict(content["record"])
+    changed = [name for name in job.keeps if run.digest(name) != content["sha256"].get(name)]
+    for name in changed:
+        if progress:
+            run.step_back(name)
+            progress.say(f"{run.checkpoint(name)} is not what the run wrote and is set aside; {job.name} is done again")
+    return None if changed else dict(content["record"])
 
 
 def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:

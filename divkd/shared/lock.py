@@ -24,7 +24,7 @@ class Lock:
         self.file = -1
 
     def __enter__(self) -> Self:
-        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
         except OSError as error:

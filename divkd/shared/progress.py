@@ -28,6 +28,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.quiet = quiet
         self.file = report
         self.tasks: dict[str, tuple[int, int, str]] = {}  # of the report: done, total, note
+        self.said: list[str] = []
         self.reported = self.began = time.monotonic()
         self.jobs: dict[str, tuple[int, float]] = {}  # networks and cost
         self.shares: dict[str, float] = {}  # of a job, how much of it is there
@@ -50,6 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def say(self, line: str) -> None:
         """Print a line between the bars."""
+        self.said.append(line)
         if not self.quiet:
             self.console.print(f"divkd: {line}", highlight=False, markup=False, soft_wrap=True)
 
@@ -136,7 +138,7 @@ class Progress(AbstractContextManager["Progress"]):
             self.reported = now
             job = next(iter(self.jobs), "")
             share, given = self.shares.get(job, 0.0), self.given.get(job, 0.0)
-            content = {"share": share, "given": given, "tasks": self.tasks}
+            content = {"share": share, "given": given, "tasks": self.tasks, "said": self.said}
             temporary = self.file.with_suffix(".part")
             temporary.write_text(json.dumps(content), encoding="utf-8")
             temporary.replace(self.file)

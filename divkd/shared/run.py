@@ -5,12 +5,15 @@ RUN/log.jsonl                   one JSON record a line, in the order in which th
 RUN/epochs.csv, tensorboard/    the curves of its networks (`divkd.shared.track`)
 RUN/checkpoints/*.safetensors   one file a network: weights, the optimiser's state, how far it is
 RUN/jobs/*.json                 one record a finished job, of which the results are made
+RUN/manifest.jsonl              what it wrote: --overwrite deletes nothing else (`divkd.shared.manifest`)
 RUN/.lock                       who writes into it
 RUN/results.json                written last: a run that has it is finished
 RUN/profile.json                of `train --profile`: where the time went
 RUN/samples.csv                 of an evaluation: one line a sample
 RUN/sweep.csv                   of a sweep, whose cells are runs in folders of their own: one line a cell, network, seed
 RUN/figures/*.png
+
+JSON files and checkpoints are sealed (`divkd.shared.files`): a bit that is flipped is found where they are read.
 """
 
 import hashlib
@@ -19,7 +22,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -30,28 +33,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from divkd import __version__
-from divkd.shared.errors import InputError
-from divkd.shared.files import append, plain, read_json, write_bytes, write_json
+from divkd.shared.errors import InputError, RunError
+from divkd.shared.files import ZEROS, append, intact, plain, read_json, sealed, write_bytes, write_json
 from divkd.shared.lock import Lock
 from divkd.shared.machine import launched
+from divkd.shared.manifest import LOCK, Manifest, begun, check_same, existing
 from divkd.shared.track import Curves
 
-# What a run writes and --overwrite deletes; config.json makes a folder a run, so it goes last.
-OWN = (
-    "results.json",
-    "samples.csv",
-    "profile.json",
-    "sweep.csv",
-    "log.jsonl",
-    "epochs.csv",
-    "tensorboard/*/events.*",
-    "checkpoints/*.safetensors",
-    "jobs/*",
-    "figures/*.png",
-    "figures/*.svg",
-    "config.json",
-)
-LOCK = ".lock"
+HEAD, LENGTH = b'{"__metadata__":{"divkd":"{\\"digest\\": \\"', 8  # how a checkpoint begins, behind its header's length
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "numba", "scikit-learn", "safetensors")
 
 
@@ -63,18 +52,44 @@ class Run:
         self.jobs = path / "jobs"
         self.lock: Lock | None = None
         self.curves = Curves(path)
+        self.manifest = Manifest(path)
+        self.left: list[str] = []  # by --overwrite: what is not the run's
 
     def log(self, **record: Any) -> None:
         """Append one record to log.jsonl, stamped with the time in seconds since the epoch."""
         record = plain({"time": round(time.time(), 3), **record})
+        self.manifest.add("log.jsonl")
         append(self.path / "log.jsonl", json.dumps(record, allow_nan=False))
+        if "network" in record:
+            self.manifest.add("epochs.csv")
+            if self.curves.events.is_dir():
+                self.manifest.add(f"tensorboard/{record['network']}/events.*")
         self.curves.add(record)
 
+    def write(self, name: str, content: bytes | Mapping[str, Any]) -> None:
+        """Write a file of the run, bytes or JSON, whole or not at all."""
+        self.manifest.add(name)
+        if isinstance(content, bytes):
+            write_bytes(self.path / name, content, parents=False)
+        else:
+            write_json(self.path / name, content, parents=False)
+
     def save(self, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all."""
+        """Write one network's arrays and metadata to checkpoints/`name`.safetensors, whole or not at all.
+
+        What was saved before stays beside it, until it is `settled`: a damaged one costs an epoch, not all of them.
+        """
+        path, previous = self.checkpoint(name), self.previous(name)
         content = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-        header = {"divkd": json.dumps(plain(metadata), allow_nan=False)}
-        write_bytes(self.checkpoint(name), save(content, metadata=header))
+        header = {"divkd": json.dumps({"digest": ZEROS.decode(), **plain(metadata)}, allow_nan=False)}
+        self.manifest.add(f"checkpoints/{path.name}")
+        if path.exists():
+            previous.unlink(missing_ok=True)  # two are enough for a disk
+        write_bytes(path, sealed(save(content, metadata=header), HEAD), previous, parents=False)
+
+    def settled(self, name: str) -> None:
+        """Say that checkpoint `name` is finished."""
+        self.previous(name).unlink(missing_ok=True)
 
     def load(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Read a checkpoint back, or None where there is none. Nothing is unpickled.
@@ -85,16 +100,47 @@ class Run:
         if not path.exists():
             return None
         try:
+            whole = intact(path, HEAD, LENGTH)
             with safe_open(path, framework="np") as file:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
                 header = dict(json.loads((file.metadata() or {})["divkd"]))
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            if whole is False or ("digest" in header and not whole):
+                raise ValueError("it is not what divkd wrote")
+            header.pop("digest", None)
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
             raise self.damaged(name, str(error)) from error
         return arrays, header
+
+    def resumed(self, name: str, say: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """As `load`, but where the checkpoint is damaged or gone, the one before it; what it found is said."""
+        found, why = None, None
+        try:
+            found = self.load(name)
+        except InputError as error:
+            why = error.__cause__
+        if found is None:
+            self.step_back(name)
+            with suppress(InputError):
+                found = self.load(name)
+        if why:
+            then = f"it goes on from epoch {found[1].get('epoch')}" if found else "it is trained again"
+            say(f"{self.checkpoint(name)} is damaged ({why}) and set aside; {then}")
+        return found
 
     def checkpoint(self, name: str) -> Path:
         """Where checkpoint `name` lies."""
         return self.checkpoints / f"{name}.safetensors"
+
+    def previous(self, name: str) -> Path:
+        """Where the one before it lies."""
+        return self.checkpoints / f"{name}.safetensors.previous"
+
+    def step_back(self, name: str) -> None:
+        """Set checkpoint `name` aside, where it is there, and put the one before it in its place."""
+        path = self.checkpoint(name)
+        for old, new in ((path, self.checkpoints / f"{path.name}.damaged"), (self.previous(name), path)):
+            with suppress(FileNotFoundError):
+                old.replace(new)
 
     def digest(self, name: str) -> str:
         """The SHA-256 of checkpoint `name`."""
@@ -103,24 +149,24 @@ class Run:
 
     def damaged(self, name: str, why: str) -> InputError:
         """The error for a checkpoint that is not what the run would have written."""
-        return InputError(f"{self.checkpoint(name)} is damaged ({why}); delete it and --resume trains it again")
+        return InputError(f"{self.checkpoint(name)} is damaged ({why}); --resume of its run trains it again")
+
+    def misfit(self, name: str, why: str) -> InputError:
+        """The error for a checkpoint that may well be whole, and is not the one that config.json describes."""
+        files = f"{self.checkpoint(name)} and {self.path / 'config.json'}"
+        return InputError(f"{files} do not belong together ({why}); restore the one that was changed")
 
     def keep(self, job: str, record: Mapping[str, Any]) -> None:
         """Write the record of a finished job."""
-        write_json(self.jobs / f"{job}.json", record)
+        self.write(f"jobs/{job}.json", record)
 
     def kept(self, job: str) -> dict[str, Any] | None:
         """The record of a job, None where it is not finished; raises `InputError` where the file is damaged."""
         path = self.jobs / f"{job}.json"
         if not path.exists():
             return None
-        try:
-            content = dict(json.loads(path.read_text(encoding="utf-8")))
-            return (
-                content if isinstance(content["record"], dict) and isinstance(content["sha256"], dict) else content[""]
-            )
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{path} is damaged ({error}); delete it and --resume makes it again") from error
+        content: dict[str, Any] = read_json(path, old=False)
+        return content
 
     def report(self, job: str) -> Path:
         """Where another process says how far `job` is."""
@@ -128,6 +174,7 @@ class Run:
 
     def hold(self, job: str) -> AbstractContextManager[Any]:
         """Have `job` alone, once every other process has left it: one whose parent was killed may be at it still."""
+        self.manifest.add(f"jobs/{job}.json")
         self.jobs.mkdir(exist_ok=True)
         return Lock(self.jobs / f"{job}.lock", wait=True)
 
@@ -138,9 +185,10 @@ class Run:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run as finished."""
-        for file in (*self.jobs.glob("*.lock"), *self.jobs.glob("*.progress")):
-            file.unlink()
-        write_json(self.path / "results.json", results)
+        for name in self.manifest.files():
+            if name.endswith((".lock", ".progress", ".part", ".previous")):
+                (self.path / name).unlink(missing_ok=True)
+        self.write("results.json", results)
 
 
 def open_run(
@@ -158,8 +206,8 @@ def open_run(
     With `resume`, the configuration must be the one that the directory holds, except for the fields in `extendable`
     (seeds, members: what is missing is then trained), which may grow, and `data` (what is known of the data that the
     run learns from; config.json keeps it) must have the same "sha256" and "weights_sha256". With `overwrite`, the files
-    that a run writes are deleted, and nothing else. Call it last, when every other input has been checked: a refusal
-    leaves the directory as it was.
+    that the run wrote are deleted, and nothing else (`Run.left`). Call it last, when every other input has been
+    checked: a refusal leaves the directory as it was.
 
     Raises `InputError` where `path` holds a run and neither flag is given, holds other files, holds a run of another
     command or configuration, holds none with `resume`, or cannot be created.
@@ -169,17 +217,24 @@ def open_run(
         known = check_run(path, command, config, resume=resume, overwrite=overwrite, extendable=extendable, data=data)
         path.mkdir(parents=True, exist_ok=True)
         run.lock = Lock(path / LOCK).__enter__()
-        if overwrite:
-            delete(path)
-        write_json(path / "config.json", {**known, **environment(known["config"])})
+        if overwrite or existing(path).get("overwrites"):
+            run.left = run.manifest.delete(known)
+        run.manifest.renew(known)
+        run.write("config.json", {**known, **environment(known["config"])})
         for folder in (run.checkpoints, run.figures, run.jobs):
             folder.mkdir(exist_ok=True)
         for log in (path / "log.jsonl", path / "epochs.csv"):
             if log.exists() and not (content := log.read_bytes()).endswith(b"\n"):  # half a line, of a full disk
                 write_bytes(log, content[: content.rfind(b"\n") + 1])
     except OSError as error:
-        why = f"cannot be written ({error.strerror}); give a folder that you can write to"
-        raise InputError(f"--out {path} {why}") from error
+        run.close()
+        why = f"--out {path} cannot be written ({error.strerror})"
+        if run.lock is None or not run.manifest.file.exists():
+            raise InputError(f"{why}; give a folder that you can write to") from error
+        instead = " instead of --overwrite" if overwrite else ""
+        raise RunError(
+            f"{why}; mend that, then the same command with --resume --out {path}{instead} goes on"
+        ) from error
     return run
 
 
@@ -196,83 +251,24 @@ def check_run(
     """What config.json is going to say was asked; raises the `InputError` of `open_run`, and touches nothing."""
     if resume and overwrite:
         raise InputError("--resume goes on with a run and --overwrite deletes it; give one of the two")
-    known = {"command": command, "config": plain(config)} | ({} if data is None else {"data": data})
-    old = _existing(path)
+    known = {"command": command, "config": plain(config)} | ({} if data is None else {"data": plain(data)})
+    old = existing(path)
     if old and not (resume or overwrite):
         state = "a finished run" if (path / "results.json").exists() else "an unfinished run"
         raise InputError(
             f"--out {path} holds {state}; --resume goes on with it, --overwrite deletes it, or give another folder"
         )
-    if resume and not old:
+    if overwrite and old:
+        if old.get("command") != command:
+            raise InputError(f"--out {path} holds a run of '{old.get('command')}', which '{command}' does not delete")
+        Manifest(path).check_links()
+    if resume and not old and not begun(path):
         raise InputError(
             f"--resume: --out {path} holds no run; leave --resume out to start one, or give a run's folder"
         )
-    if resume:
-        _check_same(path, old, known, set(extendable))
+    if resume and old:
+        check_same(path, old, known, set(extendable))
     return known
-
-
-def delete(path: Path) -> None:
-    """Delete what a run wrote into `path`, and nothing else."""
-    for lock in path.glob("jobs/*.lock"):  # a cluster may be at a job still for a command that has ended
-        Lock(lock).__enter__().__exit__()
-    for file in [file for pattern in OWN for file in path.glob(pattern)]:
-        file.unlink()
-    for folder in (*path.glob("tensorboard/*"), path / "tensorboard"):
-        with suppress(OSError):  # it is not there, or holds what is not the run's
-            folder.rmdir()
-
-
-def _existing(path: Path) -> dict[str, Any]:
-    """The config.json of the run in `path`, {} where there is nothing; raises `InputError` where there is no run."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; give a folder")
-    # A .part file is what a kill left of a write that never happened.
-    if not path.exists() or all(entry.suffix == ".part" or entry.name == LOCK for entry in path.iterdir()):
-        return {}
-    found = read_json(path / "config.json") if (path / "config.json").exists() else None
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("config", "versions")):
-        raise InputError(f"--out {path} holds files that are no run of divkd; give an empty or a new folder")
-    return found
-
-
-def _check_same(path: Path, found: Mapping[str, Any], known: Mapping[str, Any], extendable: set[str]) -> None:
-    """Raise `InputError` unless the run `found` in `path` goes on as `known`: command, configuration and data."""
-    old, config, data = found["config"], known["config"], known.get("data")
-    if found.get("command") != known["command"]:
-        raise InputError(
-            f"--out {path} holds a run of '{found.get('command')}', not of '{known['command']}'; give its own"
-        )
-    for key in sorted((set(config) | set(old)) - extendable):
-        name, was, now = _difference(key, old.get(key), config.get(key))
-        if was != now:
-            again = f"go on with --config {path / 'config.json'} and no other values"
-            # the commands that have a --config
-            raise _changed(path, name, was, now, again if "seeds" in old else "give the first again")
-    held = found["data"] if isinstance(found.get("data"), dict) else {}
-    for key, what in (("sha256", f"images of {(data or {}).get('name')}"), ("weights_sha256", "weights of --weights")):
-        if data is not None and held.get(key) != data.get(key):
-            raise InputError(
-                f"--resume: the {what} are not those that {path} was started with; restore them, or give another --out"
-            )
-    for key in extendable:
-        was, now = old.get(key), config.get(key)
-        shorter = isinstance(was, list) and isinstance(now, list) and any(value not in now for value in was)
-        if shorter or (isinstance(was, int) and isinstance(now, int) and now < was):
-            raise _changed(path, key, was, now, "name all that the run has (and more)")
-
-
-def _changed(path: Path, key: str, was: Any, now: Any, mend: str) -> InputError:
-    return InputError(f"--resume: {key} was {was!r} in {path} and is {now!r} now; {mend}, or give another --out")
-
-
-def _difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
-    """The first value that differs within the field `name`, named as in teacher.epochs."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in sorted({*was, *now}):
-            if was.get(key) != now.get(key):
-                return _difference(f"{name}.{key}", was.get(key), now.get(key))
-    return name, was, now
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
     Networks of the same number meet the same noise, which is drawn once.
     """
     names = {number: _tested_name(seed.config, seed.seed, number) for number in numbers}
-    there = {number: seed.run.load(name) for number, name in names.items()}
+    there = {number: seed.run.resumed(name, seed.progress.say) for number, name in names.items()}
     tested = {number: {} if saved is None else saved[0] for number, saved in there.items()}
     for config in dict.fromkeys(kind.config for kind in kinds.values()):
         met = [
@@ -272,7 +272,7 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
             f"{kind}/{of}": (len(fresh), seed.config.classes) for kind in whose for of, fresh in seed.tests.items()
         }
         if shapes != expected:
-            raise seed.run.damaged(name, "its arrays are not those of this configuration")
+            raise seed.run.misfit(name, "its arrays are not those of this configuration")
         if there[number] is None:
             seed.run.save(name, tested[number], {"seed": seed.seed, "tested": number})
     return tested

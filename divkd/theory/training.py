@@ -52,11 +52,11 @@ def train(
     over the multi-view ones. A network's bits do not depend on the others beside it, so that a run that was killed ends
     as it would have.
     """
-    saved = {row: run.load(name) for row, (name, _) in records.items()}
+    saved = {row: run.resumed(name, progress.say) for row, (name, _) in records.items()}
     trained = {row: checkpoint[0] for row, checkpoint in saved.items() if checkpoint is not None}
     for row, arrays in trained.items():
         if not _fits(arrays, config, samples):
-            raise run.damaged(records[row][0], "its arrays are not those of this configuration")
+            raise run.misfit(records[row][0], "its arrays are not those of this configuration")
     missing = [row for row in records if row not in trained]
     progress.there(len(trained))
     if not missing:
@@ -112,7 +112,7 @@ def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
         "single_losses": (*steps, int((samples.views != NOISE).sum())),
         "multi_losses": steps,
     }
-    fits = shapes == expected and steps != (0,)
+    fits = shapes == expected and steps != (0,) and all(array.dtype.kind == "f" for array in arrays.values())
     return fits and len(weights) == 3 and weights[0] == config.classes and weights[2] >= 2 * config.classes
 
 

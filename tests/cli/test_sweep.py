@@ -213,6 +213,15 @@ def test_overwrite_deletes_what_a_sweep_wrote_and_nothing_else(tmp_path, capsys)
     assert (tmp_path / "out/width=9/results.json").exists()
     assert all((tmp_path / kept).exists() for kept in ("out/mine/results.json", "out/notes.txt"))
     assert (tmp_path / "out/width=3/notes.txt").exists()
+    assert "run did not write it: notes.txt" in capsys.readouterr().err
+    (tmp_path / "out/width=12").rename(tmp_path / "away")
+    (tmp_path / "out/width=12").symlink_to(tmp_path / "away")
+    assert run(["sweep", "--vary", "width=3,5", "--overwrite", *line]) == 0
+    assert (tmp_path / "away/results.json").exists()
+    assert "left as it was, for it is a link: out/width=12" in capsys.readouterr().err
+    assert run(["sweep", "--vary", "temperature=1,2", "--overwrite", "--out", "out", "--", "train", "digits"]) == 0
+    assert run(["sweep", "--vary", "temperature=1,2", "--overwrite", *line]) == 2  # cells of another command
+    assert "holds a run of 'train cifar', which 'simulate plane' does not delete" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

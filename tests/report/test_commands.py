@@ -14,7 +14,7 @@ from divkd.report.record import Figure
 from divkd.report.sources import Source
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
-from divkd.shared.run import OWN
+from divkd.shared.manifest import OWN
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 

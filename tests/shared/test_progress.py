@@ -95,7 +95,7 @@ def test_a_report_is_what_the_parent_shows(clock, tmp_path):
         clock.now += 1
         task.update(2, note="loss 2")
         report = json.loads((tmp_path / "job.progress").read_text())
-    assert report == {"share": 0.5, "given": 0.25, "tasks": {"net": [2, 4, "loss 2"]}}
+    assert report == {"share": 0.5, "given": 0.25, "tasks": {"net": [2, 4, "loss 2"]}, "said": []}
 
 
 def test_a_terminal_shows_the_networks_of_all_beside_the_one_under_way():

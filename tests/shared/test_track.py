@@ -73,13 +73,14 @@ def test_lines_of_several_processes_stay_whole(tmp_path):
 
 def test_overwrite_deletes_the_curves(tmp_path):
     run = begun(tmp_path / "run")
-    events = run.path / "tensorboard" / "a"
-    events.mkdir(parents=True)
-    (events / "events.out").write_text("")
+    events = run.path / "tensorboard"
+    for network in "ab":
+        (events / network).mkdir(parents=True)
+        (events / network / "events.out").write_text("")
     epoch(Run(run.path), "b", 1)
     run = open_run(run.path, "test", {}, overwrite=True)
     assert not (run.path / "epochs.csv").exists()
-    assert not (run.path / "tensorboard" / "a").exists()
+    assert [path.name for path in events.iterdir()] == ["a"]  # which this run did not write
 
 
 def test_tensorboard_is_refused_where_it_is_not_installed(tmp_path, monkeypatch, capsys):

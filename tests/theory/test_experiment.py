@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from divkd.report import draw
@@ -111,12 +112,15 @@ def test_students_can_be_left_out_and_added(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights", "times", "train_outputs"])
-def test_a_checkpoint_of_something_else_is_damaged(tiny, tmp_path, name):
+def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, name):
     run, _ = simulate(tiny, tmp_path / "run")
     arrays, header = run.load("seed0-member0")
-    run.save("seed0-member0", {**arrays, name: arrays[name][:1, ...][..., :0]}, header)
-    with pytest.raises(InputError, match=r"seed0-member0\.safetensors is damaged"):
-        simulate(tiny, tmp_path / "run", resume=True)
+    for record in run.jobs.glob("*.json"):  # which know the file by its sum, and have it made again
+        record.unlink()
+    for other in (arrays[name][:1, ...][..., :0], arrays[name].astype(np.int8)):
+        run.save("seed0-member0", {**arrays, name: other}, header)
+        with pytest.raises(InputError, match=r"seed0-member0\.safetensors and .*config.json do not belong together"):
+            simulate(tiny, tmp_path / "run", resume=True)
 
 
 def test_one_member_teaches_others_but_not_itself(tiny, tmp_path):
@@ -156,8 +160,10 @@ def test_the_jobs_of_a_seed_are_small_and_none_needs_a_later_one():
 def test_test_outputs_of_something_else_are_damaged(tiny, tmp_path):
     run, _ = simulate(tiny, tmp_path / "run")
     arrays, header = run.load("seed0-tested1-of3-2")
+    for record in run.jobs.glob("*.json"):
+        record.unlink()
     run.save("seed0-tested1-of3-2", {name: array[:1] for name, array in arrays.items()}, header)
-    with pytest.raises(InputError, match=r"seed0-tested1-of3-2\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"seed0-tested1-of3-2\.safetensors and .* do not belong together"):
         simulate(tiny, tmp_path / "run", resume=True)
 
 

@@ -14,7 +14,6 @@ from divkd.empirical.networks.build import architecture
 from divkd.empirical.training.clock import PARTS
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.plan import kinds
-from divkd.shared.files import write_json
 from divkd.shared.run import Run, device_name
 
 
@@ -51,7 +50,7 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
         rows.append(row | {"peak_bytes": max(record["peak_bytes"] for record in own)})
     content = {"device": device_name(config.device), "threads": torch.get_num_threads(), "flops_per_s": peak}
     content |= {"precision": config.precision, "rows": rows}
-    write_json(run.path / "profile.json", content)
+    run.write("profile.json", content)
     return content
 
 

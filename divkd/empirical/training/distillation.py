@@ -15,13 +15,13 @@ from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ense
 from divkd.empirical.training.clock import span
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
-from divkd.empirical.training.loop import BatchLoss, Terms, load, train
+from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, train
 from divkd.empirical.training.perturb import perturb
 from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.files import read_json
 from divkd.shared.kinds import METHODS
+from divkd.shared.manifest import bad_config, read_config
 from divkd.shared.run import Run
 
 
@@ -99,11 +99,15 @@ def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
     the sum `sha256`: these students' test images could be among the images that they learned from.
     """
     source = Run(Path(str(config.teachers)))
-    content = read_json(source.path / "config.json")
-    whole = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("config", "data"))
-    if not whole or content.get("command") != "train cifar":
+    content = read_config(source.path)
+    if content["command"] != "train cifar":
         raise InputError(f"--teachers {source.path} is no run of divkd train; give one that holds teachers")
-    theirs = TrainConfig.from_dict(content["config"])
+    if not isinstance(content.get("data"), dict):
+        raise bad_config(source.path, f"data is {content.get('data')!r:.60}")
+    try:
+        theirs = TrainConfig.from_dict(content["config"])
+    except InputError as error:
+        raise bad_config(source.path, str(error)) from error
     if theirs.teachers is not None:
         raise InputError(f"--teachers {source.path} uses the teachers of {theirs.teachers}; give that run")
     if content["data"].get("sha256") != sha256:
@@ -114,7 +118,8 @@ def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
     for seed, member in itertools.product(config.seeds, range(config.networks)):
         name = teacher_name(seed, member)
         checkpoint = source.load(name)
-        if checkpoint is None or checkpoint[1].get("epoch") != theirs.teacher.epochs:
+        epochs = theirs.teacher.epochs
+        if checkpoint is None or epoch_of(checkpoint[1], epochs, name, source) != epochs:
             raise InputError(
                 f"--teachers {source.path} has no finished {name}; train it there with --resume, or ask for less"
             )

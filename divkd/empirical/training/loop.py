@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def train(
 
     augmentation = Augmentation(config.crop, config.flip)
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
-    start, spent, best = load(net, optimiser, schedule.epochs, name, run)
+    start, spent, best = load(net, optimiser, schedule.epochs, name, run, seed_run.progress.say)
     ranks.agree(start)
     with seed_run.progress.task(name, schedule.epochs, networks=1) as task:
         task.update(start)
@@ -86,6 +86,7 @@ def train(
                 arrays |= {f"{'' if last else 'best/'}{key}": array for key, array in best.arrays.items()}
             run.save(name, arrays, header)
             task.update(epoch, note=f"loss {mean_loss:.3f} acc {accuracy:.3f}")
+    run.settled(name)
     if best is not None:
         net.load_state_dict({key: torch.from_numpy(value) for key, value in best.arrays.items()})
     net.eval()
@@ -173,33 +174,55 @@ class Best(NamedTuple):
 
 
 def load(
-    net: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, name: str, run: Run
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    epochs: int,
+    name: str,
+    run: Run,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[int, float, Best | None]:
     """Put checkpoint `name` into `net` and `optimiser`; the epochs and seconds that it stands for, 0 without one.
 
-    Raises `InputError` where the file is not what `train` would have written for this network.
+    With `say`, one that is damaged is set aside and the one before it taken (`Run.resumed`). Raises `InputError` where
+    the file is not what `train` would have written for this network.
     """
-    checkpoint = run.load(name)
+    checkpoint = run.load(name) if say is None else run.resumed(name, say)
     if checkpoint is None:
         return 0, 0.0, None
     arrays, header = checkpoint
-    epoch, seconds, chosen, score = (header.get(key) for key in ("epoch", "seconds", "chosen", "score"))
-    if not isinstance(epoch, int) or not 1 <= epoch <= epochs or not isinstance(seconds, (int, float)):
-        raise run.damaged(name, f"epoch {epoch!r} of {epochs}, seconds {seconds!r}")
-    own = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    shapes, learns = dict(own), dict(net.named_parameters()) if epoch < epochs else {}
-    shapes |= {f"momentum/{key}": own[key] for key in learns}
+    epoch, chosen = epoch_of(header, epochs, name, run), header.get("chosen")
+    own = {key: (value.shape, value.dtype) for key, value in state(net, None).items()}
+    kinds, learns = dict(own), dict(net.named_parameters()) if epoch < epochs else {}
+    kinds |= {f"momentum/{key}": own[key] for key in learns}
     if epoch < epochs and chosen is not None:
-        shapes |= {f"best/{key}": shape for key, shape in own.items()}
-    if {key: value.shape for key, value in arrays.items()} != shapes:
-        raise run.damaged(name, "its arrays are not those of this network")
+        kinds |= {f"best/{key}": kind for key, kind in own.items()}
+    found = {key: (value.shape, value.dtype) for key, value in arrays.items()}
+    if found != kinds:
+        wrong = next(key for key in (*kinds, *found) if kinds.get(key) != found.get(key))
+        raise run.misfit(name, f"{wrong} is {_kind(found.get(wrong))} there, and {_kind(kinds.get(wrong))} here")
     best = None
-    if isinstance(chosen, int) and isinstance(score, float):
+    if chosen is not None:
         prefix = "best/" if epoch < epochs else ""
-        best = Best(chosen, score, {key: arrays[prefix + key] for key in own})
+        best = Best(chosen, header["score"], {key: arrays[prefix + key] for key in own})
     for key, parameter in learns.items():
         # copied into a tensor like the parameter, to keep its device and memory format
         momentum = torch.from_numpy(arrays[f"momentum/{key}"])
         optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
     net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in own})
-    return epoch, float(seconds), best
+    return epoch, float(header["seconds"]), best
+
+
+def epoch_of(header: Mapping[str, Any], epochs: int, name: str, run: Run) -> int:
+    """The epoch of a checkpoint of `epochs`; raises `InputError` where its header is none of `train`."""
+    values: list[Any] = [header.get(key) for key in ("epoch", "seconds", "chosen", "score")]
+    epoch, seconds, chosen, score = values
+    whole = type(epoch) is int and type(seconds) in (int, float) and 0 <= seconds < math.inf
+    if not whole or (chosen is not None and (type(chosen) is not int or type(score) is not float)):
+        raise run.damaged(name, f"epoch {epoch!r}, seconds {seconds!r}, chosen {chosen!r}, score {score!r}")
+    if not 1 <= epoch <= epochs:
+        raise run.misfit(name, f"epoch {epoch} there, of {epochs} here")
+    return int(epoch)
+
+
+def _kind(kind: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
+    return "nothing" if kind is None else f"{kind[1]} {kind[0]}"

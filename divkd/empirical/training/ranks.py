@@ -114,6 +114,12 @@ class Silent(Run):
     def save(self, *_: Any) -> None:
         """Nothing."""
 
+    def step_back(self, *_: Any) -> None:
+        """Nothing."""
+
+    def settled(self, *_: Any) -> None:
+        """Nothing."""
+
 
 def tell(*what: Any) -> None:
     """Have the other processes train what this, the first, begins to train; they are told nothing once all is done."""

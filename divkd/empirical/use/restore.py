@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import merged, teacher_name
 from divkd.empirical.training.students import STUDENTS, student_of
 from divkd.shared.errors import InputError, unknown
-from divkd.shared.files import read_json
 from divkd.shared.kinds import METHODS, MODELS
+from divkd.shared.manifest import bad_config, read_config, read_results
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 
@@ -131,17 +132,40 @@ def _device(name: Any) -> torch.device:
 
 def _read(run: Run) -> tuple[TrainConfig, dict[str, Any]]:
     """The configuration of `run` and what it knows of its data."""
-    file = run.path / "config.json"
-    content = read_json(file) if file.is_file() else None
-    if not isinstance(content, dict) or content.get("command") != "train cifar":
+    content = read_config(run.path) if (run.path / "config.json").is_file() else {}
+    if content.get("command") != "train cifar":
         raise InputError(f"{run.path} is no run of divkd train; give the folder that it wrote")
-    facts = content.get("data")
-    if not isinstance(facts, dict) or not {"class_names", "mean", "std", "shape", "sha256"} <= set(facts):
-        raise InputError(f"{run.path}/config.json does not describe its data; make the run again with --overwrite")
-    # The networks need nothing of the data set, so one's own images may be gone: the name is not checked.
-    values = dict(content["config"])
-    config = TrainConfig.from_dict({**values, "dataset": "digits"})
-    return dataclasses.replace(config, dataset=str(values["dataset"])), facts
+    values: Any = content["config"]
+    facts: Any = content.get("data")
+    try:
+        # The networks need nothing of the data set, so one's own images may be gone: the name is not checked.
+        config = TrainConfig.from_dict({**values, "dataset": "digits"})
+    except InputError as error:
+        raise bad_config(run.path, str(error)) from error
+    if not isinstance(values.get("dataset"), str):
+        raise bad_config(run.path, f"dataset is {values.get('dataset')!r:.60}")
+    if wrong := _wrong(facts):
+        raise bad_config(run.path, f"it does not say the {wrong} of its data")
+    return dataclasses.replace(config, dataset=values["dataset"]), facts
+
+
+def _wrong(facts: Any) -> str | None:
+    """Which of the facts of data (`ImageData.facts`) is not as it should be."""
+
+    def numbers(value: Any, kinds: tuple[type, ...], above: float) -> bool:
+        return isinstance(value, list) and all(type(one) in kinds and above < one < math.inf for one in value)
+
+    known = facts if isinstance(facts, dict) else {}
+    names: Any = known.get("class_names")
+    shape: Any = known.get("shape")
+    if not numbers(shape, (int,), 0) or len(shape) != 3:
+        return "shape"
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        return "class_names"
+    for name, above in (("mean", -math.inf), ("std", 0.0)):
+        if not numbers(known.get(name), (int, float), above) or len(known[name]) != shape[0]:
+            return name
+    return None if isinstance(known.get("sha256"), str) else "sha256"
 
 
 def _choose(run: Run, config: TrainConfig, model: str, method: str | None, seed: int | None) -> None:
@@ -170,9 +194,9 @@ def _finished(run: Run, config: TrainConfig, seed: int) -> str:
     def done(name: str, epochs: int) -> bool:
         try:
             checkpoint = run.load(name)
+            return checkpoint is not None and loop.epoch_of(checkpoint[1], epochs, name, run) == epochs
         except InputError:  # damaged
             return False
-        return checkpoint is not None and checkpoint[1].get("epoch") == epochs
 
     held = [
         f"{student} by {method}"
@@ -222,6 +246,14 @@ def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> Im
 
 def _temperature(run: Run, names: dict[str, Any]) -> float | None:
     """The temperature of the row of results.json with these `names`, where the run is finished."""
-    results = read_json(run.path / "results.json") if (run.path / "results.json").exists() else {}
-    rows = results.get("rows", []) if isinstance(results, dict) else []
-    return next((float(row["temperature"]) for row in rows if names.items() <= row.items()), None)
+    if not (run.path / "results.json").exists():
+        return None
+    results = read_results(run.path)
+    try:
+        found = [row["temperature"] for row in results["rows"] if names.items() <= row.items()]
+        if any(type(one) not in (int, float) or not 0 < one < math.inf for one in found):
+            raise TypeError(f"temperature {found[0]!r}")
+    except (LookupError, TypeError, AttributeError) as error:
+        again = f"the command that made it, with --resume --out {run.path}, writes it anew"
+        raise InputError(f"{run.path}/results.json is damaged ({error!r:.80}); {again}") from error
+    return float(found[0]) if found else None

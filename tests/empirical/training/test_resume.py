@@ -6,16 +6,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_runs import Killed, arrays, experiment, job, rows, tiny, weights
+from training_runs import QUIET, Killed, arrays, experiment, job, rows, tiny, weights
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import Schedule
-from divkd.empirical.training.distillation import cross_entropy, reused
+from divkd.empirical.training.distillation import cross_entropy, reused, teachers_of
 from divkd.empirical.training.loop import train
 from divkd.empirical.training.seed_run import SeedRun
+from divkd.empirical.use.restore import load_model
 from divkd.shared import files
 from divkd.shared.errors import InputError
 from divkd.shared.run import Run, open_run
@@ -74,21 +75,60 @@ def test_a_teacher_is_the_same_bits_whatever_the_number_of_members(tmp_path):
     "damage",
     [
         lambda arrays, header: (arrays, {**header, "epoch": "x"}),
+        lambda arrays, header: (arrays, {**header, "epoch": True}),
+        lambda arrays, header: (arrays, {**header, "seconds": False}),
         lambda arrays, header: (arrays, {**header, "epoch": 99}),
+        lambda arrays, header: (arrays, {**header, "chosen": 2}),
         lambda arrays, header: ({**arrays, "nets.0.stem.weight": np.zeros(3, np.float32)}, header),
+        lambda arrays, header: ({key: value.astype(np.float64) for key, value in arrays.items()}, header),
+        lambda arrays, header: ({key: value.astype(np.int8) for key, value in arrays.items()}, header),
+        lambda arrays, header: ({**arrays, "more": np.zeros(1, np.float32)}, header),
         lambda arrays, header: ({}, header),
         lambda arrays, header: (arrays, {**header, "epoch": 1}),  # unfinished, yet without momentum
     ],
 )
-def test_a_checkpoint_of_something_else_is_damaged(tmp_path, damage):
-    config = tiny(members=1, students=())
+def test_a_checkpoint_of_something_else_is_refused_and_on_resume_trained_again(tmp_path, damage):
+    config = tiny(members=1, students=(), train_images=64)
     experiment(config, tmp_path / "run")
     run = Run(tmp_path / "run")
+    before = arrays(run.path)
     run.save("seed0-teacher0", *damage(*run.load("seed0-teacher0")))
-    results = (tmp_path / "run" / "results.json").read_bytes()
-    with pytest.raises(InputError, match=r"seed0-teacher0\.safetensors is damaged"):
-        experiment(config, tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "results.json").read_bytes() == results
+    with pytest.raises(InputError, match=r"seed0-teacher0\.safetensors (is damaged|and .*config.json do not belong)"):
+        load_model(run.path, "deep_ensemble")
+    with pytest.raises(InputError, match=r"seed0-teacher0"):
+        teachers_of(SeedRun(config, load("digits", None, False, 64), 0, run, QUIET), 1)
+    experiment(config, run.path, resume=True)
+    assert arrays(run.path) == before
+
+
+def test_a_damaged_epoch_goes_on_from_the_one_before_to_the_same_bits(tmp_path, monkeypatch, capsys):
+    config = tiny(members=1, students=(), train_images=64)
+    experiment(config, tmp_path / "whole")
+    assert not list((tmp_path / "whole/checkpoints").glob("*.previous"))
+    real, epochs = loop.run_epoch, []
+
+    def killed(*arguments):
+        epochs.append(1)
+        if len(epochs) == 3:
+            raise Killed
+        return real(*arguments)
+
+    for lost in (1, 2):  # of the two epochs that are there
+        epochs.clear()
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(loop, "run_epoch", killed)
+            experiment(config, tmp_path / f"run{lost}")
+        run = Run(tmp_path / f"run{lost}")
+        for path in (run.checkpoint("seed0-teacher0"), run.previous("seed0-teacher0"))[:lost]:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        said = []
+        with pytest.raises(InputError, match="is damaged"):
+            run.load("seed0-teacher0")
+        assert (run.resumed("seed0-teacher0", said.append) is None) == (lost == 2)
+        assert ("goes on from epoch 1" in said[0], "trained again" in said[0]) == (lost == 1, lost == 2)
+        experiment(config, run.path, resume=True)
+        assert arrays(run.path) == arrays(tmp_path / "whole")
+        assert not run.previous("seed0-teacher0").exists()
 
 
 @pytest.mark.slow
@@ -196,7 +236,7 @@ def test_teachers_of_a_run_that_has_none_of_its_own_and_damaged_runs_are_refused
         reused(dataclasses.replace(second, teachers=str(tmp_path / "students")), "")
     for content in ("[]", "{}", '{"command": "train cifar"}', '{"command": "train cifar", "config": [1], "data": {}}'):
         (tmp_path / "teachers" / "config.json").write_text(content)
-        with pytest.raises(InputError, match="is no run of divkd train"):
+        with pytest.raises(InputError, match=r"config.json is damaged \(.*--config .*manifest.jsonl --resume --out"):
             reused(second, "")
 
 

@@ -144,7 +144,7 @@ def test_what_is_advised_of_the_runs_files_mends(run):
     config = short(dataset=str(run.parent / "mine.npz"), train_images=None)
     kept = run / "checkpoints/seed0-single-kd-from2.safetensors"
     kept.write_bytes(kept.read_bytes()[:-5])
-    assert "delete it and --resume trains it again" in refusal(lambda: load_model(run, "single"))
+    assert "--resume of its run trains it again" in refusal(lambda: load_model(run, "single"))
     kept.unlink()
     assert "--resume goes on with the others" in refusal(lambda: load_model(run, "single"))
     experiment(config, run, resume=True)
@@ -162,8 +162,11 @@ def test_what_is_advised_of_the_runs_files_mends(run):
 
     content = read_json(run / "config.json")
     write_json(run / "config.json", {key: value for key, value in content.items() if key != "data"})
-    assert "make the run again with --overwrite" in refusal(lambda: load_model(run))
-    experiment(config, run, overwrite=True)
+    assert f"delete it, and divkd train cifar --config {run}/manifest.jsonl --resume --out {run} writes it anew" in (
+        refusal(lambda: load_model(run))
+    )
+    (run / "config.json").unlink()
+    experiment(config, run, resume=True)
     assert load_model(run).members == 2
 
 

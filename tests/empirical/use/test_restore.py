@@ -116,7 +116,7 @@ def test_unfinished_absent_damaged_and_old_runs_are_refused(tmp_path):
     assert "is gone" in refusal("merged")
     del content["data"]
     write_json(folder / "config.json", content)
-    assert "make the run again" in refusal()
+    assert "--resume" in refusal()
     with pytest.raises(InputError, match="no run of divkd train"):
         load_model(tmp_path)
 
