@@ -151,7 +151,10 @@ def drowned(config: MultiViewConfig, members: int, strength: float) -> float:
         K varrho P E[sReLU(alpha Lambda)] = K varrho P (gamma Lambda)^q / (q (q + 1))    for gamma Lambda <= 1,
 
     for every class alike: it moves no argmax, but from c on all clipped outputs are equal, and soft labels tell nothing
-    of which other classes a sample shows. Distillation ends there: gamma = (c q (q + 1) / (K varrho P))^(1/q) / Lambda.
+    of which other classes a sample shows. Distillation ends there at the latest:
+
+        gamma = (c q (q + 1) / (K varrho P))^(1/q) / Lambda.
+
     `strength` is Lambda. Infinite where gamma Lambda would pass 1.
     """
     q = config.power
