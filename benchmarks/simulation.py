@@ -27,7 +27,7 @@ from divkd.shared.jobs import Job
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory.config import PRESETS, MultiViewConfig
-from divkd.theory.engines import engine
+from divkd.theory.descent import engine
 from divkd.theory.experiment import seed_jobs
 from divkd.theory.students import KINDS
 

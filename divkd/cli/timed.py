@@ -8,7 +8,7 @@ from divkd.shared.progress import lasting
 from divkd.theory import descent
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import training_samples
-from divkd.theory.engines import engine
+from divkd.theory.descent import engine
 
 SECONDS = 10.0  # that the timed descent may take
 # A whole run over what its networks take if each is like the first member: students go on for longer, and all are

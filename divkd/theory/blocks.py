@@ -24,7 +24,8 @@ from divkd.theory.data import Layout
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
 
-def _compiled(**options: Any) -> Callable[[Any], Any]:
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """As all of the engine's loops are compiled."""
     return nb.njit(cache=True, fastmath=FAST, error_model="numpy", **options)  # type: ignore[no-any-return]
 
 
@@ -80,8 +81,8 @@ class _Pull(NamedTuple):
     z: Any
 
 
-@_compiled()
-def _slope(u: Any, q: Any) -> Any:
+@compiled()
+def srelu_slope(u: Any, q: Any) -> Any:
     """sReLU'(u) = clip(u, 0, 1)^(q-1), `q` as in `Constants`."""
     c = min(max(u, np.float32(0)), np.float32(1))
     slope = c
@@ -90,28 +91,28 @@ def _slope(u: Any, q: Any) -> Any:
     return slope
 
 
-@_compiled()
-def _value(u: Any, q: Any) -> Any:
+@compiled()
+def srelu(u: Any, q: Any) -> Any:
     """sReLU(u) = clip(u, 0, 1)^q / q + max(u - 1, 0)."""
     c = min(max(u, np.float32(0)), np.float32(1))
-    return c * _slope(u, q) * np.float32(1 / (len(q) + 2)) + max(u - np.float32(1), np.float32(0))
+    return c * srelu_slope(u, q) * np.float32(1 / (len(q) + 2)) + max(u - np.float32(1), np.float32(0))
 
 
-@_compiled()
+@compiled()
 def _bits(u: Any) -> Any:
     """Floats from 0 up are ordered as their bits are, and integers have a vectorised maximum."""
     return np.float32(max(u, np.float32(0))).view(np.int32)
 
 
 # Inlined, these do not count the references to a record's arrays: a tenth of a small block's time.
-@_compiled(forceinline=True)
+@compiled(forceinline=True)
 def _block(network: Any, lag: Any, layout: Any, i: Any, r: Any, f: Any) -> Any:
     part = slice(layout.start[f], layout.start[f + 1])
     weight = network.a[i, r, f] if f < network.a.shape[2] else np.float32(0)
     return _Block(weight, network.g[i, r, part], lag.seen[i, r, part], layout.weight[part], layout.sample[part])
 
 
-@_compiled(forceinline=True)
+@compiled(forceinline=True)
 def _gradient(block: Any, slopes: Any, spare: Any, q: Any) -> Any:
     """A block's sum_e z_e c_e and its largest |c_e|, c without the factor varrho / N."""
     a, g, _, z, sample = block
@@ -119,13 +120,13 @@ def _gradient(block: Any, slopes: Any, spare: Any, q: Any) -> Any:
     for e in range(len(g)):  # apart from the next loop, which is vectorised without it
         spare[e] = slopes[sample[e]]
     for e in range(len(g)):
-        c = spare[e] * _slope(z[e] * a + g[e], q)
+        c = spare[e] * srelu_slope(z[e] * a + g[e], q)
         total += z[e] * c
         peak = max(peak, _bits(abs(c)))
     return total, np.int32(peak).view(np.float32)
 
 
-@_compiled(forceinline=True)
+@compiled(forceinline=True)
 def _bring(block: Any, drive: Any, out: Any, spare: Any, constants: Any) -> Any:
     """Move a block by the `drive` (N,) since it was seen, and add what that changes to `out` (N,).
 
@@ -139,7 +140,7 @@ def _bring(block: Any, drive: Any, out: Any, spare: Any, constants: Any) -> Any:
         spare[e] = now - seen[e]
         seen[e] = now
     for e in range(len(g)):
-        c = factor * spare[e] * _slope(z[e] * a + g[e], q)
+        c = factor * spare[e] * srelu_slope(z[e] * a + g[e], q)
         total += z[e] * c
         spare[e] = c
     new = a - total
@@ -147,21 +148,21 @@ def _bring(block: Any, drive: Any, out: Any, spare: Any, constants: Any) -> Any:
         old = z[e] * a + g[e]
         g[e] -= nu2 * spare[e]
         u = z[e] * new + g[e]
-        spare[e] = _value(u, q) - _value(old, q)
-        mass += z[e] * _slope(u, q)
+        spare[e] = srelu(u, q) - srelu(old, q)
+        mass += z[e] * srelu_slope(u, q)
         top = max(top, _bits(u))
     for e in range(len(g)):
         out[sample[e]] += spare[e]
     return new, np.int32(top).view(np.float32), mass
 
 
-@_compiled()
+@compiled()
 def _rate(a: Any, top: Any, mass: Any, pull: Any, constants: Any) -> Any:
     """An upper bound of how fast a block that is not touched goes stale: 1 / the time in which it is due."""
     if not top > 0:
         return np.float32(0)
     factor = constants.factor
-    steepest = _slope(top, constants.q)
+    steepest = srelu_slope(top, constants.q)
     moved = factor * min(steepest * pull.weighted, mass * pull.largest)  # |da/dt|
     noise = factor * constants.nu2 * steepest * pull.largest  # |dg/dt|
     relative = max(moved / max(abs(a), constants.sigma), noise / top) / constants.share
@@ -169,7 +170,7 @@ def _rate(a: Any, top: Any, mass: Any, pull: Any, constants: Any) -> Any:
     return max(relative, lost / constants.tolerance)
 
 
-@_compiled(nogil=True)
+@compiled(nogil=True)
 def advance(
     network: Network, lag: Lag, layout: Layout, constants: Constants, slopes: Any, remaining: Any, last: Any
 ) -> Any:
@@ -232,7 +233,7 @@ def advance(
     return eta
 
 
-@_compiled(forceinline=True)
+@compiled(forceinline=True)
 def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, spare: Any) -> None:
     """Bring the block at `place` (class, neuron, feature) up to date."""
     i, r, f = place
@@ -243,7 +244,7 @@ def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, s
     network.top[i, r, f], network.mass[i, r, f], lag.pending[i, r, f] = top, mass, 0
 
 
-@_compiled(nogil=True)
+@compiled(nogil=True)
 def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, due: Any) -> None:
     """Bring the blocks of one member up to date that are pending by `due` or more."""
     classes, neurons, features = network.a.shape
@@ -257,7 +258,7 @@ def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, d
             network.outputs[i, n] = constants.varrho * network.sums[i, n]
 
 
-@_compiled(nogil=True)
+@compiled(nogil=True)
 def forward(network: Network, layout: Layout, constants: Constants) -> None:
     """F of one member from its coordinates, and what its blocks' rates are bounded by."""
     a, g, sums, outputs, top, mass = network
@@ -268,8 +269,8 @@ def forward(network: Network, layout: Layout, constants: Constants) -> None:
         peak, total = np.int32(0), np.float32(0)
         for e in range(start[f], start[f + 1]):
             u = z[e] * weight + g[i, r, e]
-            sums[i, sample[e]] += _value(u, q)
-            total += z[e] * _slope(u, q)
+            sums[i, sample[e]] += srelu(u, q)
+            total += z[e] * srelu_slope(u, q)
             peak = max(peak, _bits(u))
         top[i, r, f] = np.int32(peak).view(np.float32)
         mass[i, r, f] = total

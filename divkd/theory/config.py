@@ -49,6 +49,10 @@ class MultiViewConfig(Config):
     )
     noise: float = field(1.0, "norm of a patch's noise, nu^2 = sigma_p^2 d", symbol="nu", above=True)
 
+    feature_noise: float = field(
+        0.0, "every patch shows every feature with a weight uniform in [0, gamma]", symbol="gamma"
+    )
+
     # the network
     neurons: int = field(8, "neurons a class", 1, symbol="m")
     power: int = field(

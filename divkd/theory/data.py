@@ -18,7 +18,7 @@ VALIDATION = "validation_"  # before the name of test samples: those that only a
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples as the network meets them: x_p = z_p v_(feature of p) + xi_p.
+    """N samples as the network meets them: x_p = z_p v_(feature of p) + sum_v' alpha_{p,v'} v' + xi_p.
 
     The noise xi_p is not here: the limit engine keeps only its products with the weights, the dense engine draws it.
     """
@@ -28,6 +28,7 @@ class Samples:
     feature: np.ndarray  # (N, P) 2 * class + view of the feature in the patch, or NOISE
     weight: np.ndarray  # (N, P) z_p, float32, 0 in a patch without a feature
     redrawn: int  # samples that were drawn again because their features needed more than P patches
+    mixed: np.ndarray | None = None  # (N, P, 2k) alpha, float32: what every patch shows of every feature; None: nothing
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,7 +95,8 @@ def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.nd
 
     V(X) holds both views of y and every other class's feature with probability s / k. An own view's weight is
     spread evenly over C_p patches. Another class's feature, and the own view that a single-view sample lacks,
-    show in one patch: the definition's z_p >= 0 may vanish on some of a feature's patches.
+    show in one patch: the definition's z_p >= 0 may vanish on some of a feature's patches. Feature noise alpha is
+    uniform in [0, gamma], for every patch and feature.
     """
     count, features = len(labels), 2 * config.classes
     own = np.arange(features)[None, :] // 2 == labels[:, None]
@@ -132,4 +134,7 @@ def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.nd
     z_placed = np.zeros((count, config.patches), dtype=np.float32)
     placed[sample, patch] = feature
     z_placed[sample, patch] = (weight / copies)[sample, feature]
-    return Samples(labels, views, placed, z_placed, redrawn)
+    mixed = None
+    if config.feature_noise:
+        mixed = generator.random((count, config.patches, features), np.float32) * np.float32(config.feature_noise)
+    return Samples(labels, views, placed, z_placed, redrawn, mixed)

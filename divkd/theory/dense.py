@@ -1,8 +1,8 @@
 """The dense engine: the same network with weights and patches in R^d, the independent check of the limit engine.
 
-F_i(X) = varrho sum_r sum_p sReLU(<w_{i,r}, x_p>), x_p = z_p v_{f(p)} + xi_p, xi_p ~ N(0, nu^2 / d I), following
-Allen-Zhu and Li, arXiv 2012.09816. The features are the first 2k unit vectors, which loses nothing: everything else
-is rotation invariant. Weights are in units of varrho.
+F_i(X) = varrho sum_r sum_p sReLU(<w_{i,r}, x_p>), x_p = z_p v_{f(p)} + sum_v alpha_{p,v} v + xi_p,
+xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first 2k unit vectors, which
+loses nothing: everything else is rotation invariant. Weights are in units of varrho.
 """
 
 from collections.abc import Iterator, Sequence
@@ -106,6 +106,8 @@ def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) ->
         patches *= np.float32(config.noise / config.dimension**0.5)
         filled = np.flatnonzero(feature != NOISE)
         patches[filled, feature[filled]] += weight[filled]
+        if samples.mixed is not None:
+            patches[:, : 2 * config.classes] += samples.mixed[some].reshape(len(patches), -1)
         yield torch.from_numpy(patches).to(config.device)
 
 

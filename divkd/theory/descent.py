@@ -1,12 +1,15 @@
 """Gradient flow by full-batch steps, each member with a step of its own, for any loss that knows d loss / d outputs."""
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from divkd.shared.errors import RunError
+from divkd.theory.config import MultiViewConfig
+from divkd.theory.data import Samples
 
 # (M, N, k) outputs -> per-sample losses (M, N) and their slopes dloss_n/dF (M, N, k)
 Loss = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -30,6 +33,21 @@ class Networks(Protocol):
 
     def copy(self, rows: Sequence[int]) -> "Networks":
         """Networks of their own that go on from where `rows` stand."""
+
+
+class Engine(NamedTuple):
+    """What an engine offers an experiment."""
+
+    create: Callable[[MultiViewConfig, Samples, int, Sequence[int]], Networks]
+    fresh_outputs: Callable[[MultiViewConfig, np.ndarray, Samples, int, str, Sequence[int]], np.ndarray]
+    state_bytes: Callable[[MultiViewConfig], int]
+    together: Callable[[MultiViewConfig], int]  # networks that are trained at once
+
+
+def engine(name: str) -> Engine:
+    """The module `name` of `divkd.shared.kinds.ENGINES`, imported when it is asked for: the dense one brings torch."""
+    module = importlib.import_module(f"divkd.theory.{name}")
+    return Engine(module.create, module.fresh_outputs, module.state_bytes, module.together)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from divkd.theory import claims, descent, evaluate, predict, traces
 from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, training_samples
-from divkd.theory.engines import engine
+from divkd.theory.descent import engine
 from divkd.theory.students import (
     CONTINUED,
     FRESH,

@@ -11,7 +11,8 @@ in units of varrho (W / varrho, time in those units), following Allen-Zhu and Li
 sample meets the initial weights alone: <w, xi> ~ N(0, (sigma_0 nu)^2).
 
 Entries (n, p) are sorted by feature and contiguous: a block, one neuron's entries of one feature, fits into the
-innermost cache, and only blocks that have to move in a step are read from memory (see `blocks`).
+innermost cache, and only blocks that have to move in a step are read from memory (see `blocks`). Where patches have
+feature noise, every entry depends on all 2k coordinates, and `MixedNetworks` take the place of blocks (see `mixed`).
 """
 
 import dataclasses
@@ -23,9 +24,9 @@ import numba as nb
 import numpy as np
 
 from divkd.shared.seeds import rng
-from divkd.theory import blocks
+from divkd.theory import blocks, mixed
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.data import Layout, Samples
+from divkd.theory.data import NOISE, Layout, Samples
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
@@ -82,6 +83,53 @@ class LimitNetworks:
         return LimitNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
 
 
+class MixedNetworks(LimitNetworks):
+    """As `LimitNetworks`, on samples with feature noise: `noise` holds u = X a + g (M, k, m, N P) in samples' order."""
+
+    def __init__(self, config: MultiViewConfig, samples: Samples, weights: np.ndarray, noise: np.ndarray) -> None:
+        self.config, self.samples, self.weights, self.noise = config, samples, weights, noise
+        self._outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
+        self._coefficients, self._constants = _coefficients(samples), _constants(config, len(samples))
+        _each(lambda b: mixed.forward(noise[b], self._outputs[b], self._constants), range(len(weights)))
+
+    def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
+        """As that of `LimitNetworks`."""
+        contiguous = np.ascontiguousarray(slopes.transpose(0, 2, 1), dtype=np.float32)
+        limits = np.minimum(remaining, FOREVER).astype(np.float32)
+        times = np.zeros(len(limits), np.float32)
+
+        def move(b: int) -> None:
+            state = self.weights[b], self.noise[b], self._outputs[b], self._coefficients, self._constants
+            times[b] = mixed.advance(*state, np.float32(self.config.feature_noise), contiguous[b], limits[b])
+
+        _each(move, np.flatnonzero(limits > 0))
+        return times
+
+    def settle(self, rows: Sequence[int]) -> None:
+        """Nothing lags behind."""
+
+    def copy(self, rows: Sequence[int]) -> "MixedNetworks":
+        """Networks of their own that go on from where `rows` stand."""
+        return MixedNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
+
+
+def _coefficients(samples: Samples) -> np.ndarray:
+    """X (2k, N P): what a patch shows of every feature, its own and those that are mixed in."""
+    assert samples.mixed is not None
+    shown = samples.mixed.reshape(samples.feature.size, -1).copy()
+    filled = np.flatnonzero(samples.feature != NOISE)
+    shown[filled, samples.feature.ravel()[filled]] += samples.weight.ravel()[filled]
+    return np.ascontiguousarray(shown.T)
+
+
+def _mix(layout: Layout, coefficients: np.ndarray, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """u (k, m, N P) of one network, in samples' order, from its coordinates and g in `layout`'s."""
+    u = np.empty_like(noise)
+    u[..., layout.order] = noise
+    mixed.add_features(u, weights, coefficients)
+    return u
+
+
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> LimitNetworks:
     """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
     layout = Layout.of(samples, 2 * config.classes)
@@ -96,7 +144,11 @@ def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequen
         _draw_noise(config, generator, layout, noise[row])
 
     _each(draw, range(len(members)))
-    return LimitNetworks(config, samples, weights, noise)
+    if samples.mixed is None:
+        return LimitNetworks(config, samples, weights, noise)
+    for b, of_member in enumerate(noise):
+        of_member[:] = _mix(layout, _coefficients(samples), weights[b], of_member)
+    return MixedNetworks(config, samples, weights, noise)
 
 
 def fresh_outputs(
@@ -110,12 +162,16 @@ def fresh_outputs(
     """
     layout, constants = Layout.of(samples, 2 * config.classes), _constants(config, len(samples))
     outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
+    coefficients = None if samples.mixed is None else _coefficients(samples)
 
     def test(number: int) -> None:
         g = np.empty((*weights.shape[1:3], samples.feature.size), np.float32)
         _draw_noise(config, rng(seed, f"noise/{role}", number), layout, g)
         for row in np.flatnonzero(np.asarray(members) == number):
-            blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
+            if coefficients is None:
+                blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
+            else:
+                mixed.forward(_mix(layout, coefficients, weights[row], g), outputs[row], constants)
 
     _each(test, set(members))
     return outputs.transpose(0, 2, 1)

@@ -15,7 +15,7 @@ from divkd.shared.run import Run
 from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, VALIDATION, Samples, fresh_samples, training_samples
-from divkd.theory.engines import engine
+from divkd.theory.descent import engine
 from divkd.theory.training import Arrays, Create, Phase, labels_only, train
 
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them

@@ -21,7 +21,7 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.engines import engine
+from divkd.theory.descent import engine
 from divkd.theory.experiment import check, measure
 from divkd.theory.students import KINDS, Seed, networks
 

@@ -16,7 +16,7 @@ from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 from divkd.shared.verdicts import verdicts
-from divkd.theory import claims, engines, experiment, students
+from divkd.theory import claims, descent, experiment, students
 from divkd.theory.config import PRESETS
 
 
@@ -48,7 +48,7 @@ def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed(
     taken = {"single", "ensemble", "ensemble_of_distilled", "trained_jointly_average"}
     assert students.KINDS.keys() == kinds.CLAIMS.keys() - taken
     for name in kinds.ENGINES:
-        assert all(map(callable, engines.engine(name)))
+        assert all(map(callable, descent.engine(name)))
 
 
 def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
@@ -178,14 +178,14 @@ def test_memory_stays_below_the_estimate_and_near_it(engine):
     code = (
         "import dataclasses, resource, tempfile; from pathlib import Path;"
         "from divkd.shared.progress import Progress; from divkd.shared.run import Run;"
-        "from divkd.theory import engines, experiment; from divkd.theory.config import PRESETS;"
+        "from divkd.theory import descent, experiment; from divkd.theory.config import PRESETS;"
         f"c = dataclasses.replace(PRESETS['default'], {changes}); kinds = ('self_distilled', 'trained_jointly');"
         "r = Run(Path(tempfile.mkdtemp())); r.checkpoints.mkdir(); p = Progress(quiet=True);"
         "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024;"
         "t = dataclasses.replace(c, classes=2, train_samples=60, test_samples=60, dimension=50, members=1);"
         "[job.work(r, p) for job in experiment.seed_jobs(t, 99, ())]; before = most();"
         "[job.work(r, p) for job in experiment.seed_jobs(c, 0, kinds)];"
-        "print((most() - before) / engines.engine(c.engine).state_bytes(c))"
+        "print((most() - before) / descent.engine(c.engine).state_bytes(c))"
     )
     threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **threads})

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 import os
 import subprocess
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from divkd.theory import data, dense, descent, limit
-from divkd.theory.data import NOISE, training_samples
+from divkd.theory.data import NOISE, fresh_samples, training_samples
 
 
 def srelu(u, q):
@@ -41,6 +42,71 @@ def test_outputs_are_the_definition(small, power):
     networks = limit.create(config, samples, 0, [0, 1])
     expected = reference_outputs(config, samples, networks.weights, unsorted(networks, samples))
     np.testing.assert_allclose(networks.outputs(), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("power", [2, 3, 4])
+def test_with_feature_noise_a_step_is_the_gradient_of_the_definition(small, power):
+    """F and its derivatives by features' coordinates and by g, in float64 from X; u stays X a + g."""
+    config = dataclasses.replace(small, power=power, feature_noise=0.2)
+    samples = training_samples(config, 0)
+    networks = limit.create(config, samples, 0, [0])
+    shown = np.where(samples.feature == NOISE, 0, samples.weight)[..., None] * (
+        samples.feature[..., None] == np.arange(2 * config.classes)
+    )
+    shown = (shown + samples.mixed).astype(np.float64)  # (N, P, 2k)
+    assert 0 <= samples.mixed.min() < 0.01
+    assert 0.19 < samples.mixed.max() <= 0.2
+
+    def inner(a):
+        return np.einsum("mirf,npf->mirnp", a, shown)
+
+    def outputs(a, g):
+        return config.logit_scale * srelu(inner(a) + g, config.power).sum((2, 4)).transpose(0, 2, 1)
+
+    def u():
+        return networks.noise.reshape(*networks.noise.shape[:3], *samples.feature.shape).astype(np.float64)
+
+    loss, a = descent.cross_entropy(samples.labels), networks.weights.astype(np.float64)
+    g = u() - inner(a)
+    np.testing.assert_allclose(networks.outputs(), outputs(a, g), rtol=2e-5)
+    eta = float(networks.step(loss(networks.outputs())[1], np.full(1, np.inf))[0])
+    moved = networks.weights - a
+    moved_g = u() - inner(networks.weights.astype(np.float64)) - g
+    np.testing.assert_allclose(networks.outputs(), outputs(a + moved, g + moved_g), rtol=2e-5)
+    generator = np.random.default_rng(0)
+    for start, by, scale in ((a, moved, 1.0), (g, moved_g, config.noise**2)):
+        for _ in range(3):
+            direction = generator.standard_normal(start.shape)
+            ends = [
+                loss(outputs(a + sign * direction, g) if start is a else outputs(a, g + sign * direction))[0].mean()
+                for sign in (1e-5, -1e-5)
+            ]
+            slope = (ends[0] - ends[1]) / 2e-5
+            assert (by * direction).sum() == pytest.approx(-eta * scale * slope, rel=2e-3, abs=2e-6 * eta)
+
+
+def test_no_feature_noise_is_the_limit_of_little(tiny):
+    """The engine for feature noise ends where the blocks do as gamma vanishes; fresh samples are told alike."""
+    ends = []
+    for gamma in (0.0, 1e-7):
+        config = dataclasses.replace(tiny, feature_noise=gamma)
+        samples, tests = training_samples(config, 0), fresh_samples(config, 0, "multi")
+        networks = limit.create(config, samples, 0, range(2))
+        assert isinstance(networks, limit.MixedNetworks) == (gamma > 0)
+        list(descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=5000, flow_time=3e4))
+        outputs = limit.fresh_outputs(config, networks.weights, tests, 0, "multi", range(2))
+        ends.append((descent.strengths(networks.weights, config.classes), outputs))
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=0.05, atol=0.02)
+    assert np.abs(ends[0][1] - ends[1][1]).mean() < 0.02 * np.abs(ends[0][1]).mean()
+
+
+def test_without_feature_noise_bits_are_what_they_were(tiny):
+    """The hash of revision 829dc7e: weights and products of two networks after 40 steps."""
+    samples = training_samples(tiny, 0)
+    networks = limit.create(tiny, samples, 0, range(2))
+    list(zip(range(40), descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=100), strict=False))
+    digest = hashlib.sha256(networks.weights.tobytes() + networks.noise.tobytes()).hexdigest()
+    assert digest[:16] == "fb07bac11587cbc2"
 
 
 @pytest.mark.parametrize("power", [2, 3, 4])
@@ -182,13 +248,15 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     assert len(hashes) == 1
 
 
-def test_the_dense_engine_approaches_the_limit_as_d_grows():
+@pytest.mark.parametrize("gamma", [0.0, 0.01])
+def test_the_dense_engine_approaches_the_limit_as_d_grows(gamma):
     """Both engines start from the same products <w, v> and <w, xi>; they part by what d leaves of the overlaps."""
     from divkd.theory.config import PRESETS
 
     base = dataclasses.replace(
         PRESETS["default"], classes=3, patches=8, train_samples=60, neurons=3, expected_others=1.0, own_patches=2,
         members=1, engine="dense", init_scale=0.01, trust=0.1,
+        feature_noise=gamma,
     )  # fmt: skip
     samples = training_samples(base, 0)
     loss = descent.cross_entropy(samples.labels)
@@ -198,11 +266,15 @@ def test_the_dense_engine_approaches_the_limit_as_d_grows():
         full = dense.create(config, samples, 0, [0])
         patches = full.patches.numpy().copy()
         filled = samples.feature.ravel() != NOISE
-        patches[np.flatnonzero(filled), samples.feature.ravel()[filled]] -= samples.weight.ravel()[filled]
         weights = full.weights
-        layout = data.Layout.of(samples, 2 * config.classes)
-        products = np.ascontiguousarray((weights @ patches.T)[..., layout.order])
-        exact = limit.LimitNetworks(config, samples, weights[..., : 2 * config.classes].copy(), products)
+        coordinates = weights[..., : 2 * config.classes].copy()
+        if gamma:  # these start from <w, x>
+            exact = limit.MixedNetworks(config, samples, coordinates, np.ascontiguousarray(weights @ patches.T))
+        else:
+            patches[np.flatnonzero(filled), samples.feature.ravel()[filled]] -= samples.weight.ravel()[filled]
+            layout = data.Layout.of(samples, 2 * config.classes)
+            products = np.ascontiguousarray((weights @ patches.T)[..., layout.order])
+            exact = limit.LimitNetworks(config, samples, coordinates, products)
         pair = []
         for networks in (full, exact):
             *_, last = descent.descend(networks, loss, max_steps=5000, flow_time=1000.0)
