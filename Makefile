@@ -34,8 +34,9 @@ test: install
 slow: install
 	$(BIN)/python -m pytest -m slow
 
+# Tests, forms of a step, step times and a CIFAR-10 table on a CUDA device, at most 30 minutes a call: docs/gpu.md
 gpu: install
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu/run.py $(GPU)
 
 lint: install
 	$(BIN)/ruff check .

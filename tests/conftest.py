@@ -60,6 +60,14 @@ def figures_undrawn():
         yield
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+
+
 # Files that take longest go first, so that no worker ends with one of them while the other has nothing left to do.
 LONG = ("test_docs_commands", "test_recipes", "test_docs", "test_evaluate", "test_commands", "test_mends",
         "test_analysis", "test_resume", "test_experiment", "test_analyse", "test_main")  # fmt: skip

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 import divkd
 from divkd.cli.main import run
 from divkd.empirical.training import config as training
+from divkd.report.words import equivalent
 from divkd.shared.kinds import METHODS
 from divkd.shared.stats import show
 
@@ -202,6 +203,27 @@ def test_the_claims_that_a_page_prints_are_those_of_its_runs(page, runs):
     for name in runs:
         for claim in results_of(f"multiview-{name}")["claims"].values():
             assert f"| {show(claim['single_view_error'])} |" in text
+
+
+def test_what_the_practices_measures_say_of_the_simulated_is_that_of_the_run():
+    rows = results_of("multiview-default")["judged"]["summary"]
+    text = (DOCS / "theory/claims.md").read_text(encoding="utf-8").split("<!-- judged -->")[1]
+    hard = [row for row in rows if row["samples"] == "single_view"]
+    shown = table(text, "| answer")
+    for _, answer, *cells in shown:
+        pooled = {"one network": "alone"}.get(answer, "probabilities" if answer.endswith("p") else "outputs")
+        found = [
+            row
+            for row in hard
+            if row["pooled"] == pooled and [show(row[key]) for key in ("acc", "nll", "cal_nll")] == cells[:3]
+        ]
+        assert any(cells[3] == (equivalent(row["dee"]) if "dee" in row else "") for row in found)
+    for place, of in enumerate(("train", "multi_view", "single_view")):
+        one, many = (
+            next(r for r in rows if (r["claim"], r["samples"]) == (claim, of)) for claim in ("single", "ensemble")
+        )
+        expected = [one["acc"], one["nll"], many["nll"], many["pairwise_kl"], many["disagreement"]]
+        assert table(text, "the ten members on")[place][1:] == [show(value) for value in expected]
 
 
 def table(text: str, head: str) -> list[list[str]]:

@@ -3,15 +3,22 @@
 import math
 
 from divkd.report import summaries
-from divkd.report.figures import claims, views
+from divkd.report.figures import claims, knowledge, views
 from divkd.report.published import simulated_tables
 from divkd.report.record import Figure, Report, Results, Table, counted, has
-from divkd.report.words import listed_seeds, one_seed, spread
+from divkd.report.words import equivalent, labels, listed_seeds, one_seed, spread
 from divkd.shared.kinds import CLAIMS, VIEWS
-from divkd.shared.stats import show
+from divkd.shared.stats import show, summarise
 from divkd.shared.verdicts import TOLERANCE, verdicts
 
 YES = {True: "yes", False: "no"}
+POOLED = {"alone": "one network", "probabilities": "{} networks, mean of p", "outputs": "{} networks, sum of F"}
+FIRST, REST = (
+    ("acc", "nll", "cal_nll"),
+    ("pairwise_kl", "disagreement", "brier", "ece", "cal_brier", "cal_ece", "temperature"),
+)
+TOLD = ("train", "multi_view", "single_view")
+PAGE_ONLY = ("brier", "ece", "cal_brier", "cal_ece", "temperature")
 SETS = {"single_view": "single-view test", "multi_view": "multi-view test", "test": "test", "train": "train"}
 
 
@@ -30,7 +37,42 @@ def _tables(results: Results) -> list[Table]:
         _claims(f"Errors on single-view test samples: the bound, and the prediction for these sizes ({what})", results),
         _by_members(f"Single-view test error of ensembles by members ({what})", results),
         Table(f"What networks know of the views ({what})", ["share", "value"], _shares(results["views"]["spread"])),
+        *(judged(results) if "judged" in results else ()),
     ]
+
+
+def judged(results: Results) -> list[Table]:
+    """The networks by the practice's measures, on the samples where they err; the premise; the ladder."""
+    rows, what = results["judged"]["summary"], spread(results)
+    title = f"As the practice judges, on single-view test samples ({what})"
+    hard = [row for row in rows if row["samples"] == "single_view"]
+    hard.sort(key=lambda row: (list(CLAIMS).index(row["claim"]), row["pooled"] == "outputs"))
+    lines = [
+        [CLAIMS[row["claim"]].title, POOLED[row["pooled"]].format(row["members"]), *(show(row[key]) for key in FIRST),
+         equivalent(row.get("dee")), *(show(row[key]) if key in row else "" for key in REST)]
+        for row in hard
+    ]  # fmt: skip
+    notes = (
+        "Networks alone: the mean over them. Calibrated on fresh single-view samples. DEE: by calibrated NLL on the "
+        "ladder of the members.",
+    )
+    heads = ["claim", "answer", *labels(*FIRST, "dee", *REST)]
+    tables = [Table(title, heads, lines, 2, notes, page_only=tuple(labels(*PAGE_ONLY)))]
+    sets = [[row for row in rows if row["samples"] == of and row["claim"] in ("single", "ensemble")] for of in TOLD]
+    pairs = [
+        [SETS[one["samples"]], *(show(row[key]) for key in ("acc", "nll") for row in (one, many)),
+         *(show(many[key]) for key in ("pairwise_kl", "disagreement"))]
+        for one, many, _ in (part for part in sets if len(part) > 1)
+    ]  # fmt: skip
+    if pairs:
+        title = f"Do members agree on training samples and differ on others? Probabilities averaged ({what})"
+        heads = [f"{one}, {whose}" for one in labels("acc", "nll") for whose in ("one network", "ensemble")]
+        tables.append(Table(title, ["samples", *heads, *labels("pairwise_kl", "disagreement")], pairs))
+    ladders = results["judged"]["ladders"]
+    steps = zip(*(one["curve"] for one in ladders), strict=True)
+    curve = [[str(step[0]["members"]), show(summarise(row["mean"] for row in step))] for step in steps]
+    title = f"The ladder of the DEE: calibrated NLL of ensembles on single-view test samples ({what})"
+    return [*tables, Table(title, ["members", *labels("cal_nll")], curve)]
 
 
 def _claims(caption: str, results: Results) -> Table:
@@ -119,6 +161,9 @@ FIGURES = (
     Figure("claims", claims.claims_bars, "Error on single-view test samples of every claim, with bound and prediction"),
     Figure("views_learned", views.views_learned,
            "Which views of each class each network knows, before and after distillation", one_seed, has("learned")),
+    Figure("diversity", knowledge.simulated_confidence,
+           "Members' pairwise KL by confidence of their mean prediction, on training samples and on fresh ones",
+           fits=lambda results: any("single" in one for one in results.get("judged", {}).get("diversity", ()))),
     Figure("drawn_sample", views.drawn_sample,
            "A multi-view and a single-view sample: which feature sits in which patch", one_seed),
     Figure("soft_labels", views.soft_labels,

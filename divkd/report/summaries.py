@@ -128,6 +128,12 @@ def multiview(results: Results) -> list[str]:
     for key, words in VIEWS.items():
         if known.get(key, {}).get("mean") is not None and isfinite(known[key]["mean"]):
             sentences.append(words.format(show(known[key])))
+    judged = results.get("judged", {}).get("summary", ())
+    kl = {row["samples"]: show(row["pairwise_kl"], DIGITS) for row in judged
+          if row["claim"] == "ensemble" and "pairwise_kl" in row}  # fmt: skip
+    if kl:
+        sentences.append(f"Members' pairwise KL is {kl['train']} nats on training samples, {kl['multi_view']} on fresh "
+                         f"multi-view ones and {kl['single_view']} on single-view ones.")  # fmt: skip
     return sentences
 
 

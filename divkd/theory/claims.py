@@ -23,6 +23,7 @@ class SeedResult(NamedTuple):
     views: dict[str, Any]  # shares of views, learned and foreseen; None where there is nothing to share
     predicted: dict[str, float]  # error of students that know the views of all members, "union", or of two, "pair"
     traces: dict[str, Any]  # what figures show
+    judged: dict[str, Any]  # by the shared metrics (`evaluate.judged`); empty where there was no validation
 
 
 class Measured(NamedTuple):

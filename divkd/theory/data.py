@@ -12,6 +12,8 @@ from divkd.theory.config import MultiViewConfig
 
 NOISE = -1  # in `Samples.feature`: a patch without a feature
 MAX_REDRAWN = 0.01
+TESTS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
+VALIDATION = "validation_"  # before the name of test samples: those that only a temperature is fitted on
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def training_samples(config: MultiViewConfig, seed: int) -> Samples:
     return _draw(config, generator, np.concatenate([labels, pairs // 2]), np.concatenate([views, pairs % 2]))
 
 
-def test_samples(config: MultiViewConfig, seed: int, kind: str) -> Samples:
-    """Fresh samples that all show two views (`kind` "multi") or one (`kind` "single")."""
-    generator = rng(seed, f"test/{kind}")
-    labels = generator.integers(config.classes, size=config.test_samples)
-    views = generator.integers(2, size=config.test_samples)
+def fresh_samples(config: MultiViewConfig, seed: int, kind: str, role: str = "test") -> Samples:
+    """Fresh samples that all show two views (`kind` "multi") or one ("single"); for "validation", half as many."""
+    generator = rng(seed, f"{role}/{kind}")
+    count = config.test_samples if role == "test" else -(-config.test_samples // 2)
+    labels = generator.integers(config.classes, size=count)
+    views = generator.integers(2, size=count)
     return _draw(config, generator, labels, views if kind == "single" else np.full_like(views, NOISE))
 
 

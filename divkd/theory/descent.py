@@ -44,6 +44,26 @@ class Step:
     finished: list[int]  # members that have just stopped; their state will not change any more
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = _shifted(logits)
+    _normalise(shifted)
+    return shifted
+
+
+def _shifted(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # a diverged member's inf - inf; `descend` names it
+        return np.asarray(logits - logits.max(-1, keepdims=True))
+
+
+def _normalise(shifted: np.ndarray) -> np.ndarray:
+    """Turn `_shifted` logits into probabilities, in place; returns what their exponentials sum to."""
+    np.exp(shifted, out=shifted)
+    total = shifted.sum(-1)
+    shifted /= total[..., None]
+    return np.asarray(total)
+
+
 def cross_entropy(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Loss:
     """-log p_y, p = softmax(F), and its slopes p - 1_y, for `labels` (N,); `push` changes slopes in place, from F."""
     places = labels * len(labels) + np.arange(len(labels))
@@ -53,12 +73,9 @@ def cross_entropy(labels: np.ndarray, push: Callable[[np.ndarray, np.ndarray], N
         classes = outputs.shape[2]
         if classes not in hot:
             hot[classes] = one_hot(labels, classes)
-        with np.errstate(invalid="ignore"):  # a diverged member's inf - inf; `descend` names it
-            shifted = outputs - outputs.max(2, keepdims=True)
-        own = shifted.transpose(0, 2, 1).reshape(len(outputs), -1).take(places, 1)
-        slopes = np.exp(shifted, out=shifted)
-        total = slopes.sum(2)
-        slopes /= total[:, :, None]
+        slopes = _shifted(outputs)
+        own = slopes.transpose(0, 2, 1).reshape(len(outputs), -1).take(places, 1)
+        total = _normalise(slopes)
         slopes -= hot[classes]
         if push is not None:
             push(slopes, outputs)

@@ -9,15 +9,7 @@ import dataclasses
 import numpy as np
 
 from divkd.theory.data import NOISE, Samples
-from divkd.theory.descent import Loss, by_class, cross_entropy, one_hot
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(-1, keepdims=True)
-    return np.asarray(shifted)
+from divkd.theory.descent import Loss, by_class, cross_entropy, one_hot, softmax
 
 
 def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.ndarray:

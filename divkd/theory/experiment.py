@@ -16,14 +16,13 @@ from divkd.shared.run import Run
 from divkd.theory import claims, descent, evaluate, predict, traces
 from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.data import training_samples
+from divkd.theory.data import TESTS, training_samples
 from divkd.theory.engines import engine
 from divkd.theory.students import (
     CONTINUED,
     FRESH,
     JOINT,
     KINDS,
-    TESTS,
     Seed,
     Students,
     checkpoint,
@@ -36,7 +35,6 @@ from divkd.theory.training import Arrays
 
 SHARE = 5.0  # what a job is to take at most, in trainings of a member of `default`
 TESTING = 0.5  # what testing a network of a member's width takes, in trainings of a member
-TOGETHER = {"single": "ensemble", "distilled": "ensemble_of_distilled"}  # the claim of all networks of a kind
 
 
 def check(config: MultiViewConfig) -> None:
@@ -83,6 +81,7 @@ def simulate(config: MultiViewConfig, run: Run, workers: Workers) -> dict[str, A
             for claim, errors in one.errors.items()
         ],
         "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
+        "judged": evaluate.over_seeds(dict(zip(config.seeds, (seed.judged for seed in seeds), strict=True))),
         **seeds[0].traces,
         "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale", "clip")},
         "seconds": time.perf_counter() - began,
@@ -204,11 +203,13 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
         views["learned_outside_union"] = float(outside.mean()) if outside.size else None
 
     errors: dict[str, dict[str, float]] = {}
-    by_members = _errors(seed, everyone)
+    outputs = _outputs(seed, everyone)
+    labels = {"train": samples.labels, **{of: fresh.labels for of, fresh in seed.tests.items()}}
+    by_members = {name: _errors(config, of_kind, labels) for name, of_kind in outputs.items()}
     for name, ensembles in by_members.items():
         errors[name] = {of: float(values[0]) for of, values in ensembles.items()}
-        if name in TOGETHER:
-            errors[TOGETHER[name]] = {of: float(values[-1]) for of, values in ensembles.items()}
+        if name in evaluate.TOGETHER:
+            errors[evaluate.TOGETHER[name]] = {of: float(values[-1]) for of, values in ensembles.items()}
     seed.run.log(event="tested", seed=seed.seed, errors=errors)
     return SeedResult(
         errors=errors,
@@ -219,23 +220,28 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
         views=views,
         predicted={of: float(predict.coverage_errors(config, union, known)[0]) for of, union in unions.items()},
         traces=traces.of_seed(seed, taught) if with_traces else {},
+        judged=evaluate.judged(outputs, labels) if seed.validated else {},
     )
 
 
-def _errors(seed: Seed, kinds: Mapping[str, Students]) -> dict[str, dict[str, np.ndarray]]:
-    """Errors of ensembles of 1, 2, ... of the networks of every kind, per kind of samples."""
-    errors: dict[str, dict[str, np.ndarray]] = {}
+def _outputs(seed: Seed, kinds: Mapping[str, Students]) -> dict[str, dict[str, np.ndarray]]:
+    """F of the networks of every kind, (M, N, k), by "train" and by the names of fresh samples."""
+    outputs: dict[str, dict[str, np.ndarray]] = {}
     for name, kind in kinds.items():
-        trained = np.stack([one["train_outputs"] for one in kind.arrays])
-        errors[name] = {"train": evaluate.errors_by_members(trained, seed.samples.labels)}
+        outputs[name] = {"train": np.stack([one["train_outputs"] for one in kind.arrays])}
         tested = _tested(seed, kinds, kind.numbers)
-        for of, samples in seed.tests.items():
-            outputs = np.stack([tested[number][f"{name}/{of}"] for number in kind.numbers])
-            errors[name][of] = evaluate.errors_by_members(outputs, samples.labels)
-    share = seed.config.single_share
-    for of_kind in errors.values():
-        of_kind["test"] = (1 - share) * of_kind["multi_view"] + share * of_kind["single_view"]
-    return errors
+        for of in seed.tests:
+            outputs[name][of] = np.stack([tested[number][f"{name}/{of}"] for number in kind.numbers])
+    return outputs
+
+
+def _errors(
+    config: MultiViewConfig, outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Errors of ensembles of 1, 2, ... networks of a kind, per kind of samples."""
+    errors = {of: evaluate.errors_by_members(outputs[of], labels[of]) for of in ("train", *TESTS)}
+    share = config.single_share
+    return errors | {"test": (1 - share) * errors["multi_view"] + share * errors["single_view"]}
 
 
 def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -> dict[int, Arrays]:
@@ -255,13 +261,16 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
         ]
         for of, samples in seed.tests.items() if met else ():
             weights, of_networks = np.stack([one for *_, one in met]), [number for _, number, _ in met]
-            outputs = seed.engine.fresh_outputs(config, weights, samples, seed.seed, TESTS[of], of_networks)
+            role = TESTS.get(of, of)
+            outputs = seed.engine.fresh_outputs(config, weights, samples, seed.seed, role, of_networks)
             for (name, number, _), one in zip(met, outputs, strict=True):
                 tested[number][f"{name}/{of}"] = one
     for number, name in names.items():
         shapes = {key: array.shape for key, array in tested[number].items()}
         whose = [kind for kind, networks in kinds.items() if number in networks.numbers]
-        expected = {f"{kind}/{of}": (len(seed.tests[of]), seed.config.classes) for kind in whose for of in TESTS}
+        expected = {
+            f"{kind}/{of}": (len(fresh), seed.config.classes) for kind in whose for of, fresh in seed.tests.items()
+        }
         if shapes != expected:
             raise seed.run.misfit(name, "its arrays are not those of this configuration")
         if there[number] is None:

@@ -133,7 +133,7 @@ def state_bytes(config: MultiViewConfig) -> int:
     members = (min(config.members, 2 * max(1, together(config) // 2)) + continued) * _network_bytes(config)
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
-    answers = 12 * config.classes * config.test_samples * (config.members + 6 * config.students)
+    answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
     return max(members, joint, fresh + answers)
 
 

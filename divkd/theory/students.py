@@ -14,12 +14,11 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.data import Samples, test_samples, training_samples
+from divkd.theory.data import TESTS, VALIDATION, Samples, fresh_samples, training_samples
 from divkd.theory.engines import engine
 from divkd.theory.training import Arrays, Create, Phase, labels_only, train
 
 FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
-TESTS = {"multi_view": "multi", "single_view": "single"}  # names of errors, and of test samples
 
 
 class Students(NamedTuple):
@@ -35,23 +34,34 @@ class Seed:
 
     Networks are trained when they are asked for, or read from their checkpoints: any process may train any of them.
     `kinds` are those of its students (some of `KINDS`), as far as so many members can teach them. The method of a kind
-    returns its networks `rows` by the claim that they serve.
+    returns its networks `rows` by the claim that they serve. `validated`: fresh samples are drawn for validation too.
     """
 
     def __init__(
-        self, config: MultiViewConfig, run: Run, progress: Progress, seed: int, kinds: Sequence[str] | None = None
+        self,
+        config: MultiViewConfig,
+        run: Run,
+        progress: Progress,
+        seed: int,
+        kinds: Sequence[str] | None = None,
+        *,
+        validated: bool = True,
     ) -> None:
         self.config, self.run, self.progress, self.seed = config, run, progress, seed
         self.engine = engine(config.engine)
         self.kinds = [kind for kind in (KINDS if kinds is None else kinds) if rows_of(config, kind)]
         self.samples = training_samples(config, seed)
+        self.validated = validated
         self._members: dict[int, Arrays] = {}
         self._beside: tuple[descent.Networks, list[int]] | None = None  # members that have just been trained
 
     @functools.cached_property
     def tests(self) -> dict[str, Samples]:
-        """Fresh samples, by the name of the error on them."""
-        return {name: test_samples(self.config, self.seed, kind) for name, kind in TESTS.items()}
+        """Fresh samples, by the name of the error on them, and those of validation."""
+        drawn = {name: fresh_samples(self.config, self.seed, kind) for name, kind in TESTS.items()}
+        for name, kind in TESTS.items() if self.validated else ():
+            drawn[VALIDATION + name] = fresh_samples(self.config, self.seed, kind, "validation")
+        return drawn
 
     @property
     def members(self) -> list[Arrays]:

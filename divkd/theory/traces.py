@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
-from divkd.theory import distillation, evaluate, predict
+from divkd.theory import descent, distillation, evaluate, predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
 from divkd.theory.students import Seed, Students
@@ -60,7 +59,7 @@ def _of_samples(seed: Seed) -> list[dict[str, Any]]:
     config, samples, outputs = seed.config, seed.samples, seed.outputs
     teachers = np.stack([outputs[0], outputs.sum(0)])
     one, soft = distillation.clipped_probabilities(teachers, config.clip, config.soft_temperature)
-    hard = softmax(outputs[0], -1)
+    hard = descent.softmax(outputs[0])
     many = np.flatnonzero(samples.views == NOISE)
     chosen = [many[np.sort(soft[many], 1)[:, -2].argmax()], *np.flatnonzero(samples.views != NOISE)[:1]]
     return [

@@ -8,7 +8,7 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.training.config import PRESETS
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.experiment import run_training
-from divkd.empirical.training.job import Job
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
@@ -46,7 +46,7 @@ def loss_of(config, method, teachers):
 
 def job(run, data, **changes):
     """What a network is trained with where no run is: no crop, and no score that anything asks for."""
-    return Job(dataclasses.replace(PRESETS["smoke"], **{"crop": 0, **changes}), data, 0, run, QUIET)
+    return SeedRun(dataclasses.replace(PRESETS["smoke"], **{"crop": 0, **changes}), data, 0, run, QUIET)
 
 
 def weights(path):

@@ -6,10 +6,7 @@ import pytest
 
 from divkd.shared.errors import InputError
 from divkd.theory.config import PRESETS
-from divkd.theory.data import NOISE, Layout, test_samples, training_samples
-
-draw_test = test_samples  # pytest collects names that start with test_
-del test_samples
+from divkd.theory.data import NOISE, Layout, fresh_samples, training_samples
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +33,7 @@ def test_training_set_has_the_same_number_of_single_views_of_every_class_and_vie
 
 @pytest.mark.parametrize("kind", ["multi", "single"])
 def test_weights_lie_in_the_intervals_of_their_kind(config, kind):
-    samples = draw_test(config, 0, kind)
+    samples = fresh_samples(config, 0, kind)
     sums = own_sums(samples, config)
     rows = np.arange(len(samples))
     drawn = sums[rows, 2 * samples.labels + np.maximum(samples.views, 0)]
@@ -58,7 +55,7 @@ def test_weights_lie_in_the_intervals_of_their_kind(config, kind):
 
 
 def test_an_own_view_fills_its_patches_and_others_fill_one(config):
-    samples = draw_test(config, 1, "multi")
+    samples = fresh_samples(config, 1, "multi")
     for n in range(50):
         features, counts = np.unique(samples.feature[n][samples.feature[n] != NOISE], return_counts=True)
         own = features // 2 == samples.labels[n]

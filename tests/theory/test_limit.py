@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -211,3 +212,17 @@ def test_the_dense_engine_approaches_the_limit_as_d_grows():
     assert pair[1].max() > 1  # the race is over, so that agreement means something
     assert distances[2] < distances[1] < distances[0]
     assert distances[2] < 0.1
+
+
+@pytest.mark.gpu  # the limit engine is the CPU's alone
+def test_the_dense_engine_moves_alike_on_a_gpu(tiny):
+    weights, patches = [], []
+    for device in ("cpu", "cuda"):
+        config = dataclasses.replace(tiny, engine="dense", dimension=500, noise=0.2, init_scale=0.01, device=device)
+        samples = training_samples(config, 0)
+        networks = dense.create(config, samples, 0, range(config.members))
+        list(itertools.islice(descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=99), 30))
+        weights.append(networks.weights)
+        patches.append(networks.patches.cpu().numpy())
+    assert np.array_equal(*patches)
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-3, atol=1e-4)

@@ -46,9 +46,9 @@ def test_resume_simulates_nothing_twice_and_gives_the_same_rows(tiny, tmp_path, 
     seeds = []
     whole = sweep.Seed
 
-    def counted(config, run, progress, seed, kinds):
+    def counted(config, run, progress, seed, kinds, **more):
         seeds.append(seed)
-        return whole(config, run, progress, seed, kinds)
+        return whole(config, run, progress, seed, kinds, **more)
 
     monkeypatch.setattr(sweep, "Seed", counted)
     rows = measured(config, cells, tmp_path / "run", resume=True)

@@ -19,7 +19,7 @@ from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import student_loss
-from divkd.empirical.training.job import predict
+from divkd.empirical.training.seed_run import predict
 from divkd.empirical.training.students import STUDENTS, rows_of
 from divkd.empirical.use.restore import load_model, load_run
 from divkd.shared.errors import InputError

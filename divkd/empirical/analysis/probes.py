@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble, member
-from divkd.empirical.training.job import log_probs
 from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction, perturb, perturbed
+from divkd.empirical.training.seed_run import log_probs
 from divkd.shared.kinds import STEPS
-from divkd.shared.metrics.diversity import by_confidence
+from divkd.shared.metrics.diversity import by_confidence, profile
 from divkd.shared.metrics.quality import pairwise_kl
 from divkd.shared.seeds import rng
 
@@ -32,23 +32,8 @@ def inputs(
 
 
 def confidence_diversity(net: nn.Module, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor) -> dict[str, Any]:
-    """{kind: {acc, confidence, pairwise_kl, bins}} of each kind of input (Nam et al. 2021, figure 3).
-
-    `bins` are the 15 of `diversity.by_confidence`: the share of the images and their mean pairwise KL, by
-    the confidence of the mean prediction; null where a bin is empty. labels (N,) of the images, moved or not.
-    """
-    rows = {}
-    for kind, blocks in inputs.items():
-        predicted = log_probs(net, blocks)
-        bins = by_confidence(predicted, labels)
-        full = [row for row in bins if row["n"]]
-        rows[kind] = {
-            "acc": sum(row["share"] * row["accuracy"] for row in full),
-            "confidence": sum(row["share"] * row["confidence"] for row in full),
-            "pairwise_kl": pairwise_kl(predicted),
-            "bins": [{key: row[key] for key in ("low", "high", "n", "share", "pairwise_kl")} for row in bins],
-        }
-    return rows
+    """`diversity.profile` of each kind of input (Nam et al. 2021, figure 3); labels (N,) are the images'."""
+    return {kind: profile(log_probs(net, blocks), labels) for kind, blocks in inputs.items()}
 
 
 def steps(

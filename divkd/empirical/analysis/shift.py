@@ -20,7 +20,7 @@ from divkd.empirical.data.files import passed_over, walk
 from divkd.empirical.data.images import labelled_files, mixed, read_images
 from divkd.empirical.data.names import DATASETS
 from divkd.empirical.data.splits import Split
-from divkd.empirical.training.job import predict
+from divkd.empirical.training.seed_run import predict
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import Temperature, calibrated
 from divkd.shared.metrics.diversity import entropy

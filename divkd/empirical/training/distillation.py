@@ -15,9 +15,9 @@ from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ense
 from divkd.empirical.training.clock import span
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
-from divkd.empirical.training.job import EVALUATION_BATCH, Job
 from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, train
 from divkd.empirical.training.perturb import perturb
+from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.kinds import METHODS
@@ -54,33 +54,37 @@ def _weighed(weight: float, term: Tensor) -> Tensor:
     return weight * (term if weight else term.nan_to_num(posinf=0.0))
 
 
-def train_teacher(job: Job, member: int) -> float:
+def train_teacher(seed_run: SeedRun, member: int) -> float:
     """Train network `member` of the deep ensemble, with weights, order and augmentation of its own; its seconds."""
-    net = _teacher(job, member)
-    return train(job, net, label_loss, job.config.teacher, "teacher", member, teacher_name(job.seed, member))
+    net = _teacher(seed_run, member)
+    return train(
+        seed_run, net, label_loss, seed_run.config.teacher, "teacher", member, teacher_name(seed_run.seed, member)
+    )
 
 
-def teachers_of(job: Job, count: int) -> tuple[DeepEnsemble, list[float]]:
+def teachers_of(seed_run: SeedRun, count: int) -> tuple[DeepEnsemble, list[float]]:
     """The first `count` networks of the deep ensemble, trained, of this run or of that which `config.teachers` names.
 
     And the seconds that each took. Raises `InputError` where one is not finished.
     """
-    if job.config.teachers is not None:
-        source, theirs = reused(job.config, job.data.facts()["sha256"])
-        job = dataclasses.replace(job, config=theirs, run=source)
-    nets, seconds, epochs = [], [], job.config.teacher.epochs
+    if seed_run.config.teachers is not None:
+        source, theirs = reused(seed_run.config, seed_run.data.facts()["sha256"])
+        seed_run = dataclasses.replace(seed_run, config=theirs, run=source)
+    nets, seconds, epochs = [], [], seed_run.config.teacher.epochs
     for member in range(count):
-        net, name = _teacher(job, member), teacher_name(job.seed, member)
-        epoch, spent, _ = load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, job.run)
+        net, name = _teacher(seed_run, member), teacher_name(seed_run.seed, member)
+        epoch, spent, _ = load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, seed_run.run)
         if epoch < epochs:
-            raise InputError(f"{job.run.path} has {epoch} of {epochs} epochs of {name}; --resume trains the others")
+            raise InputError(
+                f"{seed_run.run.path} has {epoch} of {epochs} epochs of {name}; --resume trains the others"
+            )
         nets.append(net.nets[0])
         seconds.append(spent)
     return DeepEnsemble(nets).eval().requires_grad_(False), seconds
 
 
-def _teacher(job: Job, member: int) -> DeepEnsemble:
-    return DeepEnsemble([job.plain(job.config.teacher_network or job.config.network, "teacher", member)])
+def _teacher(seed_run: SeedRun, member: int) -> DeepEnsemble:
+    return DeepEnsemble([seed_run.plain(seed_run.config.teacher_network or seed_run.config.network, "teacher", member)])
 
 
 def teacher_name(seed: int, member: int) -> str:
@@ -158,13 +162,15 @@ def student_loss(
     return loss
 
 
-def train_student(job: Job, teachers: DeepEnsemble, student: str, method: str) -> tuple[Ensemble, float]:
+def train_student(seed_run: SeedRun, teachers: DeepEnsemble, student: str, method: str) -> tuple[Ensemble, float]:
     """One student of the kind `student` (a key of `STUDENTS`) by `method`, and its seconds."""
-    config, kind = job.config, STUDENTS[student]
-    net = kind.create(job.plain(config.network, "student"), config.members, job.seed).to(torch.device(config.device))
+    config, kind = seed_run.config, STUDENTS[student]
+    net = kind.create(seed_run.plain(config.network, "student"), config.members, seed_run.seed).to(
+        torch.device(config.device)
+    )
     loss = student_loss(method, teachers, config.temperature, config.kd_weight, config.step_size)
-    name = kind.checkpoint(method, config.members, job.seed)
-    return net, train(job, net, loss, config.student, "student", 0, name)
+    name = kind.checkpoint(method, config.members, seed_run.seed)
+    return net, train(seed_run, net, loss, config.student, "student", 0, name)
 
 
 def merged(net: Ensemble, data: ImageData) -> DeepEnsemble:

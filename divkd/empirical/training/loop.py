@@ -15,7 +15,7 @@ from divkd.empirical.training import ranks
 from divkd.empirical.training.clock import CLOCK, each, peak_bytes, span
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.execution import keep_freed
-from divkd.empirical.training.job import Job
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared.errors import RunError
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
@@ -26,12 +26,15 @@ Terms = Iterator[tuple[Tensor, Tensor | None]]
 BatchLoss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Terms]
 
 
-def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: str, member: int, name: str) -> float:
+def train(
+    seed_run: SeedRun, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: str, member: int, name: str
+) -> float:
     """Train `net` in place by SGD on `loss` and return the seconds it took, earlier sittings counted in.
 
-    The last epoch counts; where the schedule has `choose_last`, that of the highest `Job.score` among the epochs that
-    it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute in
-    it, weights, BatchNorm's statistics and the loss stay float32. With `compile` "on" the network's code is compiled.
+    The last epoch counts; where the schedule has `choose_last`, that of the highest `SeedRun.score` among the epochs
+    that it looks at does (the first of equals). With the precision "bfloat16" matrix products and convolutions compute
+    in it, weights, BatchNorm's statistics and the loss stay float32. With `compile` "on" the network's code is
+    compiled.
 
     After every epoch the weights, buffers, momentum and epoch number go to checkpoint `name`; what is random in an
     epoch is a function of (seed, role, member, epoch). So a killed run loses at most one epoch, and goes on as if
@@ -39,7 +42,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
 
     Raises `RunError` when the loss or a weight is no longer finite; the checkpoint of the last good epoch stays.
     """
-    config, run = job.config, job.run
+    config, run = seed_run.config, seed_run.run
     keep_freed()
     # The compiled network shares the weights; each size of batch has code of its own.
     called = cast(nn.Module, torch.compile(net, dynamic=False)) if config.compile == "on" else net
@@ -51,14 +54,14 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
     start, spent, best = load(net, optimiser, schedule.epochs, name, run, job.progress.say)
     ranks.agree(start)
-    with job.progress.task(name, schedule.epochs, networks=1) as task:
+    with seed_run.progress.task(name, schedule.epochs, networks=1) as task:
         task.update(start)
         for epoch in range(start + 1, schedule.epochs + 1):
             began = time.perf_counter()
             set_rate(optimiser, schedule, epoch)
-            cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, role, member, epoch)
+            cuts = batches(seed_run.data.train, augmentation, schedule.batch_size, seed_run.seed, role, member, epoch)
             pixels = ((to_float(images), labels) for images, labels in cuts)
-            mine, generator = ranks.own(pixels, rng(job.seed, f"{role}/perturb", member, epoch))
+            mine, generator = ranks.own(pixels, rng(seed_run.seed, f"{role}/perturb", member, epoch))
             try:
                 mean_loss, accuracy = run_epoch(net, learn, optimiser, mine, generator, config.precision)
             except RunError as error:
@@ -66,7 +69,7 @@ def train(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule, role: s
                 mend = f"start a new --out with --lr below {schedule.lr}"
                 raise RunError(f"{name}, epoch {epoch}, {error}; {kept}; {mend}") from error
             if schedule.looks_at(epoch) and ranks.leads():
-                score = job.score(net)
+                score = seed_run.score(net)
                 if best is None or score > best.score:
                     # copies, because on a CPU the arrays are the weights' own memory
                     best = Best(epoch, score, {key: array.copy() for key, array in state(net, None).items()})

@@ -15,8 +15,8 @@ from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import Schedule, TrainConfig
 from divkd.empirical.training.distillation import label_loss, student_loss, teacher_name
-from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.progress import Progress, lasting
 from divkd.shared.run import Run
@@ -112,20 +112,23 @@ def _outputs(config: TrainConfig, data: ImageData, network: str) -> int:
 def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:
     """How long training takes and what a step holds, by timed steps of every kind of network on its own images."""
     data = data.to(torch.device(config.device))
-    job = _job(config, data)
+    seed_run = _first(config, data)
     images, total, most, lines = len(data.train), 0.0, 0, []
     teachers = DeepEnsemble(
-        [job.plain(config.teacher_network or config.network, "teacher", member) for member in range(config.members)]
+        [
+            seed_run.plain(config.teacher_network or config.network, "teacher", member)
+            for member in range(config.members)
+        ]
     )
     teachers.eval().requires_grad_(False)
     for kind in kinds(config):
         loss: BatchLoss = label_loss
         if kind.model == "deep_ensemble":
-            net: Ensemble = DeepEnsemble([job.plain(config.teacher_network or config.network, "teacher")])
+            net: Ensemble = DeepEnsemble([seed_run.plain(config.teacher_network or config.network, "teacher")])
         else:
-            net = _student(job, kind.model)
+            net = _student(seed_run, kind.model)
             loss = student_loss(kind.method, teachers, config.temperature, config.kd_weight, config.step_size)
-        step, peak = timed(job, net, loss, kind.schedule)
+        step, peak = timed(seed_run, net, loss, kind.schedule)
         taken = step * kind.steps(images) * len(kind.names)
         total, most = total + taken, max(most, peak)
         name = "a network of the deep ensemble" if kind.model == "deep_ensemble" else f"{kind.model} by {kind.method}"
@@ -135,18 +138,18 @@ def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:
     yield from lines
 
 
-def timed(job: Job, net: nn.Module, loss: BatchLoss, schedule: Schedule) -> tuple[float, int]:
+def timed(seed_run: SeedRun, net: nn.Module, loss: BatchLoss, schedule: Schedule) -> tuple[float, int]:
     """Seconds of a training step of a whole batch, and the bytes that it holds; a part of one where that is slow."""
-    augmentation = Augmentation(job.config.crop, job.config.flip)
-    cuts = batches(job.data.train, augmentation, schedule.batch_size, job.seed, "teacher", 0, 1)
+    augmentation = Augmentation(seed_run.config.crop, seed_run.config.flip)
+    cuts = batches(seed_run.data.train, augmentation, schedule.batch_size, seed_run.seed, "teacher", 0, 1)
     first, labels = next(cuts)
     x = to_float(first)
     few, more = (peak_training_bytes(net, loss, x[:size], labels[:size]) for size in (2, 4))
-    optimiser = sgd(net, schedule, job.config.momentum, job.config.rank_one_lr)
+    optimiser = sgd(net, schedule, seed_run.config.momentum, seed_run.config.rank_one_lr)
 
     def seconds(size: int) -> float:
         began = time.perf_counter()
-        run_epoch(net, loss, optimiser, [(x[:size], labels[:size])], rng(0, "plan"), job.config.precision)
+        run_epoch(net, loss, optimiser, [(x[:size], labels[:size])], rng(0, "plan"), seed_run.config.precision)
         return time.perf_counter() - began
 
     slow = seconds(2)  # it warms up, so that it may be slower than those that follow
@@ -167,11 +170,11 @@ def size(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def _job(config: TrainConfig, data: ImageData) -> Job:
-    return Job(config, data, config.seeds[0], Run(Path()), Progress(quiet=True))  # which writes nothing
+def _first(config: TrainConfig, data: ImageData) -> SeedRun:
+    return SeedRun(config, data, config.seeds[0], Run(Path()), Progress(quiet=True))  # which writes nothing
 
 
-def _student(job: Job, student: str) -> Ensemble:
-    config = job.config
-    plain = job.plain(config.network, "student")
-    return STUDENTS[student].create(plain, config.members, job.seed).to(torch.device(config.device))
+def _student(seed_run: SeedRun, student: str) -> Ensemble:
+    config = seed_run.config
+    plain = seed_run.plain(config.network, "student")
+    return STUDENTS[student].create(plain, config.members, seed_run.seed).to(torch.device(config.device))

@@ -16,8 +16,8 @@ from divkd.empirical.training import ranks
 from divkd.empirical.training.clock import profiling
 from divkd.empirical.training.config import FITTED, TrainConfig
 from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
-from divkd.empirical.training.job import EVALUATION_BATCH, Job, log_probs
 from divkd.empirical.training.perturb import perturbed
+from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun, log_probs
 from divkd.empirical.training.students import STUDENTS, rows_of
 from divkd.shared.machine import one_thread
 from divkd.shared.metrics.dee import equivalent_curve
@@ -65,14 +65,14 @@ def teacher(source: Source, seed: int, member: int, run: Run, progress: Progress
     """Train one network of the deep ensemble."""
     ranks.tell("teacher", str(run.path.absolute()), seed, member)
     with profiling(source.profile):
-        return {"seconds": train_teacher(Job(source.config, source.data, seed, run, progress), member)}
+        return {"seconds": train_teacher(SeedRun(source.config, source.data, seed, run, progress), member)}
 
 
 def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[str, Any]:
     """Measure a seed's deep ensembles of the first 1, 2, ... networks, each one alone, and the teachers' premise."""
-    config, job = source.config, Job(source.config, source.data, seed, run, progress)
-    networks, seconds = teachers_of(job, config.networks)
-    predictions, labels = job.predictions(networks), _labels(source.data)
+    config, seed_run = source.config, SeedRun(source.config, source.data, seed, run, progress)
+    networks, seconds = teachers_of(seed_run, config.networks)
+    predictions, labels = seed_run.predictions(networks), _labels(source.data)
     each, rows = parameters(networks) // config.networks, []
     for size in range(1, config.networks + 1):
         scores = _scores([answers[:size] for answers in predictions], labels)
@@ -87,7 +87,7 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
         "rows": rows,
         "curve": equivalent_curve(predictions[0], labels[0], predictions[1], labels[1]),
         "networks": alone,
-        "diversity": {"seed": seed, **perturbed_diversity(job, taught)} if config.members > 1 else None,
+        "diversity": {"seed": seed, **perturbed_diversity(seed_run, taught)} if config.members > 1 else None,
         "seconds": sum(seconds),
     }
 
@@ -96,16 +96,16 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
     """Train one student and measure it, merged too where its kind merges."""
     ranks.tell("student", str(run.path.absolute()), seed, kind, method)
     config, data = source.config, source.data
-    job = Job(config, data, seed, run, progress)
-    teachers, _ = teachers_of(job, config.members)
+    seed_run = SeedRun(config, data, seed, run, progress)
+    teachers, _ = teachers_of(seed_run, config.members)
     with profiling(source.profile):
-        net, taken = train_student(job, teachers, kind, method)
+        net, taken = train_student(seed_run, teachers, kind, method)
     if not ranks.leads():
         return {}
     rows = []
     for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
         names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
-        rows.append({**names, **_scores(job.predictions(one), _labels(data))})
+        rows.append({**names, **_scores(seed_run.predictions(one), _labels(data))})
         rows[-1] |= {"params": parameters(one), "seconds": taken}
         run.log(event="row", **rows[-1])
     return {"rows": rows, "seconds": taken}
@@ -120,7 +120,7 @@ def follow(source: Source) -> None:
             work(source, *names, ranks.Silent(Path(path)), Progress(quiet=True))
 
 
-def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
+def perturbed_diversity(seed_run: SeedRun, teachers: DeepEnsemble) -> dict[str, float]:
     """The teachers' mean pairwise KL on training images, clean and moved by each perturbation (one draw an image).
 
     The paper's premise in one row: teachers that fit their training data agree on it, and an ODS step makes them
@@ -128,12 +128,12 @@ def perturbed_diversity(job: Job, teachers: DeepEnsemble) -> dict[str, float]:
     500. `train_acc` is the teachers' mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about
     teachers that fit their images.
     """
-    config, train = job.config, job.data.train
+    config, train = seed_run.config, seed_run.data.train
     images, labels = train.images[:1000], train.labels[:1000].cpu()
     blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
     step = config.temperature, config.step_size
     row = {"images": float(len(images))}
-    for kind, parts in perturbed(blocks, teachers, *step, lambda _: rng(job.seed, "diversity/perturb")).items():
+    for kind, parts in perturbed(blocks, teachers, *step, lambda _: rng(seed_run.seed, "diversity/perturb")).items():
         answers = log_probs(teachers, parts)
         row[kind] = pairwise_kl(answers)
         if kind == "clean":

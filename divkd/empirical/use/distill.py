@@ -14,8 +14,8 @@ from divkd.empirical.networks.handed import check_network, described, memory, re
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.diagnosis import flaw
 from divkd.empirical.training.distillation import student_loss
-from divkd.empirical.training.job import EVALUATION_BATCH
 from divkd.empirical.training.loop import run_epoch, set_rate, sgd
+from divkd.empirical.training.seed_run import EVALUATION_BATCH
 from divkd.empirical.use import given
 from divkd.empirical.use.rehearsal import check_optimiser, check_teachers, rehearse, takes_one, unseen
 from divkd.shared.errors import InputError, RunError

@@ -1,6 +1,6 @@
 """Figures of an analysis, from the content of its results.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from itertools import product
 from operator import getitem
@@ -55,7 +55,7 @@ def confidence_diversity(analysis: dict[str, Any]) -> Any:
     shown = [kind for kind in shown if kind[1] in ("none", "kd", "ods")] if len(shown) > 4 else shown
     fig, axes = figure(2.7 * len(shown) + 1.2, 5.6, columns=len(shown), rows=2)
     for ax, (split, kind) in zip(axes, product(SPLITS, shown), strict=True):
-        diversity_lines(ax, analysis, kind, split)
+        diversity_lines(ax, {name: over_seeds(analysis, kind, "diversity", split, name) for name in INPUTS})
         ax.set_title(f"{named(kind)}: {split} images", fontsize=9)
     for ax in axes[:: len(shown)]:
         ax.set_ylabel("members' pairwise KL, nats")
@@ -64,21 +64,20 @@ def confidence_diversity(analysis: dict[str, Any]) -> Any:
     return fig
 
 
-def diversity_lines(ax: Any, analysis: dict[str, Any], kind: Kind, split: str) -> None:
-    """A line for each kind of input: pairwise KL in the bins of confidence, with its mean in the legend.
+def diversity_lines(ax: Any, inputs: Mapping[str, list[dict[str, Any]]], of: str = "images") -> None:
+    """A line for each kind of input, records of seeds: pairwise KL in the bins of confidence, its mean in the legend.
 
-    Steps at the foot, on a scale of their own: the share of the images in each bin.
+    Steps at the foot, on a scale of their own: the share `of` images or samples in each bin.
     """
     counts = ax.twinx()
-    for index, name in enumerate(INPUTS):
-        records = over_seeds(analysis, kind, "diversity", split, name)
+    for index, (name, records) in enumerate(inputs.items()):
         total = summarise(record["pairwise_kl"] for record in records)["mean"]
         ax.plot(*binned(records), markersize=4, linewidth=1.2, label=f"{name}: {total:.3g}", **look(index))
         shares = np.mean([[row["share"] for row in record["bins"]] for record in records], axis=0)
         counts.stairs(shares, np.linspace(0, 1, len(shares) + 1), color=COLOURS[index], linewidth=0.8, alpha=0.7)
     counts.set(ylim=(0, 3), yticks=[0, 0.5, 1])
     counts.tick_params(labelsize=6, colors="0.4")
-    counts.set_ylabel("share of images", fontsize=7, color="0.4", loc="bottom")
+    counts.set_ylabel(f"share of {of}", fontsize=7, color="0.4", loc="bottom")
     counts.spines[["top", "left"]].set_visible(False)
     counts.grid(False)
     ax.set(yscale="log", xlim=(0, 1), xlabel="confidence of the mean prediction")

@@ -16,7 +16,6 @@ from divkd.report.style import COLOURS, MARKERS, beside, figure, marks, one_scal
 from divkd.report.words import learned, spread, trained_on
 from divkd.shared import kinds
 from divkd.shared.kinds import MODELS, STUDENTS
-from divkd.shared.metrics.dee import equivalent
 from divkd.shared.stats import summarise
 
 WIDTH, HEIGHT = 4.3, 3.9  # inches, of a column
@@ -168,29 +167,30 @@ def recovered_shares(practice: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def equivalents(sources: list[Source]) -> tuple[Any, str]:
     """How many members a distilled network is worth: where its score meets the ladder of the ensembles.
 
-    Practice: the deep ensemble equivalent of `shared.metrics.dee` on calibrated NLL, a mark a seed. Theory: the same
-    crossing on the mean error on single-view samples.
+    The deep ensemble equivalent of `shared.metrics.dee` on calibrated NLL, a mark a seed: practice on test images,
+    theory on single-view test samples.
     """
     fig, axes = figure(WIDTH * len(sources) + 0.6, HEIGHT, columns=len(sources))
     for ax, source, name in zip(axes, sources, told_apart(sources), strict=True):
         worth, top = (theory_equivalents if source.simulated else practice_equivalents)(source.results)
         marks(ax, worth, top, 0.3, color=COLOURS[2], markersize=7)
         ax.set(ylim=(0.5 - len(worth), 0.5), xlabel=f"worth so many members (> : at least {top})")
-        title = f"{name}by single-view error; one mark, of the mean over seeds"
+        what = "multi-view data,\nsingle-view samples"
         if not source.simulated:
             what = f"{source.results['dataset']},\n{source.results['network']}"
-            title = f"{name}by calibrated NLL: {what}; one mark a seed"
-        ax.set_title(title, fontsize=9)
+        ax.set_title(f"{name}by calibrated NLL: {what}; one mark a seed", fontsize=9)
     return fig, (
-        "Deep ensemble equivalent: the number of members at which an ensemble is as good as the network. Practice on "
-        "calibrated NLL, theory on the error on single-view samples."
+        "Deep ensemble equivalent: the number of members at which an ensemble is as good as the network, by calibrated "
+        "NLL: theory on single-view test samples, practice on test images."
     )
 
 
 def has_equivalents(source: Source) -> bool:
     """Whether a run distilled anything and measured a ladder."""
     results = source.results
-    return "distilled" in results["claims"] if source.simulated else training.has_equivalents(results)
+    if source.simulated:
+        return "judged" in results and "distilled" in results["claims"]
+    return training.has_equivalents(results)
 
 
 def errs(source: Source) -> bool:
@@ -200,14 +200,14 @@ def errs(source: Source) -> bool:
 
 
 def theory_equivalents(theory: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:
-    """{claim: [(members, censored)]} on the ladder of single-view errors, and the ladder's length."""
-    rows = theory["claims"]["ensemble"]["by_members"]
-    curve = [{"members": row["members"], "mean": row["single_view_error"]} for row in rows]
-    worth = {}
-    for claim in (claim for claim in ("distilled", "self_distilled", "labels_only") if claim in theory["claims"]):
-        one = equivalent(curve, theory["claims"][claim]["single_view_error"]["mean"])
-        worth[CLAIMS[claim]] = [(one.value, one.censored)]
-    return worth, len(curve)
+    """{claim: [(members, censored) a seed]} on the ladders of single-view samples, and the ladders' length."""
+    ladders = theory["judged"]["ladders"]
+    worth = {
+        CLAIMS[claim]: [(one["dee"][claim]["value"], one["dee"][claim]["censored"]) for one in ladders]
+        for claim in ("distilled", "self_distilled", "labels_only")
+        if claim in ladders[0]["dee"]
+    }
+    return worth, len(ladders[0]["curve"])
 
 
 def practice_equivalents(practice: dict[str, Any]) -> tuple[dict[str, list[tuple[float, bool]]], int]:

@@ -36,7 +36,7 @@ def motivation(sources: list[Source]) -> tuple[Any, str]:
 FIGURES = (
     ManualFigure("ensemble_gain", (THEORY, PRACTICE), beside.ensemble_gain, beside.errs),
     ManualFigure("recovered", (THEORY, PRACTICE), beside.recovered, beside.errs),
-    ManualFigure("diversity_by_confidence", (ANALYSIS,), knowledge.confidence, knowledge.fits),
+    ManualFigure("diversity_by_confidence", (THEORY, ANALYSIS), knowledge.confidence, knowledge.diverse),
     ManualFigure("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
     ManualFigure("plane", (PLANE,), motivation),
     ManualFigure("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),

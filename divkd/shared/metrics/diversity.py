@@ -5,6 +5,7 @@ one member nothing differs: every measure of difference is 0 and the correlation
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,6 +147,20 @@ def by_confidence_of(scores: dict[str, Tensor], samples: dict[str, Tensor]) -> l
     for number, row in enumerate(rows):
         row |= diversity_of({name: value[..., index == number] for name, value in samples.items()})
     return rows
+
+
+def profile(log_probs: Tensor, labels: Tensor) -> dict[str, Any]:
+    """{acc, confidence, pairwise_kl, disagreement, bins}, the bins {low, high, n, share, pairwise_kl}: `by_confidence`.
+
+    The share of the samples and their mean pairwise KL by the confidence of the mean prediction (NaN in an empty bin),
+    and the means over all of them. log_probs (M, N, K), labels (N,) integers in 0..K-1.
+    """
+    scores, samples = sample_scores(log_probs, labels), measured(log_probs, labels)
+    means = {"acc": scores["correct"], "confidence": scores["confidence"]}
+    means |= {name: samples[name] for name in ("pairwise_kl", "disagreement")}
+    rows, keys = by_confidence_of(scores, samples), ("low", "high", "n", "share", "pairwise_kl")
+    total = {name: float(value.mean()) for name, value in means.items()}
+    return {**total, "bins": [{key: row[key] for key in keys} for row in rows]}
 
 
 def reliability(scores: dict[str, Tensor]) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from divkd.empirical.analysis import analysis, probes
 from divkd.empirical.analysis.analysis import AnalysisConfig, SeedAnalysis, finished, read_sets, run_analysis
 from divkd.empirical.data.corrupt import STRENGTHS
 from divkd.empirical.data.datasets import load
-from divkd.empirical.training.job import predict
+from divkd.empirical.training.seed_run import predict
 from divkd.empirical.use.restore import load_model, load_run
 from divkd.report import draw
 from divkd.shared.errors import InputError

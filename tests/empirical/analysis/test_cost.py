@@ -252,7 +252,6 @@ def test_what_cannot_be_measured_is_refused(nets, changes, message):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_cuda_counts_as_the_cpu_does_and_holds_no_less(rows):
     for row in inference_cost(kinds(), SHAPE, batch=8, rounds=2, device="cuda", baseline="single"):
         cpu = rows[row["name"]]

@@ -17,7 +17,7 @@ from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import Split
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.training.job import predict
+from divkd.empirical.training.seed_run import predict
 from divkd.shared.errors import InputError
 from divkd.shared.metrics.calibration import fit_temperature
 from divkd.shared.metrics.diversity import entropy

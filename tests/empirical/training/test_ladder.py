@@ -10,7 +10,7 @@ from training_runs import arrays, experiment, rows, tiny, weights
 from divkd.empirical.data.datasets import load
 from divkd.empirical.training import loop
 from divkd.empirical.training.distillation import reused
-from divkd.empirical.training.job import predict
+from divkd.empirical.training.seed_run import predict
 from divkd.empirical.use.restore import load_model
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json

@@ -14,8 +14,8 @@ from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import loop
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import cross_entropy, reused, teachers_of
-from divkd.empirical.training.job import Job
 from divkd.empirical.training.loop import train
+from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.use.restore import load_model
 from divkd.shared import files
 from divkd.shared.errors import InputError
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_on_resume_trained_again(t
     with pytest.raises(InputError, match=r"seed0-teacher0\.safetensors (is damaged|and .*config.json do not belong)"):
         load_model(run.path, "deep_ensemble")
     with pytest.raises(InputError, match=r"seed0-teacher0"):
-        teachers_of(Job(config, load("digits", None, False, 64), 0, run, QUIET), 1)
+        teachers_of(SeedRun(config, load("digits", None, False, 64), 0, run, QUIET), 1)
     experiment(config, run.path, resume=True)
     assert arrays(run.path) == before
 
@@ -199,7 +199,7 @@ def test_validation_chooses_the_best_of_the_epochs_that_are_looked_at_and_surviv
                 raise Killed
 
         monkeypatch.setattr(run, "save", save_and_die)
-        monkeypatch.setattr(Job, "score", score)
+        monkeypatch.setattr(SeedRun, "score", score)
         with contextlib.suppress(Killed):
             train(job(run, data), net, label, schedule, "teacher", 0, "x")
         return net, seen, run

@@ -21,7 +21,7 @@ CACHED_BATCH = 50  # on a CPU: the activations of more leave the cache (benchmar
 
 
 @dataclass(frozen=True)
-class Job:
+class SeedRun:
     """The networks of one seed of a run: how they are trained, on what, and where their checkpoints lie."""
 
     config: TrainConfig
