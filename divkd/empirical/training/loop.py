@@ -52,7 +52,7 @@ def train(
 
     augmentation = Augmentation(config.crop, config.flip)
     optimiser = sgd(net, schedule, config.momentum, config.rank_one_lr)
-    start, spent, best = load(net, optimiser, schedule.epochs, name, run, job.progress.say)
+    start, spent, best = load(net, optimiser, schedule.epochs, name, run, seed_run.progress.say)
     ranks.agree(start)
     with seed_run.progress.task(name, schedule.epochs, networks=1) as task:
         task.update(start)
