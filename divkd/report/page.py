@@ -25,7 +25,7 @@ def complete(what: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         mend = "restore it, or have its command write it anew with --resume"
-        raise InputError(f"{what} is incomplete or damaged ({error!r:.200}); {mend}") from error
+        raise InputError(f"{what} is incomplete ({error!r:.200}); {mend}") from error
 
 
 def page(runs: Sequence[Source], title: str) -> bytes:

@@ -1,6 +1,5 @@
 """`--jobs`: the same bits whatever their number, through the command line and its worker processes."""
 
-import json
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from divkd.cli.main import run
+from divkd.shared.files import read_json
 
 WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50 --members 4"
 COMMANDS = {
@@ -28,7 +28,7 @@ def test_one_job_at_a_time_and_two_give_the_same_bits(command, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for count in (1, 2):
         assert run(f"{COMMANDS[command]} --jobs {count} --out run{count}".split()) == 0, capsys.readouterr().err
-    one, two = (json.loads((tmp_path / f"run{count}/results.json").read_text()) for count in (1, 2))
+    one, two = (read_json(tmp_path / f"run{count}/results.json") for count in (1, 2))
     assert timeless(one) == timeless(two)
     for file in (tmp_path / "run1/checkpoints").iterdir():
         other = load_file(tmp_path / "run2/checkpoints" / file.name)

@@ -187,10 +187,11 @@ def test_mends_of_files(capsys, tmp_path):
         assert followed is None or run(followed.split()) == 0
     kept = (tmp_path / "run/config.json").read_bytes()
     (tmp_path / "run/config.json").write_text("[]")
-    assert "restore it, or take it out of the folder" in said("report run --out last.html", capsys)[2]
+    advice = said("report run --out last.html", capsys)[2]
     (tmp_path / "run/config.json").unlink()
     assert run("report run --out last.html".split()) == 0
-    (tmp_path / "run/config.json").write_bytes(kept)
+    assert run(advice.split("delete it, and divkd ")[1].split(" writes it anew")[0].split()) == 0
+    assert (tmp_path / "run/config.json").read_bytes() == kept
     assert run("report run --out last.html --overwrite".split()) == 0
 
 

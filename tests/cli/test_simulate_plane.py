@@ -1,11 +1,10 @@
 """`divkd simulate plane`: a whole run, its repetitions, and one line for bad input."""
 
-import json
-
 import pytest
 from refusals import refused
 
 from divkd.cli.main import run
+from divkd.shared.files import read_json
 
 pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
@@ -18,7 +17,7 @@ def empty_folder(monkeypatch, tmp_path):
 
 
 def results(folder):
-    found = json.loads((folder / "results.json").read_text())
+    found = read_json(folder / "results.json")
     del found["seconds"]
     return found
 

@@ -14,6 +14,7 @@ from divkd.cli.main import run
 from divkd.empirical.training import config as training
 from divkd.empirical.training import loop
 from divkd.report import swept
+from divkd.shared.files import read_json
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 
@@ -35,7 +36,7 @@ def small_presets(monkeypatch, tmp_path):
 
 
 def results(folder):
-    return json.loads((folder / "results.json").read_text())
+    return read_json(folder / "results.json")
 
 
 def epochs(folder):

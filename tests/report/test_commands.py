@@ -75,7 +75,9 @@ def test_a_new_figure_needs_its_place_in_a_record_alone(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("command", REPORTS)
 def test_what_lacks_the_numbers_is_incomplete_in_one_line(command):
-    with pytest.raises(InputError, match=r"results.json is incomplete \(KeyError.*; make the run again with") as raised:
+    with pytest.raises(
+        InputError, match=r"results.json is incomplete \(KeyError.*; restore it, or have its command write"
+    ) as raised:
         page([Source("run", {"command": command, "seeds": [0]}, path=Path("run"))], "title")
     assert "\n" not in str(raised.value)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +21,7 @@ from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.execution import decided
 from divkd.empirical.training.loop import run_epoch, sgd
 from divkd.shared.errors import InputError
+from divkd.shared.files import read_json
 from divkd.shared.kinds import METHODS
 from divkd.shared.run import Run
 from divkd.shared.seeds import rng
@@ -140,7 +140,7 @@ def test_a_profile_accounts_for_every_second_and_changes_nothing(tmp_path):
     assert [row["nll"] for row in plain["rows"]] == [row["nll"] for row in watched["rows"]]
     run = Run(tmp_path / "watched")
     content = profile(config, load(config.dataset, None, False, config.train_images), run)
-    assert json.loads((run.path / "profile.json").read_text()) == content
+    assert read_json(run.path / "profile.json") == content
     deep, student = content["rows"]
     assert (deep["model"], deep["epochs"], student["method"], student["epochs"]) == ("deep_ensemble", 6, "ods", 3)
     assert sum(student["seconds"].values()) == pytest.approx(watched["rows"][-1]["seconds"], rel=1e-3)
