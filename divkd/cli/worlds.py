@@ -24,7 +24,7 @@ from divkd.empirical.plane.config import PlaneConfig
 from divkd.shared.config import Config
 from divkd.shared.jobs import Workers
 from divkd.shared.run import Run
-from divkd.theory.worlds.config import GaussianConfig
+from divkd.theory.worlds.config import GaussianConfig, NtkConfig
 
 
 def world_of(kind: type[Config]) -> Decorator:
@@ -40,8 +40,12 @@ def simulate(
     name: str,
     plan: Callable[[Any], str],
     compute: Callable[[Any, Run, Workers], dict[str, Any]],
+    more: tuple[str, ...] = (),
 ) -> None:
-    """Carry out the `command` of a world: `plan` says of a configuration what it takes, `compute` runs it."""
+    """Carry out the `command` of a world: `plan` says of a configuration what it takes, `compute` runs it.
+
+    `more` are fields that may grow when a run goes on, beside seeds and members.
+    """
     base = resolve({name: kind()}, command, options, name)
     config = dataclasses.replace(base, **given(kind, options))
     config.validate()
@@ -57,7 +61,7 @@ def simulate(
         options,
         name=name,
         plan=(plan(config),),
-        extendable=("seeds", "members"),
+        extendable=("seeds", "members", *more),
     )
 
 
@@ -124,4 +128,34 @@ def gaussian(**options: Any) -> None:
     simulate("simulate gaussian", GaussianConfig, options, "default", plan, compute)
 
 
-WORLDS = (plane, gaussian)
+@click.command(
+    cls=Sectioned,
+    sections={"Data": ("classes", "patches", "train_samples", "test_samples", "expected_others", "other_weight",
+                       "other_weight_single", "noise"),
+              "Networks": ("members", "students", "neurons", "power", "init_scale", "ridge")},
+)  # fmt: skip
+@world_of(NtkConfig)
+def ntk(**options: Any) -> None:
+    """An opposite world: networks that keep the features of their start, on multi-view data.
+
+    The patch network of `simulate multiview` in the tangent-kernel regime: single ones, their ensemble, students
+    distilled from it or from one other, and the average trained as one, in closed form. After Allen-Zhu and Li (ICLR
+    2023): there an ensemble helps, and distillation passes nothing on. Computed on the CPU, in seconds.
+
+    \b
+    divkd simulate ntk --out runs/ntk
+    """
+
+    def plan(config: NtkConfig) -> str:
+        each, of = config.members + config.students, len(config.seeds)
+        return f"{each * of} networks are fitted in closed form: {each} for each of {of} seeds"
+
+    def compute(config: NtkConfig, run: Run, workers: Workers) -> dict[str, Any]:
+        from divkd.theory.worlds.ntk import run_ntk
+
+        return run_ntk(config, run, workers)
+
+    simulate("simulate ntk", NtkConfig, options, "default", plan, compute, more=("students",))
+
+
+WORLDS = (plane, gaussian, ntk)

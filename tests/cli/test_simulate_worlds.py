@@ -1,4 +1,4 @@
-"""`divkd simulate gaussian`: a whole run, its repetition, its growth, and one line for bad input."""
+"""`divkd simulate gaussian` and `ntk`: a whole run, its repetition, its growth, and one line for bad input."""
 
 import json
 
@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
 SHORT = {
     "gaussian": "simulate gaussian --epochs 1 --train-samples 200 --test-samples 100 --width 8",
+    "ntk": "simulate ntk --train-samples 60 --test-samples 50 --students 2",
 }
 
 
@@ -49,6 +50,10 @@ def test_a_run_is_whole_repeats_and_grows(name, capsys, tmp_path):
         ("gaussian --label-noise nan", "--label-noise nan", "0 to 1"),
         ("gaussian --train-samples 99", "--train-samples 99", "100 to 1000000"),
         ("gaussian --seeds 0,0", "--seeds 0,0", "each once"),
+        ("ntk --ridge 0", "--ridge 0", "above 0"),
+        ("ntk --students 0", "--students 0", "1 to 100"),
+        ("ntk --patches 4", "--patches 4", "raise --patches"),
+        ("ntk --train-samples 12", "--train-samples 12", "raise it"),
         ("gaussian --resume", "--resume", "--out"),
     ],
 )
