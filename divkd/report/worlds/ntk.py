@@ -43,9 +43,9 @@ def _tables(results: Results) -> list[Table]:
 
 def _kept(results: Results, of: str) -> str:
     one = results["differences"][of]
-    kept = "cannot be told" if one["kept"] is None else f"{100 * one['kept']['mean']:.0f} %"
+    kept = "cannot be told" if one["kept"] is None else f"{round(100 * one['kept']['mean'])} %"
     if one["kept"] is not None and one["kept"]["low"] is not None:
-        kept += f" ({100 * one['kept']['low']:.0f} to {100 * one['kept']['high']:.0f} %)"
+        kept += f" ({round(100 * one['kept']['low'])} to {round(100 * one['kept']['high'])} %)"
     interval = "one seed" if one["gain"]["low"] is None else "95 % intervals over seeds"
     return (
         f"{SETS[of].capitalize()} error, {interval}: one network minus ensemble {difference(one['gain'])}; ensemble "
