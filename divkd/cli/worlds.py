@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,9 +22,11 @@ from divkd.cli.options import (
 )
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.shared.config import Config
-from divkd.shared.jobs import Workers
-from divkd.shared.run import Run
 from divkd.theory.worlds.config import GaussianConfig, NtkConfig
+
+if TYPE_CHECKING:  # numpy comes with them
+    from divkd.shared.jobs import Workers
+    from divkd.shared.run import Run
 
 
 def world_of(kind: type[Config]) -> Decorator:
@@ -39,7 +41,7 @@ def simulate(
     options: dict[str, Any],
     name: str,
     plan: Callable[[Any], str],
-    compute: Callable[[Any, Run, Workers], dict[str, Any]],
+    compute: "Callable[[Any, Run, Workers], dict[str, Any]]",
     more: tuple[str, ...] = (),
 ) -> None:
     """Carry out the `command` of a world: `plan` says of a configuration what it takes, `compute` runs it.
@@ -89,7 +91,7 @@ def plane(**options: Any) -> None:
         steps = teachers * config.epochs * -(-config.points // BATCH)
         return f"{teachers} small networks are trained, {steps:,} steps in all: seconds on a CPU"
 
-    def compute(config: PlaneConfig, run: Run, workers: Workers) -> dict[str, Any]:
+    def compute(config: PlaneConfig, run: "Run", workers: "Workers") -> dict[str, Any]:
         from divkd.empirical.plane.plane import run_plane
 
         return run_plane(config, run, workers)
@@ -120,7 +122,7 @@ def gaussian(**options: Any) -> None:
         networks = config.members * len(config.seeds)
         return f"{len(CELLS) * networks} small networks are trained, {networks} in each of {len(CELLS)} cells"
 
-    def compute(config: GaussianConfig, run: Run, workers: Workers) -> dict[str, Any]:
+    def compute(config: GaussianConfig, run: "Run", workers: "Workers") -> dict[str, Any]:
         from divkd.theory.worlds.gaussian import run_gaussian
 
         return run_gaussian(config, run, workers)
@@ -150,7 +152,7 @@ def ntk(**options: Any) -> None:
         each, of = config.members + config.students, len(config.seeds)
         return f"{each * of} networks are fitted in closed form: {each} for each of {of} seeds"
 
-    def compute(config: NtkConfig, run: Run, workers: Workers) -> dict[str, Any]:
+    def compute(config: NtkConfig, run: "Run", workers: "Workers") -> dict[str, Any]:
         from divkd.theory.worlds.ntk import run_ntk
 
         return run_ntk(config, run, workers)
