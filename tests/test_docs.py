@@ -193,6 +193,24 @@ def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
         assert f"| {row['name']} | {' | '.join(shown)} |" in text
 
 
+@pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])
+def test_the_opposite_worlds_that_a_page_prints_are_those_of_their_runs(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if "gaussian" in page:
+        for cell in results_of("gaussian")["cells"]:
+            gain, single = cell["gain"], cell["single_acc"]
+            shown = [cell["name"], show(single, 4), show(cell["ensemble_acc"], 4)]
+            shown += [f"{gain['mean']:+.4f} ± {gain['se']:.4f}", f"{gain['mean'] / (1 - single['mean']):.2f}"]
+            assert f"| {' | '.join([*shown, show(cell['variance_left'][-1])])} |" in text
+    else:
+        for errors in results_of("ntk")["summary"].values():
+            assert f"| {show(errors['multi_view'])} | {show(errors['single_view'])} |" in text
+    if "ntk" not in page:
+        summary = results_of("gaussian")["summary"]
+        assert f"{summary['median_gain']:.4f}" in text
+        assert f"{summary['largest']['gain']:.4f}" in text
+
+
 @pytest.mark.parametrize(
     ("page", "runs"),
     [("theory/claims.md", ("default", "heldout", "20seeds")), ("results/multiview-q4/README.md", ("q4",)),

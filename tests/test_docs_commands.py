@@ -198,6 +198,10 @@ def test_the_commands_of_a_page_run_in_their_order(page, small_world, capsys):
         if words[1:] and words[0].removeprefix(".venv/bin/") == "divkd":
             if words[1:3] == ["simulate", "plane"]:
                 words += ["--epochs", "2", "--points", "20"]
+            if words[1:3] == ["simulate", "gaussian"]:
+                words += ["--epochs", "1", "--train-samples", "100", "--seeds", "0", "--members", "2"]
+            if words[1:3] == ["simulate", "ntk"]:
+                words += ["--train-samples", "60", "--seeds", "0"]
             if words[1] == "analyse":
                 given = words.index("--images") if "--images" in words else len(words)
                 words[given:] = ["--images", "6", *words[given + 2 :]]

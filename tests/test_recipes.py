@@ -82,7 +82,7 @@ FIGURES = (
         ],
     },
     "world of the theory": {
-        "theory/coin.py": '''"""A fair coin, the smallest world."""
+        "theory/worlds/coin.py": '''"""A fair coin, the smallest world."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +105,7 @@ def run_coin(config: CoinConfig) -> dict[str, Any]:
     heads = {seed: float(rng(seed, "coin").integers(0, 2, config.throws).mean()) for seed in config.seeds}
     return {"command": "simulate coin", "preset": "coin", "seeds": list(config.seeds), "heads": heads}
 ''',
-        "report/coin.py": '''"""The report of `divkd simulate coin`."""
+        "report/worlds/coin.py": '''"""The report of `divkd simulate coin`."""
 
 from divkd.report.record import Report, Table
 
@@ -116,24 +116,24 @@ REPORT = Report(
     (),
 )
 ''',
-        "cli/simulate.py": [
+        "cli/worlds.py": [
             (
-                "group.add_command(plane)\n",
-                '''group.add_command(plane)
-
-
-@group.command(short_help="Throw a coin.")
-@common
+                "WORLDS = (",
+                '''@click.command(short_help="Throw a coin.")
+@seeds
+@placed("Go on.")
 @click.option("--throws", type=int)
 def coin(**options: Any) -> None:
     """Throw a coin."""
     from divkd.cli.runs import carry_out
-    from divkd.theory.coin import CoinConfig, run_coin
+    from divkd.theory.worlds.coin import CoinConfig, run_coin
 
     config = CoinConfig(**given(CoinConfig, options))
     config.validate()
     carry_out("simulate coin", dataclasses.asdict(config), lambda run, progress: run_coin(config), options, name="coin")
-''',
+
+
+WORLDS = (coin, ''',
             )
         ],
     },

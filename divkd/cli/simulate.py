@@ -8,7 +8,7 @@ import click
 
 from divkd.cli.contents import Contents, Sectioned
 from divkd.cli.options import asked, by_jobs, common, device_of, from_fields, given, printed, resolve
-from divkd.cli.plane import plane
+from divkd.cli.worlds import WORLDS
 from divkd.shared.config import described, shown
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.kinds import ENGINES
@@ -20,17 +20,18 @@ UNUSED = ("temperature", "label_share", "soft_steps")
 
 
 class Simulations(Contents):
-    """The claims first, then what they rest on."""
+    """The claims first, then what they rest on, then other worlds."""
 
     sections: ClassVar = {"Commands": ("multiview", "ablations", "window")}
 
 
 @click.group("simulate", cls=Simulations)
 def group() -> None:
-    """Simulate the theory and measure its claims; and the practice's premise, in a plane."""
+    """Simulate the theory, the worlds where it should not hold, and the practice's premise, in a plane."""
 
 
-group.add_command(plane)
+for world in WORLDS:
+    group.add_command(world)
 
 
 def _preset(config: MultiViewConfig) -> str:

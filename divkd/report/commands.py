@@ -4,14 +4,20 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from divkd.report import __path__
+import divkd.report as rooms
+from divkd.report import worlds
 from divkd.report.record import Report, Results
 from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 
-# Those modules of this folder that have a REPORT; `page` is made of them all.
-MODULES = [one.name for one in iter_modules(__path__) if one.name not in ("commands", "page")]
-RECORDS = [getattr(import_module(f"divkd.report.{name}"), "REPORT", None) for name in MODULES]
+# Those modules of this folder and of `worlds` that have a REPORT; `page` is made of them all.
+MODULES = [
+    f"{package.__name__}.{one.name}"
+    for package in (rooms, worlds)
+    for one in iter_modules(package.__path__)
+    if one.name not in ("commands", "page")
+]
+RECORDS = [getattr(import_module(name), "REPORT", None) for name in MODULES]
 REPORTS: dict[str, Report] = {command: record for record in RECORDS if record for command in record.commands}
 
 

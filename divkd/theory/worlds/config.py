@@ -1,0 +1,60 @@
+"""What the opposite worlds depend on, and the checks before they start. Imports nothing heavy: ``--help`` reads it."""
+
+from dataclasses import dataclass
+
+from divkd.shared.config import SEEDS, Config, Interval, field
+from divkd.theory.config import MultiViewConfig
+
+
+@dataclass(frozen=True)
+class GaussianConfig(Config):
+    """Inputs without views: Gaussian or a mixture of Gaussians, labelled by a linear function or a small network."""
+
+    seeds: tuple[int, ...] = field((0, 1, 2, 3, 4), high=SEEDS, hint="e.g. 0,1,2")
+    members: int = field(10, "networks in the ensemble of every cell", 1, 100, "M")
+    dimension: int = field(10, "dimensions of an input", 1, 1000, "d")
+    classes: int = field(4, "classes", 2, 100, "k")
+    train_samples: int = field(4000, "training samples", 100, 1_000_000, "N")
+    test_samples: int = field(5000, "test samples, never with label noise", 1, 1_000_000)
+    components: int = field(
+        8, "Gaussians in the mixture, of standard deviation 0.5 around centres of norm 0.9 sqrt(d)", 1, 1000
+    )
+    margin: float = field(
+        0.3, "share of the inputs, those nearest to another class, that cells with a margin leave out", 0, 0.9
+    )
+    label_noise: float = field(0.1, "share of the training labels that cells with label noise draw anew", 0, 1)
+    width: int = field(64, "hidden units of a network", 1, 4096)
+    epochs: int = field(20, "epochs of a network", 1, 10_000)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NtkConfig(Config):
+    """The patch network, linearised around its start, on multi-view data: symbols and units of `MultiViewConfig`."""
+
+    seeds: tuple[int, ...] = field((0, 1, 2, 3, 4), high=SEEDS, hint="e.g. 0,1,2")
+    members: int = field(10, "networks in the ensemble", 1, 100, "M")
+    students: int = field(5, "students of either kind", 1, 100)
+    classes: int = field(5, "classes", 2, 100, "k")
+    patches: int = field(20, "patches of a sample", 2, 1000, "P")
+    train_samples: int = field(600, "training samples, two single-view ones a class included", 1, 10_000, "N")
+    test_samples: int = field(1000, "fresh samples of either kind, multi-view and single-view", 1, 100_000)
+    expected_others: float = field(
+        2.5, "another class's feature is present with probability s / k", symbol="s", above=True
+    )
+    other_weight: Interval = field((0.6, 0.8), "another class's feature in a multi-view sample", symbol="z")
+    other_weight_single: Interval = field((0.4, 0.5), "the same in a single-view sample", symbol="Gamma")
+    noise: float = field(1.0, "norm of a patch's noise", symbol="nu", above=True)
+    neurons: int = field(4, "neurons a class", 1, 1000, "m")
+    power: int = field(3, "the activation is z^q / q below 1 and linear above", 2, 16, "q")
+    init_scale: float = field(0.1, "standard deviation of initial weights", symbol="sigma_0/varrho", above=True)
+    ridge: float = field(0.1, "ridge, in units of a sample's mean |phi|^2", symbol="lambda", above=True)
+
+    def world(self) -> MultiViewConfig:
+        """The multi-view distribution and the network."""
+        names = ("classes", "patches", "train_samples", "test_samples", "expected_others", "other_weight",
+                 "other_weight_single", "noise", "neurons", "power", "init_scale")  # fmt: skip
+        return MultiViewConfig(**{name: getattr(self, name) for name in names})
+
+    def rules(self) -> None:
+        """Raise `InputError` where the world's values do not fit each other."""
+        self.world().validate()
