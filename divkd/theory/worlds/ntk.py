@@ -35,7 +35,7 @@ from divkd.shared.run import Run
 from divkd.shared.seeds import rng
 from divkd.shared.stats import interval, summarise
 from divkd.theory.config import MultiViewConfig
-from divkd.theory.data import NOISE, Samples, test_samples, training_samples
+from divkd.theory.data import NOISE, Samples, fresh_samples, training_samples
 from divkd.theory.evaluate import errors_by_members
 from divkd.theory.worlds.config import NtkConfig
 
@@ -97,7 +97,7 @@ def _differences(errors: list[dict[str, float]]) -> dict[str, Any]:
 def measure(config: NtkConfig, seed: int, _: Run, progress: Progress) -> dict[str, Any]:
     """The errors of a seed: {errors: {kind: {set: error}}, by_members: {set: errors of K = 1..M}}."""
     world = config.world()
-    sets = {"train": training_samples(world, seed)} | {of: test_samples(world, seed, TESTS[of]) for of in TESTS}
+    sets = {"train": training_samples(world, seed)} | {of: fresh_samples(world, seed, TESTS[of]) for of in TESTS}
     targets = (np.arange(config.classes) == sets["train"].labels[:, None]) - 1 / config.classes
     outputs: dict[str, list[Arrays]] = {kind: [] for kind in KINDS}
     joint: Arrays = {}

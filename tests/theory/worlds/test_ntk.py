@@ -9,8 +9,7 @@ import pytest
 from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
-from divkd.theory.data import NOISE, training_samples
-from divkd.theory.data import test_samples as fresh_samples  # pytest would take it for a test
+from divkd.theory.data import NOISE, fresh_samples, training_samples
 from divkd.theory.worlds import ntk
 from divkd.theory.worlds.config import NtkConfig
 
