@@ -105,7 +105,12 @@ def main() -> None:
         }
         if given.against:
             ways["the other checkout"] = lambda: trained(data, "", given.against, PYTHONPATH=str(given.against))
-        rounds = [{name: way() for name, way in ways.items()} for _ in range(given.repeats)]
+        rounds = []
+        for _ in range(given.repeats):
+            rounds.append(one := dict.fromkeys(ways, 0.0))
+            for name, way in ways.items():
+                one[name] = way()
+                print(f"{name}: {one[name]:.1f} s", flush=True)
     print(f"{os.cpu_count()} cores, n = {given.repeats} rounds; preset cpu, {EPOCHS}")
     report(rounds, two)
     shares = [overhead(cores()) for _ in range(given.repeats)]
