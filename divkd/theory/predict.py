@@ -140,23 +140,3 @@ def _known(members: int, ties: float) -> dict[tuple[int, int], float]:
         for first in range(members - both + 1):
             table[first + both, members - first] += tied * comb(members - both, first) * 0.5 ** (members - both)
     return table
-
-
-def drowned(config: MultiViewConfig, members: int, strength: float) -> float:
-    """The gamma at which the feature noise of absent classes alone lifts a teacher's output to the clip c.
-
-    Each of P patches shows a known view of any class by alpha ~ U[0, gamma], so that a class which a sample does not
-    show scores, of K = `members` summed,
-
-        K varrho P E[sReLU(alpha Lambda)] = K varrho P (gamma Lambda)^q / (q (q + 1))    for gamma Lambda <= 1,
-
-    for every class alike: it moves no argmax, but from c on all clipped outputs are equal, and soft labels tell nothing
-    of which other classes a sample shows. Distillation ends there at the latest:
-
-        gamma = (c q (q + 1) / (K varrho P))^(1/q) / Lambda.
-
-    `strength` is Lambda. Infinite where gamma Lambda would pass 1.
-    """
-    q = config.power
-    reach = (config.clip * q * (q + 1) / (members * config.logit_scale * config.patches)) ** (1 / q)
-    return reach / strength if reach <= 1 else float("inf")

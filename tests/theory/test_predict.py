@@ -137,16 +137,3 @@ def test_a_view_that_is_not_there_never_arrives(tiny):
     times = predict.lottery_times(start, samples, tiny)
     assert np.isinf(times[0, 1, 0])
     assert np.isfinite(np.delete(times.ravel(), 2)).all()
-
-
-@pytest.mark.parametrize("members", [1, 10])
-def test_feature_noise_that_drowns_soft_labels_lifts_an_absent_class_to_the_clip(members):
-    """Against a draw of the patches of a sample that shows nothing, in a network that knows one view a class."""
-    config = PRESETS["default"]
-    gamma, strength = predict.drowned(config, members, 4.0), 4.0
-    u = np.random.default_rng(0).uniform(0, gamma * strength, (20000, config.patches))
-    output = members * config.logit_scale * (u**config.power / config.power).sum(1)
-    assert u.max() <= 1
-    assert output.mean() == pytest.approx(config.clip, rel=0.01)
-    assert predict.drowned(config, members, 8.0) == pytest.approx(gamma / 2)
-    assert predict.drowned(dataclasses.replace(config, clip=1e3), members, 4.0) == float("inf")
