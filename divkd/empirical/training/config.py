@@ -105,7 +105,9 @@ class TrainConfig(Config):
         choices=("float32", "bfloat16", "auto"),
     )
     compile: str = field(
-        "auto", "compile networks for training; auto: where that was measured to pay", choices=("auto", "on", "off")
+        "auto",
+        "compile networks for training; auto: off, as no measured network gained by it",
+        choices=("auto", "on", "off"),
     )
     teacher_network: str | None = field(None, "network of the teachers, where it is another", metavar="NETWORK")
     weights: str | None = field(
