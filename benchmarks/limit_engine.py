@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from divkd.theory import descent, limit
+from divkd.theory import descent
 from divkd.theory.config import PRESETS
 from divkd.theory.data import NOISE, Samples, training_samples
+from divkd.theory.engines import limit
 
 REPEATS = 3
 

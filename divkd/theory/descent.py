@@ -46,7 +46,7 @@ class Engine(NamedTuple):
 
 def engine(name: str) -> Engine:
     """The module `name` of `divkd.shared.kinds.ENGINES`, imported when it is asked for: the dense one brings torch."""
-    module = importlib.import_module(f"divkd.theory.{name}")
+    module = importlib.import_module(f"divkd.theory.engines.{name}")
     return Engine(module.create, module.fresh_outputs, module.state_bytes, module.together)
 
 

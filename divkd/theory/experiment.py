@@ -41,7 +41,7 @@ def check(config: MultiViewConfig) -> None:
     """Raise `InputError` for a configuration that cannot run here: values, device, memory, features without room."""
     config.validate()
     if config.engine == "dense":
-        from divkd.theory import dense
+        from divkd.theory.engines import dense
 
         dense.check_device(config)
     needed = engine(config.engine).state_bytes(config)

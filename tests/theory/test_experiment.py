@@ -216,8 +216,9 @@ def test_an_unfinished_descent_is_a_run_error_that_keeps_what_is_finished(tiny, 
 
 
 def test_divergence_names_its_step(tiny):
-    from divkd.theory import descent, limit
+    from divkd.theory import descent
     from divkd.theory.data import training_samples
+    from divkd.theory.engines import limit
 
     samples = training_samples(tiny, 0)
     networks = limit.create(tiny, samples, 0, [0, 1])

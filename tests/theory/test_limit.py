@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from divkd.theory import data, dense, descent, limit
+from divkd.theory import data, descent
 from divkd.theory.data import NOISE, fresh_samples, training_samples
+from divkd.theory.engines import dense, limit
 
 
 def srelu(u, q):
@@ -231,7 +232,8 @@ def test_a_member_alone_equals_the_same_member_beside_others_bit_for_bit(tiny):
 
 def test_bits_do_not_depend_on_the_number_of_threads():
     code = (
-        "import hashlib, dataclasses; from divkd.theory import limit, descent; from divkd.theory.data import *;"
+        "import hashlib, dataclasses; from divkd.theory import descent; from divkd.theory.engines import limit;"
+        "from divkd.theory.data import *;"
         "from divkd.theory.config import PRESETS;"
         "c = dataclasses.replace(PRESETS['quick'], train_samples=100, members=3); s = training_samples(c, 0);"
         "n = limit.create(c, s, 0, range(3)); l = descent.cross_entropy(s.labels);"

@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from divkd.theory import descent, evaluate, limit, predict
+from divkd.theory import descent, evaluate, predict
 from divkd.theory.config import PRESETS
 from divkd.theory.data import training_samples
+from divkd.theory.engines import limit
 
 FIRST = dataclasses.replace(PRESETS["default"], expected_others=3.0)
 

@@ -24,9 +24,9 @@ import numba as nb
 import numpy as np
 
 from divkd.shared.seeds import rng
-from divkd.theory import blocks, mixed
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Layout, Samples
+from divkd.theory.engines import blocks, mixed
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.theory.blocks import Constants, compiled, srelu, srelu_slope
+from divkd.theory.engines.blocks import Constants, compiled, srelu, srelu_slope
 
 CHUNK = 8
 
