@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from divkd.cli.main import run
 from divkd.cli.train import _together
 from divkd.empirical.training import config as training
 from divkd.empirical.use import export
+from divkd.shared import track
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
 from divkd.shared.run import Run
@@ -175,3 +178,14 @@ def test_networks_that_diverge(lr, capsys, tmp_path):
     assert "a new --out with a lower --lr" in told(f"{line} --lr {lr} --out a", capsys, 1)
     assert run(f"{line} --lr 0.01 --out b".split()) == 0
     assert read_json(tmp_path / "b/results.json")["rows"]
+
+
+def test_dask_and_tensorboard_that_are_not_installed(capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distributed", None)
+        assert "pip install 'divkd[dask]'" in told(f"{PLANE} --dask tcp://127.0.0.1:1 --out one", capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(track, "find_spec", lambda name: None)
+        assert "pip install 'divkd[tensorboard]'" in told("train digits --device cpu --tensorboard --out run", capsys)
+    extras = metadata.metadata("divkd").get_all("Provides-Extra")
+    assert {"dask", "tensorboard"} <= set(extras)

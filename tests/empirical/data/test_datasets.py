@@ -251,3 +251,16 @@ def test_tinyimagenet_from_its_archive_and_with_parts_missing(tiny, monkeypatch)
         load("tinyimagenet", str(tiny.parent), True, None)
     with pytest.raises(InputError, match=r"holds no tiny-imagenet-200/ and no tiny-imagenet-200\.zip"):
         load("tinyimagenet", str(tiny), False, None)
+
+
+@pytest.mark.parametrize("damage", ["val_9.JPEG\tn77\n", ""])
+def test_tinyimagenet_with_a_damaged_list_is_mended_as_advised(tiny, damage, monkeypatch):
+    shutil.make_archive(tiny, "zip", tiny.parent, tiny.name)
+    whole = load("tinyimagenet", str(tiny.parent), False, None).facts()
+    rows = (tiny / "val/val_annotations.txt").read_text().splitlines(keepends=True)
+    (tiny / "val/val_annotations.txt").write_text("".join([*rows[:-1], damage]))
+    with pytest.raises(InputError, match=r"delete tiny-imagenet-200/ and unpack the published archive again"):
+        load("tinyimagenet", str(tiny.parent), False, None)
+    shutil.rmtree(tiny)
+    shutil.unpack_archive(tiny.with_name("tiny-imagenet-200.zip"), tiny.parent)
+    assert load("tinyimagenet", str(tiny.parent), False, None).facts() == whole
