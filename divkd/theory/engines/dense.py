@@ -155,15 +155,24 @@ def together(config: MultiViewConfig) -> int:
 
 
 def state_bytes(config: MultiViewConfig) -> int:
-    """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks."""
-    joint = config.classes * config.neurons * max(config.students, 1)
+    """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks.
+
+    Members that are trained together keep <w, x_p>, and so do those that go on from them; or the two widest networks.
+    """
+    width = config.classes * config.neurons
+    joint = width * max(config.students, 1)
     rows = config.patches * config.train_samples
+    kept = (
+        rows
+        * width
+        * max(sum(min(many, together(config)) for many in (config.members, config.students)), 2 * config.students)
+    )
     drawn = min(
         2 * rows, rows + config.patches * SAMPLES
     )  # the parts, and beside them the whole that they are put into
     testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
     weights = (config.members + 7 * config.students) * joint * config.dimension
-    return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint), testing) + 2 * weights)
+    return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint) + kept, testing) + 2 * weights)
 
 
 def _outputs(config: MultiViewConfig, u: Tensor) -> Tensor:
