@@ -92,12 +92,14 @@ def window(results: Results) -> Any:
         ax.set_title(_named(name, results), fontsize="medium")
         values = [shown(row["changes"][name]).replace(" to ", "\nto ") for row in cells]
         ax.set_xticks(range(len(cells)), values, fontsize="x-small")
-        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, 0.6))
+        tops = [one["mean"] + (one["std"] or 0) for row in cells for of, one in row["errors"].items() if of in CLAIMS]
+        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, max([0.6, *(top + 0.03 for top in tops)])))
     for ax in axes[::across]:
         ax.set_ylabel("single-view error")
     legend_below(fig, axes[:1], size="small")
     what = f"One parameter at a time, the others as in `{results['preset']}` (shaded)"
-    fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
+    foreseen = "\ndotted: where claims are foreseen to end" if results.get("limits") else ""
+    fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}{foreseen}", fontsize="medium")
     return fig
 
 
