@@ -195,9 +195,10 @@ def state_bytes(config: MultiViewConfig) -> int:
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
     answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
-    shown = (8 if config.feature_noise else 0) * config.patches * 2 * config.classes  # alpha and X, of a sample
-    testing = fresh * (2 if config.feature_noise else 1) + answers + shown * config.test_samples
-    return max(members, joint, testing) + shown * config.train_samples
+    alpha = 4 * config.patches * 2 * config.classes if config.feature_noise else 0  # of a sample
+    trained = max(members, joint) + 3 * alpha * config.train_samples  # with X, which is turned from a copy
+    tested = fresh * (2 if alpha else 1) + answers + alpha * (config.train_samples + 5 * config.test_samples)
+    return max(trained, tested)
 
 
 def _network_bytes(config: MultiViewConfig) -> int:
