@@ -61,7 +61,7 @@ def test_engines_approach_each_other_as_predicted(results):
     rmse = [one["rmse"]["mean"] for one in summary]
     assert rmse[2] < rmse[1] < rmse[0]
     assert results["slopes"]["rmse"]["mean"] < -0.45
-    assert summary[2]["same_views"]["mean"] == 1
+    assert summary[2]["same_views"]["mean"] > max(0.9, summary[0]["same_views"]["mean"])
     assert rmse[2] == pytest.approx(summary[2]["predicted"]["mean"], rel=0.4)
     assert summary[2]["limit_views"]["mean"] > 0.3  # the race is over, so that agreement means something
     assert summary[2]["steps"]["mean"] < rmse[2]
