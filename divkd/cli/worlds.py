@@ -1,4 +1,4 @@
-"""``divkd simulate plane|gaussian|ntk``: the practice's premise in two dimensions, and the theory's opposite worlds."""
+"""``divkd simulate plane|gaussian|ntk|convergence``: the premise in two dimensions, opposite worlds, both engines."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from divkd.cli.options import (
 )
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.shared.config import Config
-from divkd.theory.worlds.config import GaussianConfig, NtkConfig
+from divkd.theory.worlds.config import ConvergenceConfig, GaussianConfig, NtkConfig
 
 if TYPE_CHECKING:  # numpy comes with them
     from divkd.shared.jobs import Workers
@@ -160,4 +160,32 @@ def ntk(**options: Any) -> None:
     simulate("simulate ntk", NtkConfig, options, "default", plan, compute, more=("students",))
 
 
-WORLDS = (plane, gaussian, ntk)
+@click.command(
+    cls=Sectioned,
+    sections={"Data": ("dimension", "classes", "patches", "train_samples", "expected_others", "noise"),
+              "Networks": ("members", "neurons", "power", "init_scale", "trust", "distill_time")},
+)  # fmt: skip
+@world_of(ConvergenceConfig)
+def convergence(**options: Any) -> None:
+    """Does the dense engine converge to the limit engine? The same networks in both, in d / 16, d / 4 and d dimensions.
+
+    Learned views, strengths and training outputs of members and of one distilled student at the same flow time, with
+    the exponent at which they approach each other and its prediction. Computed on the CPU, in minutes.
+
+    \b
+    divkd simulate convergence --out runs/convergence
+    """
+
+    def plan(config: ConvergenceConfig) -> str:
+        each, of = config.members + bool(config.distill_time), len(config.seeds)
+        return f"{each * of} networks are trained in either engine and 3 dimensions: {each} for each of {of} seeds"
+
+    def compute(config: ConvergenceConfig, run: "Run", workers: "Workers") -> dict[str, Any]:
+        from divkd.theory.worlds.convergence import run_convergence
+
+        return run_convergence(config, run, workers)
+
+    simulate("simulate convergence", ConvergenceConfig, options, "default", plan, compute)
+
+
+WORLDS = (plane, gaussian, ntk, convergence)

@@ -44,6 +44,10 @@ def _tables(results: Results) -> list[Table]:
             failures.append(f"{row['name']}: {row['failed']}")
             cells = ["none", *[""] * (len(values) - 1)]
         lines.append([row["name"], *cells])
+    failures += [
+        f"Predicted to end by {name}: {', '.join(f'{CLAIMS[claim]} at {at:.3f}' for claim, at in limits.items())}."
+        for name, limits in results.get("limits", {}).items()
+    ]
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
     return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
 
@@ -81,15 +85,21 @@ def window(results: Results) -> Any:
             # beside each other, because several lie on 0
             points(ax, np.array(list(errors)) + 0.05 * (index - 2), errors.values(), markersize=4, linewidth=1,
                    capsize=2, label=label, **look(index))  # fmt: skip
+        given = [row["changes"][name] for row in cells]
+        for claim, limit in results.get("limits", {}).get(name, {}).items():  # dotted, where a claim is to end
+            at = np.interp(limit, sorted(given), np.argsort(given), np.nan, np.nan)
+            ax.axvline(at, color=COLOURS[list(CLAIMS).index(claim)], linestyle=":", linewidth=1.2, zorder=0)
         ax.set_title(_named(name, results), fontsize="medium")
         values = [shown(row["changes"][name]).replace(" to ", "\nto ") for row in cells]
         ax.set_xticks(range(len(cells)), values, fontsize="x-small")
-        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, 0.6))
+        tops = [one["mean"] + (one["std"] or 0) for row in cells for of, one in row["errors"].items() if of in CLAIMS]
+        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, max([0.6, *(top + 0.03 for top in tops)])))
     for ax in axes[::across]:
         ax.set_ylabel("single-view error")
     legend_below(fig, axes[:1], size="small")
     what = f"One parameter at a time, the others as in `{results['preset']}` (shaded)"
-    fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
+    foreseen = "\ndotted: where claims are foreseen to end" if results.get("limits") else ""
+    fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}{foreseen}", fontsize="medium")
     return fig
 
 

@@ -22,6 +22,10 @@ class Networks(Protocol):
     def weights(self) -> np.ndarray:
         """(M, k, m, >= 2k), feature coordinates first."""
 
+    @property
+    def coordinates(self) -> np.ndarray:
+        """(M, k, m, 2k), those alone."""
+
     def outputs(self) -> np.ndarray:
         """(M, N, k)."""
 

@@ -1,5 +1,6 @@
 """What the theory expects at these sizes: the winning view, and the errors of single models and of ensembles."""
 
+import itertools
 from collections import defaultdict
 from math import comb
 
@@ -140,3 +141,87 @@ def _known(members: int, ties: float) -> dict[tuple[int, int], float]:
         for first in range(members - both + 1):
             table[first + both, members - first] += tied * comb(members - both, first) * 0.5 ** (members - both)
     return table
+
+
+def label_strength(config: MultiViewConfig, flow_time: float) -> float:
+    """Lambda(t) of a learned view after the `flow_time` t on labels, from when its class's samples were first fitted:
+
+        F_y = varrho (W Lambda - C_p (1 - 1/q)),   dLambda/dt = varrho W / k (1 - p_y),   1 - p_y = (k - 1) e^-F_y,
+        F_y = log(1 + (1 - 1/k) varrho^2 W^2 t),
+
+    W the middle of the own weights: one neuron, in its linear part, driven by the multi-view samples of its class.
+    """
+    weight = sum(config.own_weight) / 2
+    margin = np.log1p((1 - 1 / config.classes) * (config.logit_scale * weight) ** 2 * flow_time)
+    return float((margin / config.logit_scale + config.own_patches * (1 - 1 / config.power)) / weight)
+
+
+def race_time(config: MultiViewConfig) -> float:
+    """int da / v(a) from sigma_0 (2 log 2m)^1/2 to 1 / z, v = varrho (k - 1) / k^2 C_p z^q a^(q-1), z = W / C_p.
+
+    The tensor-power race of the typical winner of 2m tickets, in flow time; `lottery_times` has it for given tickets.
+    """
+    z, _ = _teaching(config)
+    grid = np.geomspace(min(_ticket(config), 0.5 / z), 1 / z, 400)
+    speed = config.logit_scale * (config.classes - 1) / config.classes**2 * config.own_patches * z**config.power
+    return float(np.trapezoid(grid ** (1.0 - config.power), grid) / speed)
+
+
+def second_views(config: MultiViewConfig, gamma: np.ndarray, strength: float) -> np.ndarray:
+    """a_2 / a_1 of a class's neuron when its view has reached `strength`, for weights `gamma` of feature noise.
+
+    The patches that teach a view teach its neuron all other features too, by alpha ~ U[0, gamma], and these then make
+    patches of the class's other view active. On multi-view samples, of the class (weights z = W / C_p) and of others
+    (one patch of weight z_o with probability p = s / k, which together push down as hard), with s = sReLU',
+
+        da_2 / da_1 = R_2 / R_1,   R_1 = C_p z E s(z a_1 + g) - p z_o E s(z_o a_1 + g),
+        R_2 = gamma / 2 (C_p E s(z a_1 + g) - p E s(z_o a_1 + g))
+              + C_p z E s(z a_2 + alpha a_1 + g) - p z_o E s(z_o a_2 + alpha a_1 + g),   g ~ N(0, (sigma_0 nu)^2),
+
+    from a_1 = sigma_0 (2 log 2m)^1/2, the typical winner of 2m tickets, and a_2 = 0. What other classes' features take
+    is left out: training holds the output of patches without a feature near 0. Without feature noise the ratio falls
+    back to 0; with q = 3 and without g or other classes, a_2 follows a_1 for good from about
+    gamma = z / 4 on.
+    """
+    (z, other), shown = _teaching(config), config.expected_others / config.classes
+    nodes, shares = np.polynomial.hermite_e.hermegauss(16)
+    noise, shares = config.init_scale * config.noise * nodes, shares / shares.sum()
+    alpha = gamma[:, None, None] * (np.arange(4)[:, None] + 0.5) / 4  # (gamma, alpha, g)
+    patches, pull = config.own_patches, config.own_patches * z
+
+    def active(u: np.ndarray) -> np.ndarray:
+        return np.asarray((np.clip(u + noise, 0, 1) ** (config.power - 1) @ shares).mean(-1))
+
+    grid = np.geomspace(_ticket(config), strength, 400)
+    second = np.zeros(len(gamma))
+    for first, after in itertools.pairwise(grid):
+        own, others = active(np.full((1, 1, 1), z * first)), active(np.full((1, 1, 1), other * first))
+        more = pull * active(z * second[:, None, None] + alpha * first)
+        more -= other * shown * active(other * second[:, None, None] + alpha * first)
+        speed = gamma / 2 * (patches * own - shown * others) + more
+        second += (after - first) * speed / (pull * own - other * shown * others)
+    return second / strength
+
+
+def feature_noise_limits(config: MultiViewConfig) -> dict[str, float]:
+    """gamma at which feature noise ends a claim: where `second_views` reaches the quarter that counts as learned.
+
+    A class then learns its other view with the first, and there is no lottery. `single` stops at the strength that
+    labels alone give after the `race_time`; `labels_only`, and with it `self_distilled`, go on for T'. Ensembles are
+    not foreseen, nor are the errors of networks that know both views.
+    """
+    gamma, race = np.geomspace(1e-3, 10, 200), race_time(config)
+    found = []
+    for flow_time in (race, race + config.distill_time):
+        ratio = np.maximum.accumulate(second_views(config, gamma, label_strength(config, flow_time)))
+        found.append(float(np.interp(0.25, ratio, gamma)))
+    return {"single": found[0], "self_distilled": found[1], "labels_only": found[1]}
+
+
+def _teaching(config: MultiViewConfig) -> tuple[float, float]:
+    """Middle weights of a patch: of an own view, and of another class's feature in a multi-view sample."""
+    return sum(config.own_weight) / 2 / config.own_patches, sum(config.other_weight) / 2
+
+
+def _ticket(config: MultiViewConfig) -> float:
+    return float(config.init_scale * (2 * np.log(2 * config.neurons)) ** 0.5)

@@ -20,6 +20,7 @@ from divkd.shared.kinds import VIEWS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
+from divkd.theory import predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.descent import engine
 from divkd.theory.experiment import check, measure
@@ -74,6 +75,7 @@ def run_sweep(
 ) -> dict[str, Any]:
     """The content of results.json: what the base is, and one row a cell.
 
+    `limits` are, of a parameter that is changed alone, the values at which claims are predicted to end, by claim.
     A row has `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None. A cell
     whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says why. A
     finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings. Raises
@@ -90,6 +92,7 @@ def run_sweep(
         if not again:
             made[first] = _row({seed: records[f"{first}-seed{seed}"] for seed in config.seeds})
         rows.append({"name": name, "changes": dict(changes), **made[first]} | ({"seconds": 0.0} if again else {}))
+    varied = {name for changes in cells.values() if len(changes) == 1 for name in changes}
     return {
         "command": command,
         "preset": config.preset,
@@ -97,6 +100,7 @@ def run_sweep(
         "base": {one.name: getattr(config, one.name) for one in described(config)},
         "symbols": {one.name: one.metadata["symbol"] for one in described(config)},
         "cells": rows,
+        "limits": {"feature_noise": predict.feature_noise_limits(config)} if "feature_noise" in varied else {},
         "seconds": sum(row["seconds"] for row in rows),
     }
 

@@ -72,7 +72,7 @@ def train(
             for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
                 traced = {
                     "times": began + step.times,
-                    "strengths": descent.strengths(networks.weights, config.classes),
+                    "strengths": descent.strengths(networks.coordinates, config.classes),
                     "single_losses": step.sample_losses.take(single, 1),
                     "multi_losses": step.sample_losses.take(multi, 1).mean(1),
                 }

@@ -1,4 +1,4 @@
-"""`divkd simulate gaussian` and `ntk`: a whole run, its repetition, its growth, and one line for bad input."""
+"""`divkd simulate gaussian`, `ntk`, `convergence`: a whole run, its repetition, its growth; one line for bad input."""
 
 import json
 
@@ -12,6 +12,7 @@ pytestmark = pytest.mark.usefixtures("figures_undrawn")
 SHORT = {
     "gaussian": "simulate gaussian --epochs 1 --train-samples 200 --test-samples 100 --width 8",
     "ntk": "simulate ntk --train-samples 60 --test-samples 50 --students 2",
+    "convergence": "simulate convergence --dimension 320 --train-samples 40 --distill-time 100 --trust 0.3",
 }
 
 
@@ -54,6 +55,7 @@ def test_a_run_is_whole_repeats_and_grows(name, capsys, tmp_path):
         ("ntk --students 0", "--students 0", "1 to 100"),
         ("ntk --patches 4", "--patches 4", "raise --patches"),
         ("ntk --train-samples 12", "--train-samples 12", "raise it"),
+        ("convergence --dimension 100", "--dimension 100", "raise it"),
         ("gaussian --resume", "--resume", "--out"),
     ],
 )

@@ -200,14 +200,21 @@ def test_members_can_be_added(tiny, tmp_path):
     assert without_seconds(added) == without_seconds(whole)
 
 
-def test_the_dense_engine_runs_the_whole_experiment(tiny, tmp_path):
+@pytest.mark.parametrize(("engine", "gamma"), [("limit", 0.0), ("limit", 0.02), ("dense", 0.0), ("dense", 0.02)])
+def test_every_kind_of_student_runs_in_either_engine_with_feature_noise_and_without(engine, gamma, tiny, tmp_path):
     config = dataclasses.replace(
-        tiny, engine="dense", dimension=500, members=2, train_samples=40, test_samples=60, noise=0.2, init_scale=0.01,
-        neurons=2, students=1, distill_time=100.0, soft_steps=10,
+        tiny, engine=engine, dimension=500, members=2, train_samples=40, test_samples=60, noise=0.2, init_scale=0.01,
+        neurons=2, distill_time=100.0, soft_steps=10, feature_noise=gamma,
     )  # fmt: skip
-    _, results = simulate(config, tmp_path / "run")
-    assert results["claims"]["single"]["train_error"]["mean"] == 0
-    assert results["claims"]["single"]["multi_view_error"]["mean"] < 0.1
+    run, results = simulate(config, tmp_path / "run")
+    assert results["claims"].keys() == CLAIMS
+    for claim in results["claims"].values():
+        assert claim["train_error"]["mean"] == 0
+        assert claim["multi_view_error"]["mean"] < 0.2
+        assert claim["holds"] is not None
+    depth = 500 if engine == "dense" else 8
+    for name, neurons in (("trained_jointly-average-of2", 4), ("distilled_without_others0-from2", 2)):
+        assert run.load(f"seed0-{name}")[0]["weights"].shape == (4, neurons, depth)
 
 
 def test_an_unfinished_descent_is_a_run_error_that_keeps_what_is_finished(tiny, tmp_path):

@@ -285,7 +285,7 @@ def test_the_dense_engine_approaches_the_limit_as_d_grows(gamma):
         distances.append(np.abs(pair[0] - pair[1]).mean())
     assert pair[1].max() > 1  # the race is over, so that agreement means something
     assert distances[2] < distances[1] < distances[0]
-    assert distances[2] < 0.1
+    assert distances[2] < 0.15, distances
 
 
 @pytest.mark.gpu  # the limit engine is the CPU's alone

@@ -138,3 +138,38 @@ def test_a_view_that_is_not_there_never_arrives(tiny):
     times = predict.lottery_times(start, samples, tiny)
     assert np.isinf(times[0, 1, 0])
     assert np.isfinite(np.delete(times.ravel(), 2)).all()
+
+
+def test_the_strength_by_labels_solves_its_differential_equation():
+    config, steps, t = FIRST, 20_000, 300.0
+    strength = predict.label_strength(config, 0.0)
+    for _ in range(steps):
+        output = config.logit_scale * (1.2 * strength - config.own_patches * (1 - 1 / config.power))
+        strength += t / steps * config.logit_scale * 1.2 / config.classes * (config.classes - 1) * np.exp(-output)
+    assert predict.label_strength(config, t) == pytest.approx(strength, rel=1e-3)
+
+
+def test_without_feature_noise_no_second_view_comes_in_and_with_little_in_proportion():
+    """But for what the noise of patches, which teaches all views alike while they are weak, leaves of them."""
+    ratio = predict.second_views(FIRST, np.array([0.0, 2e-3, 4e-3]), 4.0)
+    assert ratio[0] < 1e-3
+    assert ratio[2] - ratio[0] == pytest.approx(2 * (ratio[1] - ratio[0]), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_below_a_quarter_of_the_weight_the_second_view_stands_still_at_a_root(share):
+    """x = kappa + (x + kappa)^2 + kappa^2 / 3, kappa = gamma / 2 z: q = 3, no noise, no other classes, a long race."""
+    alone = dataclasses.replace(FIRST, expected_others=1e-9, noise=1e-6, init_scale=1e-9)
+    z = 0.4
+    kappa = share / 8
+    low, *_ = np.sort(np.roots([1, 2 * kappa - 1, kappa + kappa**2 * 4 / 3]).real)
+    ratio = predict.second_views(alone, np.array([2 * z * kappa]), 1 / z)[0]
+    assert ratio == pytest.approx(low, rel=0.05)
+    assert predict.second_views(alone, np.array([1.2 * z / 4]), 1 / z)[0] > 2 * low
+
+
+def test_claims_end_earlier_on_more_training_and_on_weaker_patches():
+    limits = predict.feature_noise_limits(FIRST)
+    assert limits["labels_only"] == limits["self_distilled"] < limits["single"]
+    thin = predict.feature_noise_limits(dataclasses.replace(FIRST, own_patches=6))  # z = 0.2
+    assert thin["single"] < 0.7 * limits["single"]

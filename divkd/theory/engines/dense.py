@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
@@ -21,63 +22,91 @@ SAMPLES = 256  # whose patches are drawn or tested at once
 class DenseNetworks:
     """M networks on their training samples, members first; `step` moves them in place.
 
-    One member is worked on at a time, so that its bits do not depend on M.
+    `products` (M, N P, k m) are <w, x_p>, which move as the weights do and spare a product in every step; they are made
+    where they are not given. One member is worked on at a time, so that its bits do not depend on M. What leaves the
+    device in a step is what the loss and the traces are made of: outputs, feature coordinates and flow times.
     """
 
-    def __init__(self, config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> None:
+    def __init__(
+        self, config: MultiViewConfig, patches: Tensor, weights: Tensor, products: Tensor | None = None
+    ) -> None:
         self.config, self.patches, self._weights = config, patches, weights  # (N P, d), (M, k m, d)
+        self.products = torch.stack([patches @ w.T for w in weights]) if products is None else products
 
     @property
     def weights(self) -> np.ndarray:
         """(M, k, m, d); the first 2k numbers of a neuron are its feature coordinates."""
-        return np.asarray(self._weights.unflatten(1, (self.config.classes, self.config.neurons)).cpu().numpy())
+        return self._by_neuron(self._weights)
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """(M, k, m, 2k)."""
+        return self._by_neuron(self._weights[..., : 2 * self.config.classes])
+
+    def _by_neuron(self, weights: Tensor) -> np.ndarray:
+        return np.asarray(weights.unflatten(1, (self.config.classes, self.config.neurons)).cpu().numpy())
 
     def outputs(self) -> np.ndarray:
         """F on the training samples, (M, N, k)."""
-        return np.stack([_forward(self.config, self.patches, w) for w in self._weights])
+        return np.asarray(torch.stack([_outputs(self.config, u) for u in self.products]).cpu().numpy())
 
     def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         """Move every member down its gradient by a step of its own, and return the steps' flow times (M,).
 
         `slopes` (M, N, k) is dloss_n/dF. The trust region holds what the weights do, not each of their d numbers: a
-        feature coordinate moves by at most `trust` * min(max(|a|, sigma_0), `trust_cap`), <w, x_p> by at most
-        `trust` / `noise_trust`. A member with 0 `remaining` (M,) stands still.
+        feature coordinate moves by at most `trust` * min(max(|a|, h, sigma_0), `trust_cap`), <w, x_p> by at most
+        `trust` / `noise_trust`. h = max(gamma, nu / sqrt(d)) max_f |a_f| is what the noise of patches hides: a
+        coordinate below it would be driven through 0 in steps of its own small size. A member with 0 `remaining` (M,)
+        stands still.
         """
-        config, features = self.config, 2 * self.config.classes
-        times = np.zeros(len(self._weights), np.float32)
-        for row, weights in enumerate(self._weights):
-            if not remaining[row] > 0:
-                continue
-            slope = torch.as_tensor(np.ascontiguousarray(slopes[row]), dtype=torch.float32, device=weights.device)
-            scale = config.logit_scale / len(slope)
-            activation = (self.patches @ weights.T).clamp_(0, 1).pow_(config.power - 1)
-            activation = activation.view(len(slope), config.patches, config.classes, config.neurons)
-            coefficient = activation.mul_(scale * slope[:, None, :, None]).view(len(self.patches), -1)
-            gradient = coefficient.T @ self.patches
-            clamp = weights[:, :features].abs().clamp(config.init_scale, config.trust_cap)
-            moved = (self.patches @ gradient.T).abs().max()
-            steepest = torch.maximum((gradient[:, :features].abs() / clamp).max(), config.noise_trust * moved)
-            if steepest > 0:
-                times[row] = min(config.trust / float(steepest), float(remaining[row]))
-                weights -= float(times[row]) * gradient
-        return times
+        config, device = self.config, self._weights.device
+        slope = torch.from_numpy(np.ascontiguousarray(slopes, np.float32)).to(device)
+        limits = torch.from_numpy(np.asarray(remaining, np.float32)).to(device)
+        scale, hidden = (
+            config.logit_scale / slope.shape[1],
+            max(config.feature_noise, config.noise / config.dimension**0.5),
+        )
+        times = torch.zeros_like(limits)
+        for row in np.flatnonzero(remaining > 0):
+            weights, products = self._weights[row], self.products[row]
+            drive = products.clamp(0, 1).pow_(config.power - 1).unflatten(1, (config.classes, config.neurons))
+            drive.unflatten(0, (-1, config.patches)).mul_(scale * slope[row][:, None, :, None])
+            gradient = drive.flatten(1).T @ self.patches
+            moved = self.patches @ gradient.T
+            size = weights[:, : 2 * config.classes].abs()
+            clamp = torch.maximum(size, hidden * size.amax(1, keepdim=True)).clamp(config.init_scale, config.trust_cap)
+            relative = (gradient[:, : 2 * config.classes].abs() / clamp).max()
+            time = torch.minimum(
+                config.trust / torch.maximum(relative, config.noise_trust * moved.abs().max()), limits[row]
+            )
+            times[row] = time.masked_fill(time.isinf(), 0)  # without a gradient and a limit there is nowhere to go
+            weights -= times[row] * gradient
+            products -= times[row] * moved
+        return np.asarray(times.cpu().numpy())
 
     def settle(self, rows: Sequence[int]) -> None:
         """Nothing lags behind."""
 
     def copy(self, rows: Sequence[int]) -> "DenseNetworks":
         """Networks of their own that go on from where `rows` stand."""
-        return DenseNetworks(self.config, self.patches, self._weights[list(rows)])
+        return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self.products[list(rows)])
 
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> DenseNetworks:
-    """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
-    width = config.classes * config.neurons
-    weights = np.stack(
-        [rng(seed, "init", member).standard_normal((width, config.dimension), np.float32) for member in members]
-    )
-    start = torch.from_numpy(weights * np.float32(config.init_scale)).to(config.device)
-    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), start)
+    """The networks `members` of `seed` at their initial weights."""
+    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), initial(config, seed, members))
+
+
+def initial(config: MultiViewConfig, seed: int, members: Sequence[int]) -> Tensor:
+    """w ~ N(0, sigma_0^2 I), (M, k m, d). Feature coordinates come first: whatever d is, those of the limit engine."""
+    width, features = config.classes * config.neurons, 2 * config.classes
+    weights = np.empty((len(members), width, config.dimension), np.float32)
+    for member, of_member in zip(members, weights, strict=True):
+        generator = rng(seed, "init", member)
+        for part in (of_member[:, :features], of_member[:, features:]):
+            part[:] = generator.standard_normal(part.shape, np.float32)
+    weights *= np.float32(config.init_scale)
+    return torch.from_numpy(weights).to(config.device)
 
 
 def fresh_outputs(
@@ -86,17 +115,18 @@ def fresh_outputs(
     """F on samples that were not trained on, (M, N, k), for `weights` (M, k, m, d); noise is drawn for `role`."""
     flat = torch.from_numpy(np.ascontiguousarray(weights)).to(config.device).flatten(1, 2)[: len(members)]
     outputs = [
-        np.stack([_forward(config, patches, w) for w in flat]) for patches in _patches(config, samples, seed, role)
+        torch.stack([_outputs(config, patches @ w.T) for w in flat]).cpu()
+        for patches in _patches(config, samples, seed, role)
     ]
-    return np.concatenate(outputs, 1)
+    return np.asarray(torch.cat(outputs, 1).numpy())
 
 
-def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> torch.Tensor:
+def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Tensor:
     """x_p for every patch of `samples`, (N P, d), with the noise of `role`."""
     return torch.cat(list(_patches(config, samples, seed, role)))
 
 
-def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Iterator[torch.Tensor]:
+def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Iterator[Tensor]:
     """The same, the patches of `SAMPLES` samples at a time."""
     generator = rng(seed, f"noise/{role}")
     for first in range(0, len(samples), SAMPLES):
@@ -125,20 +155,27 @@ def together(config: MultiViewConfig) -> int:
 
 
 def state_bytes(config: MultiViewConfig) -> int:
-    """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks."""
-    joint = config.classes * config.neurons * max(config.students, 1)
+    """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks.
+
+    Members that are trained together keep <w, x_p>, and so do those that go on from them; or the two widest networks.
+    """
+    width = config.classes * config.neurons
+    joint = width * max(config.students, 1)
     rows = config.patches * config.train_samples
+    kept = (
+        rows
+        * width
+        * max(sum(min(many, together(config)) for many in (config.members, config.students)), 2 * config.students)
+    )
     drawn = min(
         2 * rows, rows + config.patches * SAMPLES
     )  # the parts, and beside them the whole that they are put into
     testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
     weights = (config.members + 7 * config.students) * joint * config.dimension
-    return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint), testing) + 2 * weights)
+    return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint) + kept, testing) + 2 * weights)
 
 
-def _forward(config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> np.ndarray:
-    """(N, k) outputs of one member."""
-    u = patches @ weights.T
+def _outputs(config: MultiViewConfig, u: Tensor) -> Tensor:
+    """F (N, k) of one member from its <w, x_p> (N P, k m)."""
     value = u.clamp(0, 1) ** config.power / config.power + (u - 1).clamp_(min=0)
-    total = value.view(-1, config.patches, config.classes, config.neurons).sum((1, 3))
-    return np.asarray((config.logit_scale * total).cpu().numpy())
+    return config.logit_scale * value.view(-1, config.patches, config.classes, config.neurons).sum((1, 3))

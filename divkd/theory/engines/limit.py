@@ -51,6 +51,11 @@ class LimitNetworks:
         self._last = np.full(len(weights), FOREVER)
         _each(lambda b: blocks.forward(networks[b], self.layout, constants), range(len(weights)))
 
+    @property
+    def coordinates(self) -> np.ndarray:
+        """`weights`: there are no others."""
+        return self.weights
+
     def outputs(self) -> np.ndarray:
         """F on the training samples, (M, N, k); a view that the next `step` overwrites."""
         return self._outputs.transpose(0, 2, 1)
@@ -190,7 +195,10 @@ def state_bytes(config: MultiViewConfig) -> int:
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
     answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
-    return max(members, joint, fresh + answers)
+    alpha = 4 * config.patches * 2 * config.classes if config.feature_noise else 0  # of a sample
+    trained = max(members, joint) + 3 * alpha * config.train_samples  # with X, which is turned from a copy
+    tested = fresh * (2 if alpha else 1) + answers + alpha * (config.train_samples + 5 * config.test_samples)
+    return max(trained, tested)
 
 
 def _network_bytes(config: MultiViewConfig) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from divkd.shared.config import SEEDS, Config, Interval, field
+from divkd.shared.errors import InputError
 from divkd.theory.config import MultiViewConfig
 
 
@@ -58,3 +59,48 @@ class NtkConfig(Config):
     def rules(self) -> None:
         """Raise `InputError` where the world's values do not fit each other."""
         self.world().validate()
+
+
+@dataclass(frozen=True)
+class ConvergenceConfig(Config):
+    """The same networks in both engines, for a growing number of dimensions: symbols and units of `MultiViewConfig`."""
+
+    seeds: tuple[int, ...] = field((0, 1, 2), high=SEEDS, hint="e.g. 0,1,2")
+    members: int = field(3, "networks of a seed, each in both engines", 1, 100)
+    dimension: int = field(4000, "most dimensions; a quarter and a sixteenth of them come before", 1, 10**6, "d")
+    classes: int = field(5, "classes", 2, 100, "k")
+    patches: int = field(20, "patches of a sample", 2, 1000, "P")
+    train_samples: int = field(300, "training samples, two single-view ones a class included", 1, 100_000, "N")
+    expected_others: float = field(
+        2.5, "another class's feature is present with probability s / k", symbol="s", above=True
+    )
+    noise: float = field(1.0, "norm of a patch's noise", symbol="nu", above=True)
+    neurons: int = field(4, "neurons a class", 1, 1000, "m")
+    power: int = field(3, "the activation is z^q / q below 1 and linear above", 2, 16, "q")
+    init_scale: float = field(1e-3, "standard deviation of initial weights", symbol="sigma_0/varrho", above=True)
+    trust: float = field(0.1, "largest relative change of a feature coordinate in a step", symbol="delta", above=True)
+    distill_time: float = field(
+        2.5e5, "flow time of one student a seed, distilled in either engine from its members; 0 for none", symbol="T'"
+    )
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Those that are simulated, d / 16, d / 4 and d."""
+        return self.dimension // 16, self.dimension // 4, self.dimension
+
+    def world(self, dimension: int) -> MultiViewConfig:
+        """The multi-view distribution and the network, in so many dimensions."""
+        names = ("members", "classes", "patches", "train_samples", "expected_others", "noise", "neurons", "power",
+                 "init_scale", "trust")  # fmt: skip
+        return MultiViewConfig(
+            engine="dense", dimension=dimension, students=0, **{name: getattr(self, name) for name in names}
+        )
+
+    def rules(self) -> None:
+        """Raise `InputError` where the smallest world's values do not fit each other."""
+        if self.dimensions[0] < 2 * self.classes:
+            raise InputError(
+                f"--dimension {self.dimension}: a sixteenth of it has no room for {2 * self.classes} orthonormal "
+                "features; raise it"
+            )
+        self.world(self.dimension).validate()
