@@ -6,7 +6,7 @@ SITE ?= site
 JOBS ?= auto
 BIN := $(VENV)/bin
 
-.PHONY: install figures demo test slow gpu lint types bench site
+.PHONY: install figures demo test slow oldest gpu lint types bench site
 
 install: $(VENV)/installed
 
@@ -33,6 +33,15 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+# The fast tests with the oldest versions that pyproject.toml admits, in an environment of their own; what these say of newer
+# libraries below them is no error.
+oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(PYTHON) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	print(*[d.replace('>=', '==').split('[')[0] for d in p['dependencies'] + p['optional-dependencies']['dev']], sep='\n')" >$(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)-oldest/constraints.txt --editable '.[dev]'
+	$(VENV)-oldest/bin/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder -W ignore::DeprecationWarning
 
 # Tests, forms of a step, step times and a CIFAR-10 table on a CUDA device, at most 30 minutes a call: docs/gpu.md
 gpu: install

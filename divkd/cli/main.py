@@ -3,6 +3,7 @@
 Nothing heavy is imported here: ``divkd --help`` answers before torch would have been found.
 """
 
+import signal
 import sys
 from typing import ClassVar
 
@@ -47,9 +48,18 @@ for command in (simulate.group, train, analyse, evaluate, sweep, predict, export
     cli.add_command(command)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which systems and schedulers end a process: it stops as by Ctrl-C, with an exit code of its own."""
+
+
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -70,7 +80,8 @@ def run(arguments: list[str]) -> int:
         return _end(f"{error}; what is finished is kept: mend that, then {again} goes on" if again else str(error), 1)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
         again = _again(error)
-        return _end(f"interrupted; {again} goes on from here" if again else "interrupted", 130)
+        how, code = ("terminated", 143) if isinstance(error.__cause__ or error, Terminated) else ("interrupted", 130)
+        return _end(f"{how}; {again} goes on from here" if again else how, code)
     except (MemoryError, RuntimeError) as error:
         # torch reports a full device or host as a RuntimeError; any other one is a bug and shows its traceback.
         full = "out of memory" in str(error) or "can't allocate memory" in str(error)

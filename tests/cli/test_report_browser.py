@@ -1,6 +1,9 @@
 """A page of `divkd report` in a browser: no complaint, nothing wider than the window."""
 
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from browser import Browser, find
@@ -49,3 +52,55 @@ def test_a_browser_shows_it_at_any_width_without_a_complaint(tmp_path, monkeypat
         )
         assert browser.read(fits)
         assert browser.read("document.documentElement.scrollWidth") <= 702
+
+
+@pytest.mark.skipif(find() is None, reason="no chromium, chromium-browser, google-chrome or chrome on this machine")
+def test_a_hostile_run_runs_nothing_and_fetches_nothing(tmp_path, monkeypatch):
+    """Whatever stands in a run's files is text: no script, no image, no link of theirs is met by the browser."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "figures", lambda run: [])  # pictures of long names, which matplotlib warns of
+    monkeypatch.setattr(page, "theory_beside_practice", lambda *_: None)
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}"
+        hostile = (
+            f"\"'></td></style></title><script src={here}/script></script><script>document.title = 'taken'</script>"
+            f"<img src={here}/image onerror=\"document.title = 'taken'\"><link rel=stylesheet href={here}/style>"
+            f"<iframe src={here}/frame></iframe><meta http-equiv=refresh content='0;url={here}/away'>"
+            f"<svg onload=\"document.title = 'taken'\"><style>@import url({here}/import);</style>"
+        )
+
+        def training(results):
+            results["dataset"] = results["network"] = hostile
+            results["summary"][-1]["method"] = hostile
+
+        def cells(results):
+            results["cells"][0]["failed"] = results["cells"][1]["name"] = hostile
+
+        made = [changed(COMMITTED / "cifar10-cpu", Path("training"), training)]
+        made.append(changed(COMMITTED / "multiview-window", Path("<script>window"), cells))
+        for folder in made:
+            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            facts = {key: hostile if isinstance(value, str) and key != "command" else value
+                     for key, value in content.items()}  # fmt: skip
+            (folder / "config.json").write_text(json.dumps(facts), encoding="utf-8")
+        text = report(*made, "--title", hostile).text
+        assert "".join(text).count("taken") > 10
+        with Browser(tmp_path / "profile") as browser:
+            browser.open(Path("page.html"), 1280)
+            assert str(browser.read("document.title")).startswith("\"'></td>")
+            foreign = "script, iframe, svg, [http-equiv=refresh], link:not([href^='data:'])"
+            assert browser.read(f'document.querySelectorAll("{foreign}").length') == 0
+            assert browser.read("document.images.length") == 0
+            assert str(browser.read("location.href")).endswith("page.html")
+            assert browser.complaints == []
+        server.shutdown()
+    assert asked == []

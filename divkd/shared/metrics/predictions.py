@@ -189,7 +189,7 @@ def _members_first(name: str, array: np.ndarray, labels: np.ndarray | None, colu
             f"{name} has dtype {array.dtype}; float16, float32 and float64 are allowed: {_as_float(array, name)}"
         )
     shape = array.shape
-    if 0 not in shape and len(shape) < 4 and (len(shape) == 1 or shape[-1] == 1):
+    if shape and 0 not in shape and len(shape) < 4 and (len(shape) == 1 or shape[-1] == 1):
         join = "np.stack" if len(shape) == 1 else "np.concatenate"
         raise InputError(
             f"{name} has shape {shape}, one class; at least 2 are required: of a binary problem "

@@ -1,0 +1,130 @@
+"""Commands in processes of their own, which a signal or a write ends, and what to compare of the runs that they make.
+
+A server that has imported what commands need forks them: a start is as cheap as a function's.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from divkd.cli import main
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["kills", "divkd.cli.train", "divkd.empirical.training.experiment",
+                               "divkd.empirical.analysis.analysis", "divkd.theory.experiment",
+                               "divkd.theory.engines.limit", "divkd.report.commands", "matplotlib.figure"])  # fmt: skip
+# A job's record has the sums of its checkpoints, which know the seconds that they took.
+TIMES = {"seconds", "time", "started", "since", "versions", "training_cost", "inference"}
+
+
+def command(line, folder, die_before):
+    """The command, as `divkd` runs it; with `die_before`, killed before that many whole files were put in place."""
+    from matplotlib.figure import Figure
+
+    os.chdir(folder)
+    out = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
+    save, replace, count = Figure.savefig, os.replace, 0
+
+    def savefig(figure, file, **options):
+        figure.set_layout_engine("none")
+        figure.set_dpi(20)
+        return save(figure, file, **options)
+
+    def counted(source, target, **options):
+        nonlocal count
+        if Path(target).resolve().is_relative_to(folder):  # and not in Numba's cache
+            if count == die_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+        return replace(source, target, **options)
+
+    Figure.savefig, os.replace = savefig, counted
+    signal.signal(signal.SIGTERM, main._terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = main.run(line.split())
+    Path("writes").write_text(str(count))
+    os._exit(code)
+
+
+def begin(line, folder, die_before=-1):
+    process = SERVER.Process(target=command, args=(line, folder, die_before))
+    process.start()
+    return process
+
+
+def go(line, folder, *, after=None, sign=signal.SIGKILL, die_before=-1, victim=None):
+    """The exit code of the command, which gets the signal `after` so many seconds, if it runs so long.
+
+    `victim` chooses who gets it, by the number of the command's process.
+    """
+    process = begin(line, folder, die_before)
+    if after is not None:
+        process.join(after)
+        if process.is_alive():
+            chosen = process.pid if victim is None else victim(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chosen, sign)
+    process.join(120)
+    assert not process.is_alive(), f"{line} does not end"
+    return process.exitcode
+
+
+def children(number):
+    """The processes that a process has started, as Linux lists them."""
+    found = []
+    for task in Path(f"/proc/{number}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def finish(line, folder):
+    """Go on as a user would: with --resume, or from the start where nothing has begun."""
+    said = Path(folder, "said")
+    said.unlink(missing_ok=True)
+    code = go(f"{line} --resume" if " -- " not in line else line.replace(" -- ", " --resume -- "), folder)
+    if code == 2 and "leave --resume out to start one" in said.read_text():
+        code = go(line, folder)
+    assert code == 0, said.read_text()
+    assert "Traceback" not in said.read_text()
+
+
+def timed(line, folder):
+    """What an undisturbed command takes, in seconds, and how many files it puts in place."""
+    began = time.monotonic()
+    assert go(line, folder) == 0, Path(folder, "said").read_text()
+    return time.monotonic() - began, int(Path(folder, "writes").read_text())
+
+
+def made(run):
+    """What a run leaves, but for times: results and records, weights, the last word of the log on everything, figures."""
+    content = {}
+    for file in sorted(run.rglob("*.json")):
+        content[str(file.relative_to(run))] = timeless(json.loads(file.read_text(encoding="utf-8")))
+    for file in sorted(run.rglob("*.safetensors")):
+        arrays = load_file(file)
+        content[str(file.relative_to(run))] = {name: array.tobytes() for name, array in arrays.items()}
+    for file in sorted(run.rglob("log.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            event = timeless(json.loads(line))
+            if event["event"] in ("epoch", "fitted", "tested", "evaluated"):
+                known = [event.get(key) for key in ("event", "network", "epoch", "seed")]
+                content[str(file.relative_to(run)), *map(str, known)] = event
+    for file in [*run.rglob("*.png"), *run.rglob("*.csv")]:
+        content[str(file.relative_to(run))] = file.suffix == ".csv" or file.read_bytes()
+    return content
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if key not in TIMES and key != "digest"}
+        return {key: timeless(item) for key, item in kept.items() if key != "sha256" or isinstance(item, str)}
+    return [timeless(item) for item in value] if isinstance(value, list) else value

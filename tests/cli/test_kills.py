@@ -1,0 +1,106 @@
+"""Killed at any moment, terminated or interrupted, every command that makes a run goes on to the same bits."""
+
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from kills import children, finish, go, made, timed
+
+WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50"
+TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single"
+PLANE = "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20 --width 4"
+GAUSSIAN = "simulate gaussian --members 2 --seeds 0,1 --epochs 1 --train-samples 200 --test-samples 100 --width 8"
+NTK = "simulate ntk --members 2 --seeds 0,1 --train-samples 60 --test-samples 50 --students 2"
+COMMANDS = {
+    "train": f"{TRAIN} --seeds 0,1",
+    "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
+    "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
+    "plane": PLANE,
+    "gaussian": GAUSSIAN,
+    "ntk": NTK,
+    "analyse": "analyse base --images 20 --device cpu",
+    "evaluate": "evaluate answers.npz --bootstrap 200",
+    "sweep": f"sweep --vary noise=0.1,0.2 -- {PLANE}",
+}
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def undisturbed(request, tmp_path_factory):
+    """A command, where it can be given, how long it takes, its writes, and what it makes."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "analyse":
+        assert go(f"{TRAIN} --out base", folder) == 0, (folder / "said").read_text()
+    answers = np.random.default_rng(0).normal(size=(3, 60, 4)) * 3
+    np.savez(folder / "answers.npz", logits=answers[:, :40], labels=np.arange(40) % 4,
+             val_logits=answers[:, 40:], val_labels=np.arange(20) % 4)  # fmt: skip
+    line = COMMANDS[request.param].split(" -- ")
+    line[0] += " --out run"
+    line = " -- ".join(line)
+    seconds, writes = timed(line, folder)
+    shutil.move(folder / "run", folder / "whole")
+    return line, folder, seconds, writes, made(folder / "whole")
+
+
+def same(line, folder, expected):
+    finish(line, folder)
+    assert made(folder / "run") == expected
+    shutil.rmtree(folder / "run")
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(undisturbed, times):
+    line, folder, seconds, _, expected = undisturbed
+    generator = np.random.default_rng(times)
+    for moment in generator.uniform(0, seconds, times):
+        go(line, folder, after=moment)
+        if generator.random() < 0.5 and (folder / "run/config.json").exists():  # and once more, as it goes on
+            go(resuming(line), folder, after=generator.uniform(0, seconds))
+        same(line, folder, expected)
+
+
+def resuming(line):
+    return line.replace("--out run", "--out run --resume", 1)
+
+
+@pytest.mark.parametrize("every", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["last", "all"])
+def test_killed_before_a_file_is_in_place(undisturbed, every):
+    line, folder, _, writes, expected = undisturbed
+    for number in range(0, writes, every) if every else (0, writes - 1):
+        assert go(line, folder, die_before=number) == -signal.SIGKILL
+        same(line, folder, expected)
+
+
+@pytest.mark.parametrize(
+    ("sign", "code", "how"),
+    [(signal.SIGTERM, 143, "terminated"), pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow)],
+)
+def test_terminated_and_interrupted(undisturbed, sign, code, how):
+    line, folder, seconds, _, expected = undisturbed
+    (folder / "said").unlink(missing_ok=True)
+    ended = go(line, folder, after=seconds * 0.6, sign=sign)
+    said = (folder / "said").read_text()
+    assert ended in (code, 0)
+    assert "Traceback" not in said
+    if ended == code:
+        assert how in said.splitlines()[-1]
+    same(line, folder, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("undisturbed", ["train", "multiview", "plane"], indirect=True)
+def test_workers_and_their_parent_are_killed(undisturbed):
+    """A worker that is killed is replaced; where the parent is, its workers end with it."""
+    line, folder, seconds, _, expected = undisturbed
+    line += " --jobs 2"
+    generator = np.random.default_rng(0)
+
+    def worker(parent):
+        found = children(parent)
+        return int(generator.choice(found)) if found else parent
+
+    for moment in generator.uniform(0.3, 3 * seconds, 10):
+        go(line, folder, after=moment, victim=worker)
+        same(line, folder, expected)
+        go(line, folder, after=moment)
+        same(line, folder, expected)
