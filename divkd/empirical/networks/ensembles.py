@@ -14,7 +14,8 @@ from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
 
-INITS = ("normal", "signs", "ones")
+SPREADS = {"near": 0.02, "normal": 0.5}  # standard deviations of factors around 1
+INITS = (*SPREADS, "signs", "ones")
 IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
 
 
@@ -103,13 +104,14 @@ class BatchEnsemble(Ensemble):
 
 
 def to_batch_ensemble(
-    net: nn.Module, members: int, seed: int = 0, init: str = "normal", example: Tensor | None = None
+    net: nn.Module, members: int, seed: int = 0, init: str = "near", example: Tensor | None = None
 ) -> BatchEnsemble:
     """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
 
     The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
-    rank-one factors are drawn from N(1, 0.5) or random signs, or are ones (`init` "normal", "signs" or "ones"). Member
-    m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
+    rank-one factors are drawn by `init`: "near", N(1, 0.02), keeps what a trained network knows (docs/use.md measures
+    it); "normal", N(1, 0.5), is the paper's for a fresh one, and what ``divkd train`` takes; "signs" are random signs,
+    "ones" ones. Member m's depend on (seed, m) alone, so that a larger ensemble starts with those of a smaller one.
 
     With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
     eval mode; a network that mixes rows is refused, and the module that does it is named, and so is one that calls its
@@ -134,7 +136,7 @@ def to_batch_ensemble(
         if init == "ones":
             return torch.ones(members, width)
         draws = torch.from_numpy(np.stack([g.standard_normal(width, dtype=np.float32) for g in generators]))
-        return draws * 0.5 + 1 if init == "normal" else torch.where(draws < 0, -1.0, 1.0)
+        return draws * SPREADS[init] + 1 if init in SPREADS else torch.where(draws < 0, -1.0, 1.0)
 
     new: dict[nn.Module, nn.Module] = {}
     ndim = 4

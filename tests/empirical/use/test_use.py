@@ -98,7 +98,7 @@ def test_teachers_come_back_as_they_were_and_a_loader_is_enough():
 
 
 def test_predictions_obey_their_laws():
-    model = to_batch_ensemble(network(), 3)
+    model = to_batch_ensemble(network(), 3, init="normal")
     images = to_float(DATA.test.images)
     model.net.bn.eval()  # a mode that must come back
     found = predict(model, images)
