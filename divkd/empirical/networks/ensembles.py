@@ -1,15 +1,25 @@
-"""The member axis: deep ensembles and BatchEnsembles, both (B, C, H, W) -> logits (M, B, K), members first."""
+"""The member axis: deep ensembles and BatchEnsembles, both (B, ...) -> logits (M, B, K), members first."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.convertible import Layer, check_members, layers
-from divkd.empirical.networks.handed import answer, check_network, copied, described, whole
+from divkd.empirical.networks.handed import (
+    answer,
+    check_network,
+    copied,
+    described,
+    mapped,
+    taken,
+    tensors,
+    together,
+    whole,
+)
 from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
 from divkd.shared.errors import InputError, unknown
 from divkd.shared.seeds import rng
@@ -20,20 +30,38 @@ IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the 
 
 
 class Ensemble(nn.Module):
-    """A network with a member axis: (B, C, H, W), seen by all, or (M, B, C, H, W) -> logits (M, B, K)."""
+    """A network with a member axis: inputs (B, ...), seen by all, or (M, B, ...) -> logits (M, B, K).
+
+    Inputs are what the plain network takes, one or several, by place or by name; each tensor has the axis B, and the
+    first of them, of `ndim` axes or one more, says whether all have the axis M.
+    """
 
     members: int  # M
+    ndim: int  # of a batch: 4 for images
 
     def plain(self, m: int) -> nn.Module:
-        """A copy of member `m` as a plain network: (B, C, H, W) -> logits (B, K)."""
+        """A copy of member `m` as a plain network: (B, ...) -> logits (B, K)."""
         raise NotImplementedError
+
+    def _each(self, x: Any) -> tuple[Any, bool]:
+        """Inputs that have the axis M, and whether they had it before."""
+        first = tensors(x)
+        if not first:
+            raise InputError(f"the input is {described(x)}; give a tensor (B, ...), or several")
+        if first[0].ndim != self.ndim + 1:
+            return mapped(lambda part: part.expand(self.members, *part.shape), x), False
+        if len(first[0]) != self.members:
+            many = f"there are {len(first[0])} batches for {self.members} members"
+            raise InputError(f"{many}; give one batch, or one a member (ndim={first[0].ndim} if it is one)")
+        return x, True
 
 
 class DeepEnsemble(Ensemble):
     """f(x)_m = f_m(x): a list of ordinary networks (Lakshminarayanan et al. 2017). A single network has M = 1."""
 
-    def __init__(self, nets: Iterable[nn.Module]) -> None:
+    def __init__(self, nets: Iterable[nn.Module], ndim: int = 4) -> None:
         super().__init__()
+        self.ndim = whole("ndim", ndim, 1)
         if isinstance(nets, nn.Module) and not isinstance(nets, nn.ModuleList):
             raise InputError(f"{described(nets)} is one network; give a list of networks: [net]")
         if not isinstance(nets, Iterable):
@@ -44,12 +72,11 @@ class DeepEnsemble(Ensemble):
         self.nets = nn.ModuleList(nets)
         self.members = len(nets)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
-        inputs = x if x.ndim == 5 else [x] * len(self.nets)
-        if len(inputs) != self.members:
-            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
-        return torch.stack([answer(net, part) for net, part in zip(self.nets, inputs, strict=True)])
+    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
+        """Inputs (B, ...), seen by all, or (M, B, ...), one batch a member -> logits (M, B, K)."""
+        each, _ = self._each(together((x, *more), named))
+        parts = (taken(each, m) for m in range(self.members))
+        return torch.stack([answer(net, part) for net, part in zip(self.nets, parts, strict=True)])
 
     def plain(self, m: int) -> nn.Module:
         """A copy of network `m`."""
@@ -72,18 +99,18 @@ class BatchEnsemble(Ensemble):
         self.members = members
         self.ndim = ndim
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
-        if x.ndim != self.ndim + 1:
-            x = x.expand(self.members, *x.shape)
-        elif len(x) != self.members:
-            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
-        folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
-        if not folded and x.shape[1] >= IN_TURN:
+    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
+        """Inputs (B, ...), seen by all members, or (M, B, ...) -> logits (M, B, K)."""
+        x, given = self._each(together((x, *more), named))
+        first = tensors(x)[0]
+        folded = self.training or torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling()
+        if not folded and first.shape[1] >= IN_TURN:
             scaled = self._scaled()
-            return torch.stack([self._alone(m, part, scaled) for m, part in enumerate(x)])
-        copies = self.members > 1 and x.stride(0) == 0  # else the rows lie in order already, in the caller's memory
-        logits: Tensor = answer(self.net, x.flatten(0, 1), own=copies).unflatten(0, (self.members, -1))
+            parts = (taken(x, m) for m in range(self.members))
+            return torch.stack([self._alone(m, part, scaled) for m, part in enumerate(parts)])
+        copies = self.members > 1 and not given  # else the rows may lie in order already, in the caller's memory
+        rows = mapped(lambda part: part.flatten(0, 1), x)
+        logits: Tensor = answer(self.net, rows, own=copies).unflatten(0, (self.members, -1))
         return logits
 
     def plain(self, m: int) -> nn.Module:
@@ -95,7 +122,7 @@ class BatchEnsemble(Ensemble):
         layers = (layer for layer in self.net.modules() if isinstance(layer, BatchEnsembleLayer))
         return {layer: layer.weights(layer.r, layer.s) for layer in layers}
 
-    def _alone(self, m: int, x: Tensor, scaled: Mapping[BatchEnsembleLayer, Tensor]) -> Tensor:
+    def _alone(self, m: int, x: Any, scaled: Mapping[BatchEnsembleLayer, Tensor]) -> Tensor:
         token = MEMBER.set((m, scaled))
         try:
             return answer(self.net, x)
@@ -104,7 +131,7 @@ class BatchEnsemble(Ensemble):
 
 
 def to_batch_ensemble(
-    net: nn.Module, members: int, seed: int = 0, init: str = "near", example: Tensor | None = None
+    net: nn.Module, members: int, seed: int = 0, init: str = "near", example: Any = None
 ) -> BatchEnsemble:
     """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
 
@@ -113,9 +140,10 @@ def to_batch_ensemble(
     it); "normal", N(1, 0.5), is the paper's for a fresh one, and what ``divkd train`` takes; "signs" are random signs,
     "ones" ones. Member m's depend on (seed, m) alone, so that a larger ensemble starts with those of a smaller one.
 
-    With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
-    eval mode; a network that mixes rows is refused, and the module that does it is named, and so is one that calls its
-    layers in threads. What a network does in train mode alone is not seen.
+    With an `example`, a batch of 2 rows or so (a tensor, a tuple or a dict, as the network takes it), copies of the
+    result are run near it, folded and member by member, in eval mode; a network that mixes rows is refused, and the
+    module that does it is named, and so is one that calls its layers in threads. What a network does in train mode
+    alone is not seen.
 
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
@@ -126,8 +154,9 @@ def to_batch_ensemble(
         raise unknown("initial value of the rank-one factors", init, INITS)
     if rank_one(net):
         raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network: member(net, 0)")
-    if example is not None and not (isinstance(example, Tensor) and example.ndim > 1 and len(example)):
-        raise InputError(f"the example is {described(example)}; give a batch of images, a tensor (B, ...), e.g. B = 2")
+    parts = tensors(example)
+    if example is not None and not (parts and parts[0].ndim and all(len(part) for part in parts if part.ndim)):
+        raise InputError(f"the example is {described(example)}; give a batch, a tensor (B, ...) or several, e.g. B = 2")
     names = layers(net)
     net = copied(net)
     generators = [rng(seed, "student/rank-one", member) for member in range(members)]
@@ -148,14 +177,14 @@ def to_batch_ensemble(
         ndim = ndim if isinstance(layer, nn.Linear) else layer.weight.ndim
         r, s = draw(sum(sizes)).split(sizes, 1)
         new[layer] = BatchEnsembleLayer(layer, r, s)
-    model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
+    model = BatchEnsemble(_replace(net, new), members, parts[0].ndim if parts else ndim)
     if example is not None:
         _check(model, example)
     return model
 
 
 @torch.no_grad()
-def _check(model: BatchEnsemble, example: Tensor) -> None:
+def _check(model: BatchEnsemble, example: Any) -> None:
     """`check_members` on a copy whose members differ in every factor and bias, whatever they start with."""
     probe, generator = copy.deepcopy(model), rng(0, "conversion/factors")
     for layer in probe.modules():
@@ -168,7 +197,7 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
     for m, alone in enumerate(members):
         try:
             agree = torch.allclose(
-                probe._alone(m, example, probe._scaled()), alone(example.clone()), 1e-3, 1e-3, equal_nan=True
+                probe._alone(m, example, probe._scaled()), answer(alone, example), 1e-3, 1e-3, equal_nan=True
             )
         except InputError:  # rows that the layer takes for those of all members
             agree = False

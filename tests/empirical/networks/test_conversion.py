@@ -130,7 +130,6 @@ REFUSED = {
     "transformer": (lambda: nn.TransformerEncoderLayer(4, 2), "1.self_attn (MultiheadAttention)", "weights of its own"),
     "recurrent": (lambda: nn.LSTM(4, 4), "1 (LSTM)", "weights of its own"),
     "recurrent cell": (lambda: nn.GRUCell(4, 4), "1 (GRUCell)", "weights of its own"),
-    "embedding": (lambda: nn.Embedding(4, 4), "1 (Embedding)", "weights of its own"),
     "bilinear": (lambda: nn.Bilinear(4, 4, 4), "1 (Bilinear)", "weights of its own"),
     "subclass of one": (lambda: type("Mine", (nn.GRU,), {})(4, 4), "1 (Mine)", "weights of its own"),
     "lazy layer": (lambda: nn.LazyLinear(4), "1 (LazyLinear)", "lazy"),
