@@ -17,10 +17,14 @@ from divkd.empirical.networks.handed import answer, mapped, reason, taken
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
-Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | Transposed
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
 # Their parameters are all members'.
 ROW_BY_ROW = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU, nn.Embedding)
+STEPS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+RNN = (nn.RNNBase, nn.RNNCellBase)
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -66,12 +70,15 @@ def _obstacle(module: nn.Module) -> str:
             return f"its forward pass is not that of {base.__name__}; use a plain {base.__name__}"
         if any(getattr(module, hooks) for hooks in HOOKS):
             return "its hooks would be lost; remove them before the conversion"
+    elif isinstance(module, STEPS) and not getattr(module.self_attn, "batch_first", True):
+        return "the rows of its linear layers lie on the second axis; make it with batch_first=True"
     elif isinstance(module, _BatchNorm) and module.running_mean is None:
         return "without running statistics the members of a batch mix in eval mode; track them"
     elif own and not isinstance(module, ROW_BY_ROW):
         torchs = next(kind for kind in type(module).__mro__ if kind.__module__.split(".")[0] == "torch")
         if torchs not in CONTAINERS:
-            return "it has weights of its own; build it of linear layers and convolutions that it calls"
+            own_way = "; write its steps with nn.Linear, or give what it puts out as inputs" * issubclass(torchs, RNN)
+            return f"it has weights of its own; build it of linear layers and convolutions that it calls{own_way}"
         for name, parameter in own.items():
             # (L, D) may be a matrix of a functional layer; (D,), (1, L, D) and (C, 1, 1) are added or multiplied.
             if parameter.ndim > 1 and parameter.shape[0] > 1 and parameter[0].numel() > 1:

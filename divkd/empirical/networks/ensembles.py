@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.convertible import Layer, check_members, layers
+from divkd.empirical.networks.attention import split_attention
+from divkd.empirical.networks.convertible import TRANSPOSED, Layer, check_members, layers
 from divkd.empirical.networks.handed import (
     answer,
     check_network,
@@ -135,6 +136,8 @@ def to_batch_ensemble(
 ) -> BatchEnsemble:
     """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
 
+    Transposed convolutions and the projections of torch's attention are among them; embeddings and norms are shared.
+
     The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
     rank-one factors are drawn by `init`: "near", N(1, 0.02), keeps what a trained network knows (docs/use.md measures
     it); "normal", N(1, 0.5), is the paper's for a fresh one, and what ``divkd train`` takes; "signs" are random signs,
@@ -157,8 +160,10 @@ def to_batch_ensemble(
     parts = tensors(example)
     if example is not None and not (parts and parts[0].ndim and all(len(part) for part in parts if part.ndim)):
         raise InputError(f"the example is {described(example)}; give a batch, a tensor (B, ...) or several, e.g. B = 2")
+    attends = any(isinstance(part, nn.MultiheadAttention) for part in net.modules())
+    net = split_attention(copied(net)) if attends else net
     names = layers(net)
-    net = copied(net)
+    net = net if attends else copied(net)  # only now, as what cannot be converted may have no copy
     generators = [rng(seed, "student/rank-one", member) for member in range(members)]
 
     def draw(width: int) -> Tensor:
@@ -174,6 +179,7 @@ def to_batch_ensemble(
         if layer in new:
             continue  # one layer under two names
         sizes = [layer.weight.shape[1] * getattr(layer, "groups", 1), layer.weight.shape[0]]  # channels in and out
+        sizes = sizes[::-1] if isinstance(layer, TRANSPOSED) else sizes
         ndim = ndim if isinstance(layer, nn.Linear) else layer.weight.ndim
         r, s = draw(sum(sizes)).split(sizes, 1)
         new[layer] = BatchEnsembleLayer(layer, r, s)
