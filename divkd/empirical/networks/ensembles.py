@@ -13,16 +13,18 @@ from divkd.empirical.networks.convertible import TRANSPOSED, Layer, check_member
 from divkd.empirical.networks.handed import (
     answer,
     check_network,
+    choice,
     copied,
     described,
     mapped,
+    reason,
     taken,
     tensors,
     together,
     whole,
 )
 from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
-from divkd.shared.errors import InputError, unknown
+from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
 SPREADS = {"near": 0.02, "normal": 0.5}  # standard deviations of factors around 1
@@ -67,7 +69,11 @@ class DeepEnsemble(Ensemble):
             raise InputError(f"{described(nets)} is one network; give a list of networks: [net]")
         if not isinstance(nets, Iterable):
             raise InputError(f"{described(nets)} is no list; give a list of networks")
-        nets = [check_network(net, f"network {m}") for m, net in enumerate(nets)]
+        try:
+            found = list(nets)
+        except Exception as error:  # whatever its own code raises
+            raise InputError(f"{described(nets)} is no list ({reason(error)}); give a list of networks") from error
+        nets = [check_network(net, f"network {m}") for m, net in enumerate(found)]
         if not nets:
             raise InputError("there are no networks; give a list of at least one")
         self.nets = nn.ModuleList(nets)
@@ -152,13 +158,12 @@ def to_batch_ensemble(
     convert.
     """
     check_network(net, "the network")
-    members = whole("members", members, 1)
-    if init not in INITS:
-        raise unknown("initial value of the rank-one factors", init, INITS)
+    members, seed = whole("members", members, 1), whole("seed", seed, 0)
+    choice("initial value of the rank-one factors", init, INITS)
     if rank_one(net):
         raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network: member(net, 0)")
     parts = tensors(example)
-    if example is not None and not (parts and parts[0].ndim and all(len(part) for part in parts if part.ndim)):
+    if example is not None and not (parts and all(part.ndim and len(part) and not part.is_sparse for part in parts)):
         raise InputError(f"the example is {described(example)}; give a batch, a tensor (B, ...) or several, e.g. B = 2")
     attends = any(isinstance(part, nn.MultiheadAttention) for part in net.modules())
     net = split_attention(copied(net)) if attends else net
@@ -222,7 +227,7 @@ def member(model: Ensemble, m: int) -> nn.Module:
     """
     if not isinstance(model, Ensemble):
         raise InputError(f"the model is {described(model)}; give a BatchEnsemble or a DeepEnsemble")
-    if m not in range(model.members):
+    if whole("member", m, 0) >= model.members:
         raise InputError(f"there is no member {m}; give 0 to {model.members - 1}")
     return model.plain(int(m))
 

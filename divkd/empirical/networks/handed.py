@@ -6,13 +6,13 @@ What a network eats is a tensor (B, ...), a tuple for its places or a dict for i
 import copy
 import difflib
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from divkd.shared.errors import InputError
+from divkd.shared.errors import InputError, unknown
 
 
 def described(value: Any) -> str:
@@ -24,6 +24,22 @@ def described(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "None" if value is None else f"a {type(value).__name__}"
+
+
+def shown(value: Any) -> str:
+    """`value` as it is written where that is short, or what it is."""
+    return (
+        f"{value!r:.60}"
+        if isinstance(value, str | bytes | int | float | tuple) and "\n" not in f"{value!r:.60}"
+        else (described(value))
+    )
+
+
+def choice(kind: str, value: Any, allowed: Iterable[str]) -> str:
+    """`value`, if it is one of the `allowed` names; raises `InputError` otherwise."""
+    if not isinstance(value, str) or value not in allowed:
+        raise unknown(kind, value if isinstance(value, str) else described(value), allowed)
+    return value
 
 
 def reason(error: BaseException) -> str:
@@ -41,10 +57,10 @@ def whole(name: str, value: Any, low: int) -> int:
     """`value` as an int; raises `InputError` unless it is a whole number from `low`."""
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError, ValueError):  # of a tensor too
         number = low - 1
     if isinstance(value, bool) or number < low:
-        raise InputError(f"{name} {value!r} is not allowed; give a whole number from {low}")
+        raise InputError(f"{name} {shown(value)} is not allowed; give a whole number from {low}")
     return number
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
+from divkd.empirical.networks.handed import choice
 from divkd.empirical.training.clock import span
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
@@ -19,7 +20,7 @@ from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, trai
 from divkd.empirical.training.perturb import PIXELS, Space, perturb
 from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun
 from divkd.empirical.training.students import STUDENTS
-from divkd.shared.errors import InputError, unknown
+from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
 from divkd.shared.manifest import bad_config, read_config
 from divkd.shared.run import Run
@@ -145,8 +146,7 @@ def student_loss(
     and with a perturbation its backward pass too: two graphs at once would take twice the memory. Raises `InputError`
     for an unknown method. Perturbed inputs move in their `space`.
     """
-    if str(method) not in METHODS:
-        raise unknown("method", str(method), METHODS)
+    choice("method", method, METHODS)
     if method == "none":
         return label_loss
 

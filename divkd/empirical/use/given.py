@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from divkd.empirical.networks.handed import answer, described, mapped, memory, reason, shape_of, tensors
+from divkd.empirical.networks.handed import answer, described, mapped, memory, reason, shape_of, shown, tensors
 from divkd.empirical.training.diagnosis import flaw
 from divkd.shared.errors import InputError
 
@@ -30,10 +30,13 @@ def tensor(value: Any, name: str) -> Tensor:
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
             value = value if value.flags.writeable else value.copy()
-        return torch.as_tensor(value).detach()
+        found = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else described(value)
         raise InputError(f"{name} are {what}; give numbers in a tensor or a NumPy array") from error
+    if found.is_sparse or found.is_meta:
+        raise InputError(f"{name} are sparse, or have no values (meta); give a dense tensor: {name}.to_dense()")
+    return found
 
 
 def check_inputs(x: Any, low: float | None = None, high: float | None = None) -> Any:
@@ -42,9 +45,11 @@ def check_inputs(x: Any, low: float | None = None, high: float | None = None) ->
     Where they are one tensor it holds no complex number, and floats that are finite and in [low, high].
     """
     parts = tensors(x)
+    if any(part.is_sparse or part.is_meta for part in parts):
+        raise InputError("inputs are sparse, or have no values (meta); give dense tensors: inputs.to_dense()")
     if (
         not parts
-        or any(0 in part.shape for part in parts)
+        or any(0 in part.shape or not part.ndim for part in parts)
         or len({len(part) if part.ndim else 0 for part in parts}) > 1
     ):
         raise InputError(
@@ -253,17 +258,7 @@ def check_number(name: str, value: Any, low: float, high: float, allowed: str, a
     """Raise `InputError` unless `value` is a number from `low` (or above it) to `high`, which `allowed` says."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (real and (low < value if above else low <= value) and value <= high):
-        raise InputError(f"{name} {value} is not allowed; give {allowed}")
-
-
-def check_bounds(low: Any, high: Any) -> tuple[float | None, float | None]:
-    """(low, high); raises `InputError` unless each is None or a number, the first below the second."""
-    for name, end in (("low", low), ("high", high)):
-        if end is not None:
-            check_number(name, end, -MOST, MOST, "a finite number, or None for no end")
-    if low is not None and high is not None and not low < high:
-        raise InputError(f"low {low} is not below high {high}; give the ends between which inputs live")
-    return low, high
+        raise InputError(f"{name} {shown(value)} is not allowed; give {allowed}")
 
 
 def device_of(net: nn.Module, default: torch.device | None = None) -> torch.device:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.handed import reason
+from divkd.empirical.networks.handed import reason, shown
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import writable, write_bytes
 
@@ -21,7 +21,9 @@ HEAD = b"divkd student\n"  # then 64 digits, the SHA-256 of the rest, which is t
 def check_path(path: Any) -> Path:
     """`path` as one that can be written; raises `InputError` otherwise."""
     if not isinstance(path, str | Path) or not str(path) or not writable(Path(path)):
-        raise InputError(f"checkpoint {path!r} is no name of a file that can be written; give one such as student.pt")
+        raise InputError(
+            f"checkpoint {shown(path)} is no name of a file that can be written; give one such as student.pt"
+        )
     return Path(path)
 
 

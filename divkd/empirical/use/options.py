@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.networks.handed import described
+from divkd.empirical.networks.handed import choice, described, reason
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.loop import groups, set_rate, sgd
 from divkd.empirical.training.perturb import PERTURBATIONS, Space
-from divkd.empirical.use.given import MOST, check_bounds, check_number, device_of
-from divkd.shared.errors import InputError, unknown
+from divkd.empirical.use.given import MOST, check_number, device_of
+from divkd.shared.errors import InputError
 
 MILESTONES = (0.05, 0.5, 0.9)  # shares of the epochs: warm-up, full rate, decay, as in the preset cpu
 RATES = {"adamw": (1e-3, 1e-2), "sgd": (0.1, 4e-4)}  # the learning rate, the weight decay
@@ -30,13 +30,22 @@ def check_plain(prepare: Any, precision: Any, gradient_clip_val: Any, **switches
     """Raise `InputError` for what is none of a function, a precision, a norm, or True and False."""
     if not (prepare is None or callable(prepare)):
         raise InputError(f"prepare is {described(prepare)}; give a function of a batch that returns (inputs, labels)")
-    if str(precision) not in ("float32", "bfloat16"):
-        raise unknown("precision", str(precision), ("float32", "bfloat16"))
+    choice("precision", precision, ("float32", "bfloat16"))
     if gradient_clip_val is not None:
         check_number("gradient_clip_val", gradient_clip_val, 0, MOST, "a number above 0", above=True)
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise InputError(f"{name} is {described(value)}; give True or False")
+
+
+def check_bounds(low: Any, high: Any) -> tuple[float | None, float | None]:
+    """(low, high); raises `InputError` unless each is None or a number, the first below the second."""
+    for name, end in (("low", low), ("high", high)):
+        if end is not None:
+            check_number(name, end, -MOST, MOST, "a finite number, or None for no end")
+    if low is not None and high is not None and not low < high:
+        raise InputError(f"low {low} is not below high {high}; give the ends between which inputs live")
+    return low, high
 
 
 def space_of(low: Any, high: Any, perturb_at: Any) -> Space:
@@ -51,7 +60,8 @@ def space_of(low: Any, high: Any, perturb_at: Any) -> Space:
 def step_of(step_size: Any, space: Space, method: Any) -> float | Tensor:
     """The step of `method`, by default 1/255 of what lies between the ends; raises `InputError` where it has none."""
     if isinstance(step_size, Tensor):
-        if not step_size.is_floating_point() or not bool((step_size.isfinite() & (step_size >= 0)).all()):
+        odd = step_size.is_sparse or step_size.is_meta or not step_size.is_floating_point()
+        if odd or not bool((step_size.isfinite() & (step_size >= 0)).all()):
             raise InputError("step_size holds other than finite floats from 0; give the scale of each number")
         return step_size.detach()
     ends = space.low is not None and space.high is not None and space.at is None
@@ -79,7 +89,10 @@ def iterated(name: str, batches: Any, epochs: int) -> Iterator[Any]:
     """A first pass over `batches`; raises `InputError` where there is none for each epoch."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | bytes | dict):
         raise InputError(f"{name} are {described(batches)}; give a DataLoader, or a list of (inputs, labels)")
-    first = iter(batches)
+    try:
+        first = iter(batches)
+    except Exception as error:  # whatever its own code raises
+        raise InputError(f"{name} cannot be iterated ({reason(error)}); give a DataLoader, or a list") from error
     if first is batches and epochs > 1:
         raise InputError(f"{name} can be iterated once only; give a DataLoader, or a list of batches: list(batches)")
     return first
@@ -123,8 +136,7 @@ def driver_of(
             f"the optimiser is {described(optimiser)}; give 'adamw', 'sgd', or one of torch.optim on "
             "student.parameters()"
         )
-    if optimiser not in RATES:
-        raise unknown("optimiser", optimiser, RATES)
+    choice("optimiser", optimiser, RATES)
     rate, decay = (
         one if mine is None else mine for mine, one in zip((lr, weight_decay), RATES[optimiser], strict=True)
     )

@@ -11,6 +11,7 @@ from divkd.empirical.networks.handed import check_network, described, mapped, ta
 from divkd.empirical.training.diagnosis import flaw
 from divkd.empirical.training.seed_run import EVALUATION_BATCH
 from divkd.empirical.use import given
+from divkd.empirical.use.options import check_bounds, iterated
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
@@ -45,7 +46,7 @@ def predict(
     """
     check_network(model, "the model")
     given.check_number("temperature", temperature, 0, given.MOST, "a finite number above 0", above=True)
-    bounds = given.check_bounds(low, high)
+    bounds = check_bounds(low, high)
     log_probs = torch.log_softmax(member_answers(model, blocks(inputs, bounds)), -1)
     pooled = ensemble_log_probs(log_probs)
     if temperature != 1:
@@ -90,7 +91,7 @@ def blocks(inputs: Any, bounds: tuple[float | None, float | None]) -> Iterable[A
     """Batches of inputs, checked, of arrays or of a loader."""
     loader = isinstance(inputs, Iterable) and not isinstance(inputs, Tensor | np.ndarray | tuple | list | dict | str)
     if loader and not hasattr(inputs, "dtype"):
-        for batch in inputs:
+        for batch in iterated("inputs", inputs, 1):
             labelled = isinstance(batch, tuple | list) and len(batch) == 2
             yield from blocks(batch[0] if labelled else batch, bounds)
         return

@@ -185,7 +185,7 @@ def own(net, *more, **options):
             lambda: (plain(), {}, DataLoader(range(8), 8, collate_fn=lambda rows: (X[rows], Y[rows]))),
         ),
         case("epochs True", lambda: (plain(), {"epochs": True}, GOOD), lambda: (plain(), {"epochs": 1}, GOOD)),
-        case("lr 0.1 is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
+        case("lr '0.1' is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
         case("momentum -1", lambda: (plain(), {"momentum": -1}, GOOD), lambda: (plain(), {"momentum": 0}, GOOD)),
         case(
             "each_epoch is a list; give a function of a record, such as print",
