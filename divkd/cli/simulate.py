@@ -231,7 +231,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
 def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[int, tuple[str, ...]]:
     """How many networks simulations train, with students of `kinds` (None: all), and what they are, in words."""
     from divkd.theory.descent import engine
-    from divkd.theory.students import KINDS, networks
+    from divkd.theory.roster import KINDS, networks
 
     each = [networks(one, tuple(KINDS) if kinds is None else kinds) for one in cells.values()]
     first = next(iter(cells.values()))

@@ -18,19 +18,8 @@ from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, training_samples
 from divkd.theory.descent import engine
-from divkd.theory.students import (
-    CONTINUED,
-    FRESH,
-    JOINT,
-    KINDS,
-    Seed,
-    Students,
-    checkpoint,
-    continued,
-    pairs,
-    rows_of,
-    self_teachers,
-)
+from divkd.theory.roster import CONTINUED, FRESH, JOINT, KINDS, checkpoint, continued, pairs, rows_of, self_teachers
+from divkd.theory.students import Seed, Students
 from divkd.theory.training import Arrays
 
 SHARE = 5.0  # what a job is to take at most, in trainings of a member of `default`
@@ -159,7 +148,7 @@ def _train(
         if kind == "member":
             one.train_members(some)
         elif some:
-            KINDS[kind].train(one, some)
+            one.train(kind, some)
     return {}
 
 

@@ -16,7 +16,7 @@ from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 from divkd.shared.verdicts import verdicts
-from divkd.theory import claims, descent, experiment, students
+from divkd.theory import claims, descent, experiment, roster, students
 from divkd.theory.config import PRESETS
 
 
@@ -40,13 +40,13 @@ STUDENTS = [
     *(f"labels_only{row}" for row in range(2)),
     *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
 ]
-STARTS = {0: 3, students.FRESH: 2, students.JOINT: 2}  # the numbers that test noise is drawn by
+STARTS = {0: 3, roster.FRESH: 2, roster.JOINT: 2}  # the numbers that test noise is drawn by
 
 
 def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
     assert claims.CLAIMS.keys() == kinds.CLAIMS.keys()
     taken = {"single", "ensemble", "ensemble_of_distilled", "trained_jointly_average"}
-    assert students.KINDS.keys() == kinds.CLAIMS.keys() - taken
+    assert roster.KINDS.keys() == kinds.CLAIMS.keys() - taken
     for name in kinds.ENGINES:
         assert all(map(callable, descent.engine(name)))
 
@@ -137,7 +137,7 @@ def test_the_jobs_of_a_seed_give_the_bits_of_the_whole_in_any_order(tiny, tmp_pa
         result = experiment.measure(seed, with_traces=True)
         parts = open_run(path / "parts", "simulate multiview", dataclasses.asdict(config))
         jobs = experiment.seed_jobs(config, 0, with_traces=True)
-        assert sum(job.networks for job in jobs) == students.networks(config)
+        assert sum(job.networks for job in jobs) == roster.networks(config)
         done = {}
         while len(done) < len(jobs):
             job = [job for job in jobs if job.name not in done and set(job.after) <= done.keys()][-1]
