@@ -16,7 +16,7 @@ from divkd.shared.manifest import existing
 from divkd.theory.config import PRESETS, MultiViewConfig
 
 # Parameters of students that maps and ablations do not train.
-UNUSED = ("temperature", "label_share", "soft_steps")
+UNUSED = ("chain", "joint", "temperature", "label_share", "soft_steps")
 
 
 class Simulations(Contents):
@@ -97,7 +97,7 @@ def multiview(**options: Any) -> None:
         name=config.preset,
         plan=plan,
         measure=lambda: measured(config, count),
-        extendable=("seeds", "members", "students", "preset", "max_steps"),
+        extendable=("seeds", "members", "students", "chain", "joint", "preset", "max_steps"),
     )
 
 

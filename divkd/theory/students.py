@@ -16,7 +16,7 @@ from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, VALIDATION, Samples, fresh_samples, training_samples
 from divkd.theory.descent import engine
-from divkd.theory.roster import FRESH, JOINT, KINDS, checkpoint, continued, pairs, rows_of, self_teachers
+from divkd.theory.roster import CHAIN, FRESH, JOINT, KINDS, checkpoint, continued, pairs, rows_of, self_teachers
 from divkd.theory.training import Arrays, Create, Phase, labels_only, train
 
 
@@ -101,6 +101,8 @@ class Seed:
 
     def train(self, kind: str, rows: Sequence[int]) -> dict[str, Students]:
         """The networks `rows` of a kind, by the claim that they serve."""
+        if kind in CHAIN:
+            return self.chained(kind, rows)
         method: Callable[[Sequence[int]], dict[str, Students]] = getattr(self, kind)
         return method(rows)
 
@@ -147,13 +149,34 @@ class Seed:
         phase = Phase(loss, self.config.distill_time)
         return self._continued("self_distilled", rows, phase)
 
+    def chained(self, kind: str, rows: Sequence[int]) -> dict[str, Students]:
+        """Self-distillation as drawn: S_1 is fresh and learns by the clipped rule from a member, S_2 from S_1, ...
+
+        The clip c is that of the ensemble's sum: one network that knows a view passes it alone where another class
+        shows that view, so that min(F / c, 1) says the same of one and of a sum of which one knows it.
+        """
+        start, link = KINDS[kind].start, KINDS[kind].link
+
+        def loss(rows: Sequence[int]) -> descent.Loss:
+            before = self.chain_teachers(link, rows)
+            return self._clipped(np.stack([arrays["train_outputs"] for arrays in before]))
+
+        phases = [Phase(loss, self.config.distill_time), labels_only(self.samples)]
+        arrays = self._train(kind, self.config, self.samples, rows, self._start(start), phases)
+        return {kind: Students(self.config, list(arrays.values()), [start + row for row in rows])}
+
+    def chain_teachers(self, link: int, rows: Sequence[int]) -> list[Arrays]:
+        """The networks that a link's `rows` learn from: members, or the link before."""
+        before = f"chain_{link - 1}"
+        return self.train_members(rows) if link == 1 else self.chained(before, rows)[before].arrays
+
     def labels_only(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: trained members that go on for the same flow time, on labels alone."""
         return self._continued("labels_only", rows, labels_only(self.samples, self.config.distill_time))
 
     def trained_jointly(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: K networks as one of width m K: the sum of their outputs is trained, or (second) their average."""
-        together, scales = self.config.students, np.array([1.0, 1.0 / self.config.students])
+        together, scales = self.config.joint, np.array([1.0, 1.0 / self.config.joint])
         wide = dataclasses.replace(self.config, neurons=self.config.neurons * together)
         phase = Phase(lambda rows: distillation.scaled_labels(self.samples.labels, scales[list(rows)]))
         create = self._start(JOINT, config=wide)

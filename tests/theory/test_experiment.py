@@ -22,7 +22,11 @@ from divkd.theory.config import PRESETS
 
 def simulate(config, path, **flags):
     run = open_run(
-        path, "simulate multiview", dataclasses.asdict(config), extendable=("seeds", "members", "students"), **flags
+        path,
+        "simulate multiview",
+        dataclasses.asdict(config),
+        extendable=("seeds", "members", "students", "chain", "joint"),
+        **flags,
     )
     results = experiment.simulate(config, run, Workers(Progress(quiet=True)))
     return run, json.loads(json.dumps(plain(results), allow_nan=False))
@@ -38,9 +42,10 @@ STUDENTS = [
     *(f"{kind}{row}-from3" for kind in CLAIMS if kind.startswith("distilled") for row in range(2)),
     *(f"self_distilled{row}-of3" for row in range(2)),
     *(f"labels_only{row}" for row in range(2)),
+    *(f"chain_{link}-{row}" for link in (1, 2, 3) for row in range(2)),
     *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
 ]
-STARTS = {0: 3, roster.FRESH: 2, roster.JOINT: 2}  # the numbers that test noise is drawn by
+STARTS = {0: 3, roster.FRESH: 2, roster.JOINT: 2, 3_000_000: 2, 4_000_000: 2}  # the numbers that test noise is drawn by
 
 
 def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
@@ -73,7 +78,7 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
         for name in (
             *(f"member{member}" for member in range(3)),
             *STUDENTS,
-            *(f"tested{start + row}-of3-2" for start, count in STARTS.items() for row in range(count)),
+            *(f"tested{start + row}-of3-2-2-3" for start, count in STARTS.items() for row in range(count)),
         )
     }
     for path in draw(results, run.figures):
@@ -159,11 +164,11 @@ def test_the_jobs_of_a_seed_are_small_and_none_needs_a_later_one():
 
 def test_test_outputs_of_something_else_are_damaged(tiny, tmp_path):
     run, _ = simulate(tiny, tmp_path / "run")
-    arrays, header = run.load("seed0-tested1-of3-2")
+    arrays, header = run.load("seed0-tested1-of3-2-2-3")
     for record in run.jobs.glob("*.json"):
         record.unlink()
-    run.save("seed0-tested1-of3-2", {name: array[:1] for name, array in arrays.items()}, header)
-    with pytest.raises(InputError, match=r"seed0-tested1-of3-2\.safetensors and .* do not belong together"):
+    run.save("seed0-tested1-of3-2-2-3", {name: array[:1] for name, array in arrays.items()}, header)
+    with pytest.raises(InputError, match=r"seed0-tested1-of3-2-2-3\.safetensors and .* do not belong together"):
         simulate(tiny, tmp_path / "run", resume=True)
 
 

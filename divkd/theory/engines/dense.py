@@ -126,13 +126,13 @@ def together(config: MultiViewConfig) -> int:
 
 def state_bytes(config: MultiViewConfig) -> int:
     """The most memory that a part of a seed needs, in bytes: the patches, drawn in parts, and the widest networks."""
-    joint = config.classes * config.neurons * max(config.students, 1)
+    joint = config.classes * config.neurons * (config.joint if config.students else 1)
     rows = config.patches * config.train_samples
     drawn = min(
         2 * rows, rows + config.patches * SAMPLES
     )  # the parts, and beside them the whole that they are put into
     testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
-    weights = (config.members + 7 * config.students) * joint * config.dimension
+    weights = (config.members + (7 + config.chain) * config.students) * joint * config.dimension
     return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint), testing) + 2 * weights)
 
 
