@@ -152,8 +152,8 @@ class Seed:
     def chained(self, kind: str, rows: Sequence[int]) -> dict[str, Students]:
         """Self-distillation as drawn: S_1 is fresh and learns by the clipped rule from a member, S_2 from S_1, ...
 
-        The clip c is that of the ensemble's sum: one network that knows a view passes it alone where another class
-        shows that view, so that min(F / c, 1) says the same of one and of a sum of which one knows it.
+        The clip c is that of the ensemble's sum. Where another class shows a view that it knows, one network's output
+        is 1.5 c in the median, so that min(F / c, 1) says of one what it says of a sum: whether some network knows it.
         """
         start, link = KINDS[kind].start, KINDS[kind].link
 

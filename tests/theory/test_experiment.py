@@ -96,7 +96,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost", ["seed0-self_distilled1-of3", "seed0-distilled0-from3", "seed0-trained_jointly-sum-of2"]
+    "lost",
+    ["seed0-self_distilled1-of3", "seed0-distilled0-from3", "seed0-trained_jointly-sum-of2", "seed0-chain_2-0"],
 )
 def test_students_lost_to_a_kill_come_back_to_the_same_bits(tiny, tmp_path, lost):
     run, whole = simulate(tiny, tmp_path / "run")
@@ -114,6 +115,30 @@ def test_students_can_be_left_out_and_added(tiny, tmp_path):
     _, added = simulate(tiny, tmp_path / "run", resume=True)
     _, whole = simulate(tiny, tmp_path / "whole")
     assert without_seconds(added) == without_seconds(whole)
+
+
+def test_a_chain_grows_to_the_bits_of_a_whole_one_and_jointly_trained_networks_to_others(tiny, tmp_path):
+    run, short = simulate(dataclasses.replace(tiny, chain=1), tmp_path / "run")
+    more = dataclasses.replace(tiny, joint=3)
+    assert {"chain_2", "chain_3"} == CLAIMS - short["claims"].keys()
+    first = run.checkpoint("seed0-chain_1-1").read_bytes()
+    _, grown = simulate(more, tmp_path / "run", resume=True)
+    _, whole = simulate(more, tmp_path / "whole")
+    assert without_seconds(grown) == without_seconds(whole)
+    assert run.checkpoint("seed0-chain_1-1").read_bytes() == first
+    assert whole["views"]["chain_kept"] > 0.75  # of labels alone half: each knows what its teacher knew, and more
+    assert 0 < whole["views"]["chain_found"] < 1
+
+
+def test_a_link_starts_as_other_fresh_students_or_for_itself_and_learns_from_the_link_before(tiny, tmp_path):
+    run, results = simulate(tiny, tmp_path / "run")
+    start = {name: run.load(f"seed0-{name}")[0]["strengths"][0] for name in
+             ("distilled0-from3", "chain_1-0", "chain_2-0", "chain_3-0", "member0")}  # fmt: skip
+    assert (start["distilled0-from3"] == start["chain_1-0"]).all()
+    assert len({one.tobytes() for one in start.values()}) == 4
+    foreseen = [results["claims"][f"chain_{link}"]["by_lotteries"] for link in (1, 2, 3)]
+    assert foreseen[0] == results["claims"]["self_distilled"]["by_lotteries"] | {"std": foreseen[0]["std"]}
+    assert foreseen[0]["mean"] > 1.8 * foreseen[1]["mean"] > 3.2 * foreseen[2]["mean"]
 
 
 @pytest.mark.parametrize("name", ["weights", "times", "train_outputs"])
