@@ -51,7 +51,7 @@ CLAIMS = {
     "self_distilled": Claim("4 self-distilled", "self-distilled", theorem=True),
     **{
         f"chain_{link}": Claim(
-            f"  S_{link}: fresh, distilled from {f'S_{link - 1}' if link > 1 else 'one network'}",
+            f"  S_{link}: fresh, from {f'S_{link - 1}' if link > 1 else 'one network'}",
             f"S_{link}: fresh,\nfrom {f'S_{link - 1}' if link > 1 else 'one network'}",
         )
         for link in range(1, LINKS + 1)
