@@ -16,7 +16,7 @@ from divkd.shared.manifest import existing
 from divkd.theory.config import PRESETS, MultiViewConfig
 
 # Parameters of students that maps and ablations do not train.
-UNUSED = ("temperature", "label_share", "soft_steps")
+UNUSED = ("chain", "joint", "temperature", "label_share", "soft_steps")
 
 
 class Simulations(Contents):
@@ -97,7 +97,7 @@ def multiview(**options: Any) -> None:
         name=config.preset,
         plan=plan,
         measure=lambda: measured(config, count),
-        extendable=("seeds", "members", "students", "preset", "max_steps"),
+        extendable=("seeds", "members", "students", "chain", "joint", "preset", "max_steps"),
     )
 
 
@@ -231,7 +231,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
 def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[int, tuple[str, ...]]:
     """How many networks simulations train, with students of `kinds` (None: all), and what they are, in words."""
     from divkd.theory.descent import engine
-    from divkd.theory.students import KINDS, networks
+    from divkd.theory.roster import KINDS, networks
 
     each = [networks(one, tuple(KINDS) if kinds is None else kinds) for one in cells.values()]
     first = next(iter(cells.values()))

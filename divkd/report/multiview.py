@@ -78,6 +78,7 @@ def judged(results: Results) -> list[Table]:
 def _claims(caption: str, results: Results) -> Table:
     """Every claim with two verdicts: on its bound, and on the prediction."""
     said = {name: verdicts(name, results["claims"][name]) for name in CLAIMS if name in results["claims"]}
+    lotteries = any("by_lotteries" in claim for claim in results["claims"].values())
     lines = []
     for name, verdict in said.items():
         claim = results["claims"][name]
@@ -89,6 +90,7 @@ def _claims(caption: str, results: Results) -> Table:
             bound = f"{whose} " + " to ".join(f"{edge:g}" for edge in claim["bound"])
             within = ": ".join(filter(None, (YES[verdict["bound"]], verdict["why"])))
         line = [title, single, bound, within, f"{claim['predicted']:.3f}", YES[verdict["prediction"]]]
+        line += [show(claim["by_lotteries"]) if "by_lotteries" in claim else ""] * lotteries
         lines.append([*line, *errors, YES[verdict["accepted"]], claim["accepted"]])
     first, *others = (f"{words} error" for words in SETS.values())
     heads = [
@@ -98,6 +100,7 @@ def _claims(caption: str, results: Results) -> Table:
         "within it?",
         "predicted here",
         "as predicted?",
+        *["by lotteries alone"] * lotteries,
         *others,
         "accepted?",
         "accepted where",
@@ -106,6 +109,8 @@ def _claims(caption: str, results: Results) -> Table:
         f"Within it: the error as shown lies in the bound. As predicted: within {TOLERANCE} of the prediction, about "
         "two standard errors of 2,000 test samples."
     ]
+    if lotteries:
+        notes.append("By lotteries alone: whatever teachers knew, with the standard deviation of a seed by chance.")
     if any(verdict["theorem"] for verdict in said.values()):
         notes.append("The theorems are about the limit of many classes, and of many members.")
     if any(verdict["why"] for verdict in said.values()):

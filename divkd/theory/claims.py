@@ -1,15 +1,18 @@
 """The claims table: what was measured over seeds, beside the theorem's bound and the finite-size prediction."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from divkd.shared.config import Interval
+from divkd.shared.kinds import LINKS
 from divkd.shared.stats import summarise
 from divkd.shared.verdicts import verdicts
 from divkd.theory import predict
 from divkd.theory.config import MultiViewConfig
+from divkd.theory.roster import rows_of, self_teachers
 
 
 class SeedResult(NamedTuple):
@@ -21,7 +24,8 @@ class SeedResult(NamedTuple):
     uncovered: list[float]  # (M,) share of the views that no member of an ensemble knows
     strength: float  # mean strength of a learned view
     views: dict[str, Any]  # shares of views, learned and foreseen; None where there is nothing to share
-    predicted: dict[str, float]  # error of students that know the views of all members, "union", or of two, "pair"
+    predicted: dict[str, float]  # error of students that know the views of all members, "union", of two, "pair", or
+    # those of a teacher and of their own lottery, "chain_1", ...
     traces: dict[str, Any]  # what figures show
     judged: dict[str, Any]  # by the shared metrics (`evaluate.judged`); empty where there was no validation
 
@@ -60,6 +64,19 @@ def _by_views(of: str) -> Prediction:
     return lambda config, seeds: {"predicted": _mean(seed.predicted[of] for seed in seeds)}
 
 
+def _by_lotteries(name: str, of: str, networks: int) -> Prediction:
+    """As `_by_views`, and beside it what the lotteries of so many networks foresee, with the spread of a seed."""
+
+    def predicted(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:
+        strength, teachers, rows = _mean(seed.strength for seed in seeds), self_teachers(config), rows_of(config, name)
+        same = Counter(frozenset((row, teachers[row])) if name == "self_distilled" else row for row in rows)
+        independent = len(rows) ** 2 / sum(count**2 for count in same.values())  # of two members, each may go on
+        foreseen = predict.union_error(config, networks, _ties(seeds), strength, independent * config.classes)
+        return _by_views(of)(config, seeds) | {"by_lotteries": foreseen}
+
+    return predicted
+
+
 class Claim(NamedTuple):
     """A claim or a control: its bound, what is accepted at these sizes, and how it is predicted.
 
@@ -79,6 +96,10 @@ class Claim(NamedTuple):
 
 def _near(name: str, distance: float) -> Callable[[float, Measured], bool]:
     return lambda error, m: abs(error - m.errors[name]) <= distance
+
+
+def _below(name: str, share: float) -> Callable[[float, Measured], bool]:
+    return lambda error, m: error <= share * m.errors[name]
 
 
 SINGLE: Interval = (0.49, 0.51)
@@ -106,8 +127,23 @@ CLAIMS = {
             and m.views["learned_inside_union"] >= 0.96
             and not m.views["learned_outside_union"] > 0.12
         ),
-        _by_views("pair"),
+        _by_lotteries("self_distilled", "pair", 2),
     ),
+    "chain_1": Claim(
+        (0.0, 0.26),
+        "0.20 to 0.30",
+        lambda error, m: 0.20 <= error <= 0.30,
+        _by_lotteries("chain_1", "chain_1", 2),
+    ),
+    **{
+        f"chain_{n}": Claim(
+            None,
+            f"at most 0.8 of the error of S_{n - 1}",
+            _below(f"chain_{n - 1}", 0.8),
+            _by_lotteries(f"chain_{n}", f"chain_{n}", n + 1),
+        )
+        for n in range(2, LINKS + 1)
+    },
     "labels_only": Claim(SINGLE, "within 0.03 of single", _near("single", 0.03)),
     "trained_jointly": Claim(SINGLE, "above 0.38", lambda error, m: error > 0.38),
     "trained_jointly_average": Claim(SINGLE, "above 0.38", lambda error, m: error > 0.38),
@@ -136,7 +172,8 @@ def table(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:
 
     `test_error` is that on the training distribution, of which the share mu is single-view.
     Predictions take two numbers from the networks, averaged over seeds: the share of classes with both views known,
-    and the strength of a learned view; those of students take the views that their teachers learned.
+    and the strength of a learned view; those of students take the views that their teachers learned, and those that
+    S_1, S_2, ... win by their own start. `by_lotteries` {mean, std} takes no views: `predict.union_error`.
     """
     claims = TOY if config.preset == "toy" and not config.students else CLAIMS
     rows: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from divkd.shared.config import SEEDS, Config, Interval, field
 from divkd.shared.errors import InputError
-from divkd.shared.kinds import ENGINES
+from divkd.shared.kinds import ENGINES, LINKS
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ class MultiViewConfig(Config):
 
     # the students
     students: int = field(5, "students of every kind a seed; 0 leaves out distillation and its controls")
+    chain: int = field(
+        3,
+        "S_1, ..., S_n: fresh networks, each distilled from the one before, S_1 from a member; 0: none",
+        high=LINKS,
+        symbol="n",
+    )
+    joint: int = field(5, "networks that are trained jointly, as one of K times the width", 2, symbol="K")
     distill_time: float = field(4e6, "flow time of distillation; labels until fitted follow", symbol="T'", above=True)
     clip: float = field(1.2, "outputs at c or above count as c in the soft labels", symbol="c", above=True)
     soft_temperature: float = field(0.1, "of the soft labels softmax(min(F / c, 1) / tau)", symbol="tau", above=True)
@@ -146,7 +153,8 @@ PRESETS: dict[str, MultiViewConfig] = {
     "quick": MultiViewConfig(preset="quick", seeds=(0,), students=0, train_samples=600),
     "default": MultiViewConfig(),
     "large": MultiViewConfig(
-        preset="large", seeds=(0,), classes=50, train_samples=3000, test_samples=4000, students=3, distill_time=4e7
+        preset="large", seeds=(0,), classes=50, train_samples=3000, test_samples=4000, students=3, joint=3,
+        distill_time=4e7,
     ),
     "toy": MultiViewConfig(
         preset="toy", seeds=(0, 1, 2, 3, 4), classes=2, patches=10, train_samples=400, single_views=20,

@@ -5,6 +5,7 @@ quality, calibration, diversity, deep ensemble equivalent. A temperature is fitt
 those that it is applied to. torch is imported when something is judged.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,13 @@ def learned_views(strengths: np.ndarray) -> np.ndarray:
     were seen in one class, which half, in place of a quarter, would count as one view.
     """
     return np.asarray(strengths >= 0.25 * strengths.max(2, keepdims=True))
+
+
+def handed_on(links: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """What the links of a chain know (n, k, 2), F_1 first: of their teachers' views, `chain_kept`, of the others."""
+    pairs = [(teachers[: len(taught)], taught) for teachers, taught in itertools.pairwise(links)]
+    kept, found = (np.concatenate([b[a == known] for a, b in pairs]) for known in (True, False))
+    return {"chain_kept": float(kept.mean()), "chain_found": float(found.mean()) if found.size else None}
 
 
 def judged(outputs: Mapping[str, Mapping[str, np.ndarray]], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -91,6 +91,28 @@ def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength:
     return float(probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1)))
 
 
+def union_error(config: MultiViewConfig, networks: int, ties: float, strength: float, cells: float) -> dict[str, float]:
+    """{mean, std} of the error of one network that knows what `networks` independent lotteries know between them.
+
+    Each knows one view of a class, either with probability (1 - ties) / 2, or both: together they miss one of the two
+    in a share u of the classes, and the error, of the samples that show the missing view, is that of one network with
+    so few classes left,
+
+        u = (1 - ties)^n / 2^(n-1),    mean = `ensemble_error` of K = 1 with ties 1 - u = u c / 2,
+
+    c -> 1 the probability that some other class shows a view that is known: 2^-n in the limit of many classes without
+    ties. n = 2 is self-distillation (1/4 of Allen-Zhu and Li's Theorem 4), n + 1 the link S_n of a chain.
+
+    std is that of the mean over `cells` independent pairs of (network, class), each wrong in c / 2 of its samples with
+    probability u: binomial,
+
+        std = c / 2 sqrt(u (1 - u) / cells) = mean sqrt((1 - u) / (u cells)).
+    """
+    u = (1 - ties) ** networks / 2 ** (networks - 1)
+    mean = ensemble_error(config, 1, 1 - u, strength)
+    return {"mean": mean, "std": mean * float(np.sqrt((1 - u) / (u * cells))) if u else 0.0}
+
+
 def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: float) -> np.ndarray:
     """`ensemble_error` given which views `learned` (M, k, 2) members know, for ensembles of K = 1..M, (M,).
 

@@ -24,7 +24,8 @@ from divkd.theory import predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.descent import engine
 from divkd.theory.experiment import check, measure
-from divkd.theory.students import KINDS, Seed, networks
+from divkd.theory.roster import KINDS, networks
+from divkd.theory.students import Seed
 
 STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
 CLAIMS = ("single", "ensemble", *STUDENTS)

@@ -8,6 +8,7 @@ import numpy as np
 from divkd.theory import descent, distillation, evaluate, predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
+from divkd.theory.roster import CHAIN
 from divkd.theory.students import Seed, Students
 from divkd.theory.training import Arrays
 
@@ -22,8 +23,8 @@ def of_seed(seed: Seed, students: Mapping[str, Students]) -> dict[str, Any]:
     one = _of_network(seed.config, seed.samples, seed.members[0])
     shown = {"trace": {"seed": seed.seed, "member": 0, **one}, "samples": _of_samples(seed)}
     if students:
-        kinds = {name: students[name].arrays for name in ("distilled", "self_distilled") if name in students}
-        shown["traces"] = {name: _thin(arrays[0]) for name, arrays in kinds.items()}
+        kinds = {name: students[name].arrays for name in ("distilled", "self_distilled", *CHAIN) if name in students}
+        shown["traces"] = {name: _thin(arrays[0]) for name, arrays in kinds.items() if name not in CHAIN}
         shown["learned"] = {
             name: evaluate.learned_views(np.stack([one["strengths"][-1] for one in arrays])).astype(int).tolist()
             for name, arrays in {"members": seed.members, **kinds}.items()

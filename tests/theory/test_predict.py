@@ -110,6 +110,28 @@ def test_given_views_average_to_the_binomial_prediction():
         assert predict.ensemble_error(FIRST, members, 0.0, strength) == pytest.approx(error, abs=0.012)
 
 
+@pytest.mark.parametrize(("networks", "ties"), [(1, 0.0), (2, 0.0), (2, 0.1), (4, 0.0)])
+def test_the_error_of_a_union_and_its_spread_are_those_of_drawn_lotteries(networks, ties):
+    """Seeds of three networks, each of which knows what some lotteries know between them; the spread is over seeds."""
+    generator, shape = np.random.default_rng(4), (400, 3, networks, FIRST.classes)
+    first, both = generator.random(shape) < 0.5, generator.random(shape) < ties
+    known = np.stack([first | both, ~first | both], -1).any(2)  # (seeds, 3, k, 2)
+    seeds = [np.mean([predict.coverage_errors(FIRST, one[None], 4.0)[0] for one in seed]) for seed in known]
+    foreseen = predict.union_error(FIRST, networks, ties, 4.0, 3 * FIRST.classes)
+    assert foreseen["mean"] == pytest.approx(np.mean(seeds), abs=3 * np.std(seeds) / 20 + 1e-4)
+    assert foreseen["std"] == pytest.approx(np.std(seeds), rel=0.12, abs=1e-3)
+
+
+def test_many_classes_take_a_union_of_two_to_a_quarter_and_its_spread_to_nothing():
+    for classes in (10, 1000):
+        config = dataclasses.replace(FIRST, classes=classes, expected_others=classes / 2)
+        foreseen = predict.union_error(config, 2, 0.0, 4.0, 5 * classes)
+        assert foreseen["mean"] <= 0.25
+        assert foreseen["std"] == pytest.approx(0.25 / np.sqrt(5 * classes), rel=0.01)
+    assert foreseen["mean"] == pytest.approx(0.25)
+    assert predict.union_error(FIRST, 2, 1.0, 4.0, 10) == {"mean": 0.0, "std": 0.0}
+
+
 def test_members_that_know_every_view_make_no_error():
     assert predict.coverage_errors(FIRST, np.ones((3, FIRST.classes, 2), bool), 4.0) == pytest.approx(np.zeros(3))
 

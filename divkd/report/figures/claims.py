@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, mean_and_sd
+from divkd.report.style import COLOURS, figure, mean_and_sd, points
 from divkd.report.words import spread
 from divkd.shared.kinds import CLAIMS
 from divkd.shared.verdicts import verdicts
@@ -38,6 +38,11 @@ def claims_bars(results: dict[str, Any]) -> Any:
             named.add(label)
     predicted = [claim["predicted"] for claim in claims.values()]
     ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
+    alone = {row: claim["by_lotteries"] for row, claim in zip(rows, claims.values(), strict=True)
+             if "by_lotteries" in claim}  # fmt: skip
+    if alone:
+        points(ax, [row - 0.4 for row in alone], alone.values(), sideways=True, fmt="|", color=COLOURS[3], markersize=5,
+               linewidth=1, capsize=2, label="lotteries alone, ± 1 sd of a seed")  # fmt: skip
     for row, mean, (name, claim) in zip(rows, means, claims.items(), strict=True):
         ax.text(0.545, row, f"{mean:.3f}", va="center", fontsize="small")
         ax.text(0.605, row, misses(name, claim).replace(", ", "\n"), va="center", fontsize="x-small")

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, legend_below
+from divkd.report.style import COLOURS, figure, legend_below, panels
+from divkd.shared.kinds import CLAIMS
 
 TAUGHT = {"labels": "labels", "distilled": "distilled from the ensemble", "self_distilled": "self-distilled"}
 
@@ -54,13 +55,15 @@ def views_learned(results: dict[str, Any]) -> Any:
     from matplotlib.patches import Patch
 
     groups = results["learned"]
-    fig, axes = figure(width=2.0 + 2.9 * len(groups), height=4.2, columns=len(groups))
+    fig, axes = panels(len(groups), min(len(groups), 3), 2.0 + 2.9 * min(len(groups), 3), 3.6, 0.6)
     colours = ["white", COLOURS[6], COLOURS[5], COLOURS[3]]
     for ax, (name, learned) in zip(axes, groups.items(), strict=True):
         known = np.array(learned)  # (n, k, 2)
         known_views(ax, known, known @ (1, 2), ListedColormap(colours), "small")
-        ax.set_title(f"{name.replace('_', '-')}: {known.mean():.0%} of the views", fontsize="medium")
-    axes[0].set_ylabel("network")
+        title = CLAIMS[name].short.replace("\n", " ") if name in CLAIMS else name
+        ax.set_title(f"{title}: {known.mean():.0%} of the views", fontsize="medium")
+    for ax in axes[::3]:
+        ax.set_ylabel("network")
     names = ("first view", "second view", "both")
     handles = [Patch(facecolor=colours[i], edgecolor="0.7", label=name) for i, name in enumerate(names, 1)]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small", frameon=False)

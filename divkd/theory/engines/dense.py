@@ -160,18 +160,15 @@ def state_bytes(config: MultiViewConfig) -> int:
     Members that are trained together keep <w, x_p>, and so do those that go on from them; or the two widest networks.
     """
     width = config.classes * config.neurons
-    joint = width * max(config.students, 1)
+    joint = width * (config.joint if config.students else 1)
     rows = config.patches * config.train_samples
-    kept = (
-        rows
-        * width
-        * max(sum(min(many, together(config)) for many in (config.members, config.students)), 2 * config.students)
-    )
+    beside = sum(min(many, together(config)) for many in (config.members, config.students))
+    kept = rows * width * max(beside, 2 * config.joint if config.students else 0)
     drawn = min(
         2 * rows, rows + config.patches * SAMPLES
     )  # the parts, and beside them the whole that they are put into
     testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
-    weights = (config.members + 7 * config.students) * joint * config.dimension
+    weights = (config.members + (7 + config.chain) * config.students) * joint * config.dimension
     return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint) + kept, testing) + 2 * weights)
 
 

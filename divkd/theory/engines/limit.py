@@ -189,12 +189,12 @@ def together(config: MultiViewConfig) -> int:
 
 def state_bytes(config: MultiViewConfig) -> int:
     """The most memory that a part of a seed needs, in bytes: training members, or the widest networks, or testing."""
-    wide = dataclasses.replace(config, neurons=config.neurons * max(config.students, 1))
+    wide = dataclasses.replace(config, neurons=config.neurons * (config.joint if config.students else 1))
     continued = min(together(config), config.students)
     members = (min(config.members, 2 * max(1, together(config) // 2)) + continued) * _network_bytes(config)
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
-    answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
+    answers = 24 * config.classes * config.test_samples * (config.members + (6 + config.chain) * config.students)
     alpha = 4 * config.patches * 2 * config.classes if config.feature_noise else 0  # of a sample
     trained = max(members, joint) + 3 * alpha * config.train_samples  # with X, which is turned from a copy
     tested = fresh * (2 if alpha else 1) + answers + alpha * (config.train_samples + 5 * config.test_samples)
