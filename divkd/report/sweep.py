@@ -45,7 +45,27 @@ def _tables(results: Results) -> list[Table]:
             cells = ["none", *[""] * (len(values) - 1)]
         lines.append([row["name"], *cells])
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
-    return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
+    table = Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))
+    curves = [
+        [
+            str(views),
+            members,
+            show(error, 4),
+            show(row["predicted"][members], 4),
+            f"{(1 - 1 / views) ** int(members):.4f}",
+        ]
+        for views, row in _by_views(results).items()
+        for members, error in row["members"].items()
+    ]
+    heads = ["views", "members", "measured", "predicted here", "asymptotic"]
+    caption = f"Single-view test error of ensembles by views and members ({spread(results)})"
+    return [table, *([Table(caption, heads, curves)] if curves else [])]
+
+
+def _by_views(results: Results) -> dict[int, Results]:
+    """The cells of a map that differ in the views of a class, as far as they could be trained."""
+    cells = (row for row in results["cells"] if list(row["changes"]) == ["views"] and row.get("members"))
+    return {row["changes"]["views"]: row for row in cells}
 
 
 def _is_map(results: Results) -> bool:
@@ -69,6 +89,8 @@ def window(results: Results) -> Any:
     for row in results["cells"]:
         groups.setdefault(next(iter(row["changes"])), []).append(row)
     across = min(3, len(groups))
+    highest = max((one["mean"] for row in results["cells"] for name, one in row["errors"].items() if name in CLAIMS),
+                  default=0.0)  # fmt: skip
     fig, axes = panels(len(groups), across, max(3.6 * across, 7.2), 2.3, 0.9)
     for ax, (name, cells) in zip(axes, groups.items(), strict=True):
         for place, row in enumerate(cells):
@@ -84,12 +106,40 @@ def window(results: Results) -> Any:
         ax.set_title(_named(name, results), fontsize="medium")
         values = [shown(row["changes"][name]).replace(" to ", "\nto ") for row in cells]
         ax.set_xticks(range(len(cells)), values, fontsize="x-small")
-        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, 0.6))
+        ax.set(xlim=(-0.5, len(cells) - 0.5), ylim=(-0.03, 0.6 if highest < 0.6 else 1.0))
     for ax in axes[::across]:
         ax.set_ylabel("single-view error")
     legend_below(fig, axes[:1], size="small")
     what = f"One parameter at a time, the others as in `{results['preset']}` (shaded)"
     fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
+    return fig
+
+
+def members(results: Results) -> Any:
+    """Error on single-view samples of ensembles by their members, a colour a number of views."""
+    fig, (ax,) = figure(width=6.8, height=4.6)
+    least = 1.0
+    for index, (views, row) in enumerate(_by_views(results).items()):
+        at = np.array([int(number) for number in row["members"]])
+        errors = np.array([one["mean"] for one in row["members"].values()])
+        predicted = np.array([one["mean"] for one in row["predicted"].values()])
+        law, zero = (1 - 1 / views) ** at, errors <= 0
+        deviations = np.array([one["std"] or 0.0 for one in row["members"].values()])
+        # an error of 0 has no place on a logarithmic axis, nor the part of a bar that reaches below
+        bars = [np.minimum(deviations, 0.9 * errors)[~zero], deviations[~zero]]
+        label = f"V = {views}" + (": no errors" if zero.all() else "")
+        ax.errorbar(at[~zero], errors[~zero], yerr=bars, linestyle="none", capsize=2, markersize=5, label=label,
+                    **look(index))  # fmt: skip
+        if not zero.all():
+            ax.plot(at, predicted, "--", color=COLOURS[index % len(COLOURS)], linewidth=1.2)
+            ax.plot(at, law, ":", color=COLOURS[index % len(COLOURS)], linewidth=1.2)
+            least = min(least, *errors[~zero], law.min())
+    ax.plot([], [], "--", color="0.3", label="finite-size prediction")
+    ax.plot([], [], ":", color="0.3", label="$((V - 1)/V)^K$")
+    ax.set(yscale="log", ylim=(0.5 * least, 1.0), xlabel="members of the ensemble $K$")
+    ax.set_ylabel("error on single-view test samples")
+    ax.set_title(f"Ensembles by the views of a class; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
+    legend_below(fig, [ax], 3, "small")
     return fig
 
 
@@ -159,6 +209,9 @@ def ablations(results: Results) -> Any:
 FIGURES = (
     Figure("window", window, "Errors on single-view samples as one parameter at a time is changed",
            fits=lambda results: _is_map(results) and not _is_grid(results)),
+    Figure("members", members,
+           "Errors of ensembles on single-view samples by their members, for several numbers of views",
+           fits=lambda results: len(_by_views(results)) > 1),
     Figure("grid", grid, "Errors on single-view samples as two parameters are changed together", fits=_is_grid),
     Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
            fits=lambda results: not _is_map(results)),

@@ -1,8 +1,8 @@
 """The dense engine: the same network with weights and patches in R^d, the independent check of the limit engine.
 
 F_i(X) = varrho sum_r sum_p sReLU(<w_{i,r}, x_p>), x_p = z_p v_{f(p)} + sum_v alpha_{p,v} v + xi_p,
-xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first 2k unit vectors, which
-loses nothing: everything else is rotation invariant. Weights are in units of varrho.
+xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first V k unit vectors,
+which loses nothing: everything else is rotation invariant. Weights are in units of varrho.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class DenseNetworks:
 
     @property
     def weights(self) -> np.ndarray:
-        """(M, k, m, d); the first 2k numbers of a neuron are its feature coordinates."""
+        """(M, k, m, d); the first V k numbers of a neuron are its feature coordinates."""
         return np.asarray(self._weights.unflatten(1, (self.config.classes, self.config.neurons)).cpu().numpy())
 
     def outputs(self) -> np.ndarray:
@@ -43,7 +43,7 @@ class DenseNetworks:
         feature coordinate moves by at most `trust` * min(max(|a|, sigma_0), `trust_cap`), <w, x_p> by at most
         `trust` / `noise_trust`. A member with 0 `remaining` (M,) stands still.
         """
-        config, features = self.config, 2 * self.config.classes
+        config, features = self.config, self.config.features
         times = np.zeros(len(self._weights), np.float32)
         for row, weights in enumerate(self._weights):
             if not remaining[row] > 0:
@@ -107,7 +107,7 @@ def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) ->
         filled = np.flatnonzero(feature != NOISE)
         patches[filled, feature[filled]] += weight[filled]
         if samples.mixed is not None:
-            patches[:, : 2 * config.classes] += samples.mixed[some].reshape(len(patches), -1)
+            patches[:, : config.features] += samples.mixed[some].reshape(len(patches), -1)
         yield torch.from_numpy(patches).to(config.device)
 
 
