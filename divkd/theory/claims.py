@@ -138,11 +138,10 @@ def asymptotic(name: str, config: MultiViewConfig) -> Interval | None:
     views, bound = config.views, CLAIMS[name].bound
     if bound is None:
         return None
-    one = predict.asymptotic_error(views, 1)
+    one, two, all_of_them = (round(predict.asymptotic_error(views, count), 3) for count in (1, 2, config.members))
     if bound == SINGLE:
-        return max(one - 0.01, 0.0), one + 0.01
-    two = predict.asymptotic_error(views, 2) + 0.01
-    return 0.0, two if name == "self_distilled" else max(predict.asymptotic_error(views, config.members), 0.001)
+        return max(round(one - 0.01, 3), 0.0), round(one + 0.01, 3)
+    return 0.0, round(two + 0.01, 3) if name == "self_distilled" else max(all_of_them, 0.001)
 
 
 def table(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class MultiViewConfig(Config):
     feature_noise: float = field(
         0.0, "every patch shows every feature with a weight uniform in [0, gamma]", symbol="gamma"
     )
+    coherence: float = field(
+        0.0, "<v, v'> = c or -c of any two features, in the dense engine; 0 for orthogonal ones", high=1, symbol="c"
+    )
 
     # the network
     neurons: int = field(8, "neurons a class", 1, symbol="m")
@@ -127,6 +130,11 @@ class MultiViewConfig(Config):
             )
         if self.engine == "dense" and self.dimension < features:
             raise InputError(f"--dimension {self.dimension} has no room for {features} orthonormal features; raise it")
+        if self.engine == "limit" and self.coherence:
+            raise InputError(
+                f"--coherence {self.coherence}: features of the limit engine are orthogonal; leave it out, or give "
+                "--engine dense"
+            )
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise InputError(f"--device {self.device} is not allowed; give cpu, cuda or cuda:N")
         if self.engine == "limit" and self.device != "cpu":

@@ -47,6 +47,7 @@ def test_presets_are_valid_and_survive_json(name):
         ("own_patches", 20),
         ("views", 0),
         ("views", 13),
+        ("coherence", 0.1),
         ("max_steps", 0),
     ],
 )

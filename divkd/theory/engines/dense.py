@@ -3,6 +3,10 @@
 F_i(X) = varrho sum_r sum_p sReLU(<w_{i,r}, x_p>), x_p = z_p v_{f(p)} + sum_v alpha_{p,v} v + xi_p,
 xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first V k unit vectors,
 which loses nothing: everything else is rotation invariant. Weights are in units of varrho.
+
+With `coherence` c features are unit vectors v_f = sum_g B_fg e_g of <v_f, v_g> = c or -c, B B^T = G. A neuron is held
+by its feature coordinates a = B w, a patch by B^-T x, both in place of their first V k numbers: products <w, x> are
+what they were, a feature is a unit vector, and descent moves a by G times its gradient.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +28,11 @@ class DenseNetworks:
     One member is worked on at a time, so that its bits do not depend on M.
     """
 
-    def __init__(self, config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor) -> None:
+    def __init__(
+        self, config: MultiViewConfig, patches: torch.Tensor, weights: torch.Tensor, gram: torch.Tensor | None = None
+    ) -> None:
         self.config, self.patches, self._weights = config, patches, weights  # (N P, d), (M, k m, d)
+        self._gram = gram  # G (V k, V k); None for orthogonal features
 
     @property
     def weights(self) -> np.ndarray:
@@ -54,6 +61,8 @@ class DenseNetworks:
             activation = activation.view(len(slope), config.patches, config.classes, config.neurons)
             coefficient = activation.mul_(scale * slope[:, None, :, None]).view(len(self.patches), -1)
             gradient = coefficient.T @ self.patches
+            if self._gram is not None:
+                gradient[:, :features] = gradient[:, :features] @ self._gram
             clamp = weights[:, :features].abs().clamp(config.init_scale, config.trust_cap)
             moved = (self.patches @ gradient.T).abs().max()
             steepest = torch.maximum((gradient[:, :features].abs() / clamp).max(), config.noise_trust * moved)
@@ -67,7 +76,7 @@ class DenseNetworks:
 
     def copy(self, rows: Sequence[int]) -> "DenseNetworks":
         """Networks of their own that go on from where `rows` stand."""
-        return DenseNetworks(self.config, self.patches, self._weights[list(rows)])
+        return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self._gram)
 
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> DenseNetworks:
@@ -76,8 +85,14 @@ def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequen
     weights = np.stack(
         [rng(seed, "init", member).standard_normal((width, config.dimension), np.float32) for member in members]
     )
-    start = torch.from_numpy(weights * np.float32(config.init_scale)).to(config.device)
-    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), start)
+    weights *= np.float32(config.init_scale)
+    gram = None
+    if config.coherence:
+        basis = basis_of(config, seed)
+        weights[..., : config.features] = weights[..., : config.features] @ basis.T
+        gram = torch.from_numpy((basis @ basis.T).astype(np.float32)).to(config.device)
+    start = torch.from_numpy(weights).to(config.device)
+    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), start, gram)
 
 
 def fresh_outputs(
@@ -99,11 +114,14 @@ def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str
 def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Iterator[torch.Tensor]:
     """The same, the patches of `SAMPLES` samples at a time."""
     generator = rng(seed, f"noise/{role}")
+    inverse = np.linalg.inv(basis_of(config, seed)) if config.coherence else None
     for first in range(0, len(samples), SAMPLES):
         some = slice(first, first + SAMPLES)
         feature, weight = samples.feature[some].ravel(), samples.weight[some].ravel()
         patches = generator.standard_normal((feature.size, config.dimension), np.float32)
         patches *= np.float32(config.noise / config.dimension**0.5)
+        if inverse is not None:
+            patches[:, : config.features] = patches[:, : config.features] @ inverse
         filled = np.flatnonzero(feature != NOISE)
         patches[filled, feature[filled]] += weight[filled]
         if samples.mixed is not None:
@@ -111,8 +129,27 @@ def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) ->
         yield torch.from_numpy(patches).to(config.device)
 
 
+def basis_of(config: MultiViewConfig, seed: int) -> np.ndarray:
+    """B (V k, V k), lower triangular, whose rows are the features: G = B B^T = I + c S, S of random signs off 0.
+
+    Random directions in d dimensions have inner products of either sign, of size 1/sqrt(d). The larger V k, the smaller
+    the c at which G is no longer positive: about 1 / (2 sqrt(V k)). Raises `InputError` there.
+    """
+    signs = np.triu(rng(seed, "features").choice((-1.0, 1.0), (config.features, config.features)), 1)
+    signs += signs.T
+    most = -1 / np.linalg.eigvalsh(signs)[0] if config.features > 1 else np.inf
+    if config.coherence >= 0.999 * most:
+        raise InputError(
+            f"--coherence {config.coherence}: no {config.features} unit vectors have such products, of the signs of "
+            f"seed {seed}; give less than {0.999 * most:.4f}"
+        )
+    return np.linalg.cholesky(np.eye(config.features) + config.coherence * signs)
+
+
 def check_device(config: MultiViewConfig) -> None:
-    """Raise `InputError` where the configured device is not there."""
+    """Raise `InputError` where the configured device is not there, or no features of that coherence are."""
+    for seed in config.seeds if config.coherence else ():
+        basis_of(config, seed)
     if config.device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if torch.device(config.device).index not in {None, *range(count)} or not count:
