@@ -82,3 +82,15 @@ def test_a_map_of_views_has_the_ensembles_by_members(tmp_path):
     assert rows[1]["members"]["1"]["mean"] == rows[1]["predicted"]["2"]["mean"] == 0
     assert rows[3]["errors"]["single"]["mean"] == rows[3]["members"]["1"]["mean"] > 0.3
     assert (tmp_path / "views/figures/members.png").exists()
+
+
+def test_three_views_are_told_as_no_theorem(capsys, tmp_path):
+    world = f"{WORLD} --own-patches 2 --views 3 --students 1 --soft-steps 20"
+    assert run(f"simulate multiview {world} --out three".split()) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "expected: 0.657 to 0.677" in told
+    assert "theorem:" not in told
+    claims = json.loads((tmp_path / "three/results.json").read_text())["claims"]
+    assert claims["single"]["accepted"] == "within 0.02 of the prediction"
+    assert claims["ensemble"]["by_members"][1]["asymptotic"] == pytest.approx(4 / 9)
+    assert (tmp_path / "three/figures/views_learned.png").exists()
