@@ -65,7 +65,7 @@ ERRORS = ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 SHARES = ("one_view_fraction", "distilled_views", "learned_inside_union", "learned_outside_union")
 
 
-@pytest.mark.parametrize("name", ["multiview-ablations", "multiview-grid", "multiview-window"])
+@pytest.mark.parametrize("name", ["multiview-ablations", "multiview-grid", "multiview-views", "multiview-window"])
 def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
     text, results = page_of(name), results_of(name)
     for row in results["cells"]:

@@ -121,19 +121,20 @@ def members(results: Results) -> Any:
     least = 1.0
     for index, (views, row) in enumerate(_by_views(results).items()):
         at = np.array([int(number) for number in row["members"]])
-        errors = np.array([one["mean"] for one in row["members"].values()])
-        predicted = np.array([one["mean"] for one in row["predicted"].values()])
-        law, zero = (1 - 1 / views) ** at, errors <= 0
-        deviations = np.array([one["std"] or 0.0 for one in row["members"].values()])
+        errors, deviations = map(np.array, mean_and_sd(row["members"].values()))
+        law, some, colour = (1 - 1 / views) ** at, errors > 0, look(index)["color"]
         # an error of 0 has no place on a logarithmic axis, nor the part of a bar that reaches below
-        bars = [np.minimum(deviations, 0.9 * errors)[~zero], deviations[~zero]]
-        label = f"V = {views}" + (": no errors" if zero.all() else "")
-        ax.errorbar(at[~zero], errors[~zero], yerr=bars, linestyle="none", capsize=2, markersize=5, label=label,
-                    **look(index))  # fmt: skip
-        if not zero.all():
-            ax.plot(at, predicted, "--", color=COLOURS[index % len(COLOURS)], linewidth=1.2)
-            ax.plot(at, law, ":", color=COLOURS[index % len(COLOURS)], linewidth=1.2)
-            least = min(least, *errors[~zero], law.min())
+        bars = [np.minimum(deviations, 0.9 * errors)[some], deviations[some]]
+        ax.errorbar(at[some], errors[some], yerr=bars, linestyle="none", capsize=2, markersize=5,
+                    label=f"$V = {views}$", **look(index))  # fmt: skip
+        ax.plot(at[~some], 0.0 * at[~some], linestyle="none", markerfacecolor="white", markersize=5, clip_on=False,
+                transform=ax.get_xaxis_transform(), **look(index))  # fmt: skip
+        if views > 1:
+            ax.plot(at, mean_and_sd(row["predicted"].values())[0], "--", color=colour, linewidth=1.2)
+            ax.plot(at, law, ":", color=colour, linewidth=1.2)
+            least = min(least, *errors[some], law.min())
+        ax.set_xticks(at)
+    ax.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=5, label="no errors")
     ax.plot([], [], "--", color="0.3", label="finite-size prediction")
     ax.plot([], [], ":", color="0.3", label="$((V - 1)/V)^K$")
     ax.set(yscale="log", ylim=(0.5 * least, 1.0), xlabel="members of the ensemble $K$")

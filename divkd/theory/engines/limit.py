@@ -190,7 +190,9 @@ def state_bytes(config: MultiViewConfig) -> int:
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
     answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
-    return max(members, joint, fresh + answers)
+    # alpha, what patches show of features, and that again as networks read it
+    shown = 16 * config.features * config.patches * max(config.train_samples, config.test_samples)
+    return max(members, joint, fresh + answers) + (shown if config.feature_noise else 0)
 
 
 def _network_bytes(config: MultiViewConfig) -> int:
