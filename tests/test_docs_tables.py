@@ -77,6 +77,17 @@ def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
         assert f"| {row['name']} | {' | '.join(shown)} |" in text
 
 
+@pytest.mark.parametrize("page", ["results/multiview-views/README.md", "theory.md"])
+def test_the_ensembles_of_v_views_that_a_page_prints_are_those_of_the_run(page):
+    rows = table((DOCS / page).read_text(encoding="utf-8"), "views of a class")
+    for (views, *cells), cell in zip(rows, results_of("multiview-views")["cells"], strict=True):
+        assert int(views) == cell["changes"]["views"]
+        for members, shown in zip(("1", "2", "5", "10"), cells, strict=True):
+            foreseen = cell["predicted"][members]["mean"], (1 - 1 / int(views)) ** int(members)
+            expected = f"{show(cell['members'][members])} ({foreseen[0]:.3f}, {foreseen[1]:.3f})"
+            assert shown == expected
+
+
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])
 def test_the_opposite_worlds_that_a_page_prints_are_those_of_their_runs(page):
     text = (DOCS / page).read_text(encoding="utf-8")

@@ -118,7 +118,7 @@ def window(results: Results) -> Any:
 def members(results: Results) -> Any:
     """Error on single-view samples of ensembles by their members, a colour a number of views."""
     fig, (ax,) = figure(width=6.8, height=4.6)
-    least = 1.0
+    least, none = 1.0, []
     for index, (views, row) in enumerate(_by_views(results).items()):
         at = np.array([int(number) for number in row["members"]])
         errors, deviations = map(np.array, mean_and_sd(row["members"].values()))
@@ -127,13 +127,15 @@ def members(results: Results) -> Any:
         bars = [np.minimum(deviations, 0.9 * errors)[some], deviations[some]]
         ax.errorbar(at[some], errors[some], yerr=bars, linestyle="none", capsize=2, markersize=5,
                     label=f"$V = {views}$", **look(index))  # fmt: skip
-        ax.plot(at[~some], 0.0 * at[~some], linestyle="none", markerfacecolor="white", markersize=5, clip_on=False,
-                transform=ax.get_xaxis_transform(), **look(index))  # fmt: skip
+        none.append((at[~some], look(index)))
         if views > 1:
             ax.plot(at, mean_and_sd(row["predicted"].values())[0], "--", color=colour, linewidth=1.2)
             ax.plot(at, law, ":", color=colour, linewidth=1.2)
             least = min(least, *errors[some], law.min())
         ax.set_xticks(at)
+    for places, how in (one for one in none if len(one[0])):
+        ax.plot(places, np.full(len(places), 0.5 * least), linestyle="none", markerfacecolor="white", markersize=5,
+                clip_on=False, zorder=4, **how)  # fmt: skip
     ax.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=5, label="no errors")
     ax.plot([], [], "--", color="0.3", label="finite-size prediction")
     ax.plot([], [], ":", color="0.3", label="$((V - 1)/V)^K$")
