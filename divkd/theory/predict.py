@@ -99,8 +99,8 @@ def ensemble_error(config: MultiViewConfig, members: int, ties: Ties, strength: 
     known = _known_of_two(members, _shares(ties)[1]) if config.views == 2 else _known(config.views, members, ties)
     counts, probability = np.array(list(known)), np.array(list(known.values()))
     scores, chances = _scores(config, counts, strength)
-    own = _own_scores(config, counts[:, 0], counts.sum(1), strength)
-    beaten = np.array([(scores > score) @ chances for score in own])  # (drawn b and c, competitor's counts)
+    own, place = np.unique(_own_scores(config, counts[:, 0], counts.sum(1), strength), return_inverse=True)
+    beaten = np.array([(scores > score) @ chances for score in own])[place]  # (drawn b and c, competitor's counts)
     return float(probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1)))
 
 
