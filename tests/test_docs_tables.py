@@ -65,7 +65,9 @@ ERRORS = ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 SHARES = ("one_view_fraction", "distilled_views", "learned_inside_union", "learned_outside_union")
 
 
-@pytest.mark.parametrize("name", ["multiview-ablations", "multiview-gamma", "multiview-grid", "multiview-window"])
+@pytest.mark.parametrize(
+    "name", ["multiview-ablations", "multiview-gamma", "multiview-grid", "multiview-views", "multiview-window"]
+)
 def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
     text, results = page_of(name), results_of(name)
     for row in results["cells"]:
@@ -75,6 +77,17 @@ def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
             shown = ["none", *[""] * (len(values) - 1)]
             assert f"{row['name']}: {row['failed']}" in text
         assert f"| {row['name']} | {' | '.join(shown)} |" in text
+
+
+@pytest.mark.parametrize("page", ["results/multiview-views/README.md", "theory.md"])
+def test_the_ensembles_of_v_views_that_a_page_prints_are_those_of_the_run(page):
+    rows = table((DOCS / page).read_text(encoding="utf-8"), "views of a class")
+    for (views, *cells), cell in zip(rows, results_of("multiview-views")["cells"], strict=True):
+        assert int(views) == cell["changes"]["views"]
+        for members, shown in zip(("1", "2", "5", "10"), cells, strict=True):
+            foreseen = cell["predicted"][members]["mean"], (1 - 1 / int(views)) ** int(members)
+            expected = f"{show(cell['members'][members])} ({foreseen[0]:.3f}, {foreseen[1]:.3f})"
+            assert shown == expected
 
 
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])

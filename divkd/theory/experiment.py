@@ -72,7 +72,9 @@ def simulate(config: MultiViewConfig, run: Run, workers: Workers) -> dict[str, A
         "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
         "judged": evaluate.over_seeds(dict(zip(config.seeds, (seed.judged for seed in seeds), strict=True))),
         **seeds[0].traces,
-        "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale", "clip")},
+        "config": {
+            name: getattr(config, name) for name in ("engine", "members", "classes", "views", "init_scale", "clip")
+        },
         "seconds": time.perf_counter() - began,
     }
 
@@ -193,7 +195,7 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
     taught_by = learned
     for name in [name for name in CHAIN if name in students]:
         start = np.stack([one["strengths"][0] for one in taught[name].arrays])
-        lottery = np.eye(2, dtype=bool)[predict.lottery_winners(start, samples, config)]
+        lottery = np.eye(config.views, dtype=bool)[predict.lottery_winners(start, samples, config)]
         unions[name], taught_by = taught_by[: len(lottery)] | lottery, students[name]
     if "chain_1" in students:
         views |= evaluate.handed_on([learned, *(students[name] for name in CHAIN if name in students)])
@@ -217,6 +219,7 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
         predicted={of: float(predict.coverage_errors(config, union, known)[0]) for of, union in unions.items()},
         traces=traces.of_seed(seed, taught) if with_traces else {},
         judged=evaluate.judged(outputs, labels) if seed.validated else {},
+        at_most=[float((learned.sum(2) <= count).mean()) for count in range(1, config.views)],
     )
 
 
@@ -284,4 +287,4 @@ def _groups(config: MultiViewConfig) -> str:
 
 
 def _strengths(arrays: Sequence[Arrays], config: MultiViewConfig) -> np.ndarray:
-    return descent.strengths(np.stack([one["weights"] for one in arrays]), config.classes)
+    return descent.strengths(np.stack([one["weights"] for one in arrays]), config.classes, config.views)

@@ -128,7 +128,7 @@ class Seed:
 
     def distilled_without_others(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: as `distilled`, where no training sample shows another class's feature, to teacher or student."""
-        config, stripped = self.config, distillation.without_others(self.samples)
+        config, stripped = self.config, distillation.without_others(self.samples, self.config.views)
 
         def loss() -> descent.Loss:
             weights = np.stack([arrays["weights"] for arrays in self.members])
