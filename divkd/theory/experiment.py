@@ -193,7 +193,7 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
     taught_by = learned
     for name in [name for name in CHAIN if name in students]:
         start = np.stack([one["strengths"][0] for one in taught[name].arrays])
-        lottery = np.eye(2, dtype=bool)[predict.lottery_winners(start, samples, config)]
+        lottery = np.eye(learned.shape[2], dtype=bool)[predict.lottery_winners(start, samples, config)]
         unions[name], taught_by = taught_by[: len(lottery)] | lottery, students[name]
     if "chain_1" in students:
         views |= evaluate.handed_on([learned, *(students[name] for name in CHAIN if name in students)])
