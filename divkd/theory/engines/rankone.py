@@ -4,24 +4,25 @@ Neuron w of member j (Wen, Tran and Ba 2020, equation 5), with input factors r_j
 
     F^j = varrho sum_p sReLU(s_j <w, r_j o x_p>),   entries of r_j independent, of mean mu and standard deviation sd.
 
-With features in general position (randomly rotated) r_j o x = mu x + sd x^j, and as d -> infinity the x^j are orthogonal
-to every x and to those of the other members, with the products of the x themselves:
+With features in general position (randomly rotated) r_j o x = mu x + sd x^j, and as d -> infinity the x^j are
+orthogonal to every x and to those of the other members, with the products of the x themselves:
 
     <r_j o x, r_l o x'> = (mu^2 + sd^2 [j = l]) <x, x'>.
 
-A neuron is then its coordinates a_f = <w, v_f>, what each member alone sees, b^j_f = <w, v_f^j>, and the same two of every
-patch's noise, of which only g^j = mu g + sd h^j is kept. With A^j = mu a + sd b^j and u^j = X A^j + g^j
+A neuron is then its coordinates a_f = <w, v_f>, what each member alone sees, b^j_f = <w, v_f^j>, and the same two of
+every patch's noise, of which only g^j = mu g + sd h^j is kept. With A^j = mu a + sd b^j and u^j = X A^j + g^j
 
     da = -mu sum_l s_l X' c^l,   db^j = -sd s_j X' c^j,   dg^j = -nu^2 (mu^2 sum_l s_l c^l + sd^2 s_j c^j),
     ds_j = -rate sum_e c^j_e u^j_e,   c^j = varrho / (N M) dloss^j/dF sReLU'(s_j u^j),
 
-as the loss is the mean over members. Input factors stand still: by themselves they move <w, r_j o x> at |w|^2 / d = sigma_0^2
-of the weights' rate. Where features are axes of the input instead (`aligned`), member j gates each by one factor,
-A^j_f = r_jf a_f, which learns: dr_jf = -rate sum_neurons s_j a_f (X' c^j)_f. docs/theory/students.md derives it.
+as the loss is the mean over members. Input factors stand still: by themselves they move <w, r_j o x> at |w|^2 / d of
+the weights' rate, which is sigma_0^2. Where features are axes of the input instead (`aligned`), member j gates each by
+one factor, A^j_f = r_jf a_f, which learns: dr_jf = -rate sum_neurons s_j a_f (X' c^j)_f. docs/theory/students.md
+derives it.
 
-The same patches may be shown twice, as they are and moved: coefficients X of their own, and the same noise. A patch that is
-moved may also show other patches' noise, the columns n = sum_e H_e xi_e / nu^2 of `memory` H (N P, C), as further columns of
-X: <w, n> = H'g / nu^2, and c drives other patches' noise, c_e + (H X' c)_e / nu^2 in place of c_e.
+The same patches may be shown twice, as they are and moved: coefficients X of their own, and the same noise. A patch
+that is moved may also show other patches' noise, the columns n = sum_e H_e xi_e / nu^2 of `memory` H (N P, C), as
+further columns of X: <w, n> = H'g / nu^2, and c drives other patches' noise, c_e + (H X' c)_e / nu^2 in place of c_e.
 """
 
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ class RankOneNetworks:
     @property
     def coordinates(self) -> np.ndarray:
         """A (M, 2k, km): what each member's neurons see of every feature, before their output factors."""
-        return self.gates[:, :, None] * self.shared + np.float32(self.factors.sd) * self.private
+        return np.asarray(self.gates[:, :, None] * self.shared + np.float32(self.factors.sd) * self.private)
 
     @property
     def weights(self) -> np.ndarray:
@@ -238,15 +239,16 @@ def _drive(u: Any, slopes: Any, scales: Any, factor: Any, q: Any, pull: Any) -> 
 def _spread(drive: Any, scales: Any, shared: Any, own: Any) -> Any:
     """Turn c^j of all members (M, N P, km) into shared sum_l s_l c^l + own s_j c^j; the largest size."""
     members, entries, width = drive.shape
-    peak = np.float32(0)
+    peak, total = np.float32(0), np.empty(width, np.float32)
     for e in range(entries):
-        for r in range(width):
-            total = np.float32(0)
-            for j in range(members):
+        total[:] = 0
+        for j in range(members):
+            for r in range(width):
                 drive[j, e, r] *= scales[j, r]
-                total += drive[j, e, r]
-            for j in range(members):
-                moved = shared * total + own * drive[j, e, r]
+                total[r] += drive[j, e, r]
+        for j in range(members):
+            for r in range(width):
+                moved = shared * total[r] + own * drive[j, e, r]
                 drive[j, e, r] = moved
                 peak = max(peak, abs(moved))
     return peak

@@ -8,6 +8,7 @@ from divkd.theory.config import MultiViewConfig
 RULES = {"clipped": "theorem 3's, which only pushes up", "temperature": "t^2 KL at temperature t, the practice's"}
 FACTORS = ("normal", "signs")
 
+
 @dataclass(frozen=True)
 class GaussianConfig(Config):
     """Inputs without views: Gaussian or a mixture of Gaussians, labelled by a linear function or a small network."""
@@ -70,12 +71,12 @@ class StudentsConfig(Config):
     scan_seeds: int = field(3, "seeds of every scanned cell, the first of --seeds; 0 leaves the scan out", 0, 100)
     members: int = field(4, "teachers, and members of a BatchEnsemble", 2, 100, "M")
 
-    classes: int = field(8, "classes", 2, 100, "k")
-    patches: int = field(22, "patches of a sample", 2, 1000, "P")
-    train_samples: int = field(400, "training samples, two single-view ones a class included", 1, 10_000, "N")
+    classes: int = field(5, "classes", 2, 100, "k")
+    patches: int = field(16, "patches of a sample", 2, 1000, "P")
+    train_samples: int = field(600, "training samples, two single-view ones a class included", 1, 10_000, "N")
     test_samples: int = field(1000, "fresh samples of either kind, multi-view and single-view", 1, 100_000)
     expected_others: float = field(
-        4.0, "another class's feature is present with probability s / k", symbol="s", above=True
+        2.5, "another class's feature is present with probability s / k", symbol="s", above=True
     )
     other_weight: Interval = field((0.3, 0.4), "another class's feature in a multi-view sample", symbol="z")
     other_weight_single: Interval = field((0.16, 0.22), "the same in a single-view sample", symbol="Gamma")

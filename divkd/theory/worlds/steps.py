@@ -8,13 +8,13 @@ which lies in the span of the features that its weights have learned, w = sum_f 
 memorised, sum_e (g_e - g_e(0)) / nu^2 xi_e; its initial weights have norm sigma_0 sqrt(d), which is taken to be small
 beside both. The ODS step (Nam et al. 2021, section 3) of norm eta on a sample is then
 
-    x_p -> x_p + eta D_p / |D|,   D_p = sum_i cot_i sum_r sReLU'(u_{i,r,p}) w_{i,r},   cot = grad_F <omega, softmax(F / t)>
+    x_p -> x_p + eta D_p / |D|,   D_p = sum_i g_i sum_r sReLU'(u_{i,r,p}) w_{i,r},   g = grad_F <w, softmax(F / t)>
 
-with omega ~ U(-1, 1)^k, one teacher drawn for every sample, and |D| over all patches. A patch's coefficients X on features
-move, and it shows some of what a teacher's neurons have memorised: further columns of X, one for each neuron of a teacher
-that has, whose directions are the columns of `memory` (see `engines.rankone`). ConfODS takes max softmax(F / t) of the
-step. Nothing is clipped: coefficients may be negative. A Gaussian step of the same norm meets initial weights alone:
-N(0, (sigma_0 eta)^2 / P).
+with w ~ U(-1, 1)^k, one teacher drawn for every sample, and |D| over all patches. A patch's coefficients X on features
+move, and it shows some of what a teacher's neurons have memorised: further columns of X, one for each neuron of a
+teacher that has, whose directions are the columns of `memory` (see `engines.rankone`). ConfODS takes max softmax(F / t)
+of the step. Nothing is clipped: coefficients may be negative. A Gaussian step of the same norm meets initial weights
+alone: N(0, (sigma_0 eta)^2 / P).
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Moved(NamedTuple):
 
 
 class Teachers:
-    """M members of the multi-view simulator, trained on `samples` until they fit, then for `more` flow time on labels."""
+    """M members of the multi-view simulator, trained on `samples` until they fit, then for `more` flow time."""
 
     def __init__(self, config: MultiViewConfig, samples: Samples, seed: int, more: float) -> None:
         self.config, self.activation = config, Activation.of(config)
@@ -86,9 +86,9 @@ class Teachers:
         return np.stack(drawn) * np.float32(self.config.init_scale * norm)
 
     def step(self, length: float, temperature: float, confident: bool, seed: int, draw: int) -> Moved:
-        """The samples after an ODS step of this `length`, or where `confident` a ConfODS step; the `draw`-th of a seed."""
+        """The samples after an ODS step of this `length`, or where `confident` a ConfODS step: the `draw`-th."""
         generator, (count, patches, features) = rng(seed, "students/ods", epoch=draw), self.clean.shape
-        whose = generator.integers(len(self.noise), size=count)
+        whose = np.asarray(generator.integers(len(self.noise), size=count))
         wanted = generator.uniform(-1, 1, (count, self.config.classes))
         p = descent.softmax(self.outputs[whose, np.arange(count)].astype(np.float64) / temperature)
         cotangent = p * (wanted - (p * wanted).sum(1, keepdims=True))
@@ -113,8 +113,8 @@ class Teachers:
 def moved_by_kind(samples: Samples, moved: Moved, clean: np.ndarray, learned: np.ndarray) -> dict[str, float]:
     """Mean size of what steps add to features that a sample shows, summed over their patches, by kind of feature.
 
-    Own views and other classes', that the step's teacher knows or does not; `rest`, the largest that is added to a patch
-    of a feature that it does not show. clean X (N, P, 2k), learned (M, k, 2).
+    Own views and other classes', that the step's teacher knows or does not; `rest`, the largest that is added to a
+    patch of a feature that it does not show. clean X (N, P, 2k), learned (M, k, 2).
     """
     features = clean.shape[2]
     moves = moved.coefficients[..., :features] - clean

@@ -1,19 +1,14 @@
-"""BatchEnsembles and single networks that learn from the multi-view world's members, by all methods of the practice.
+"""BatchEnsembles and single networks that learn from the multi-view world's members: which views does each know?
 
-Member j of a BatchEnsemble learns from teacher j, a single network from all (Nam et al. 2021, section 3), by
-
-    dL/dF = p - 1_y  on the samples,   and  -[q(T) - q(F)]^+ 1(F < c)   or   t (softmax(F / t) - softmax(T / t))
-
-on the same samples ("kd") or on perturbed ones (`steps`): the clipped rule of Allen-Zhu and Li (theorem 3), or ordinary
-distillation at a temperature. A single network's targets are the means over teachers. Perturbed samples serve for
-`redraw` steps of descent, then all are drawn anew, each by a teacher of its own.
+`teaching` has them learn, `engines.rankone` is the network, `steps` perturbs: docs/theory/students.md derives them.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,119 +16,206 @@ from divkd.shared.jobs import Job, Workers
 from divkd.shared.kinds import METHODS, STUDENTS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
-from divkd.shared.seeds import rng
 from divkd.shared.stats import paired, summarise
-from divkd.theory import descent, evaluate
-from divkd.theory.data import TESTS, VALIDATION, Samples, fresh_samples, training_samples
-from divkd.theory.distillation import clipped_probabilities
+from divkd.theory import evaluate
+from divkd.theory.data import Samples, fresh_samples
 from divkd.theory.engines import limit
-from divkd.theory.engines.rankone import Factors, Part, RankOneNetworks
 from divkd.theory.worlds.config import StudentsConfig
-from divkd.theory.worlds.steps import Teachers, moved_by_kind
+from divkd.theory.worlds.steps import moved_by_kind
+from divkd.theory.worlds.teaching import Class, train
 
 TEACHERS = "deep_ensemble"  # as the practice calls them, with the method "none"
 FRESH = 1_000_000  # number of the students' test noise, beyond the members'
-FOUND = ("known_own", "known_union", "known_rest", "apart", "arrival_own", "arrival_rest", "seconds")
+VIEWS = ("known_own", "known_rest", "apart", "arrival_own", "arrival_rest")
+SEEN = ("alone_error", "error", "cal_nll_alone", "cal_nll", "pairwise_kl", "disagreement", "train_kl")
 
-# What is scanned, one at a time, in a smaller world: a cell is its name, what it changes, and the methods that it is
-# about. The first of each is the base.
-SMALL = {"classes": 5, "patches": 16, "train_samples": 300, "test_samples": 500, "expected_others": 2.5}
+# What is scanned, one at a time, at the configuration that is otherwise asked for.
 AXES: dict[str, tuple[dict[str, Any], ...]] = {
     "step_size": tuple({"step_size": value} for value in (0.03, 0.1, 0.3, 1.0, 3.0)),
     "factors": (*({"factor_sd": value} for value in (0.0, 0.25, 0.5, 1.0, 2.0)), {"factors": "signs"},
                 {"aligned": True}, {"aligned": True, "factors": "signs"}),
     "distill_time": tuple({"distill_time": value} for value in (1e5, 1e6, 1e7, 1e8)),
-    "teacher_time": tuple({"teacher_time": value} for value in (0.0, 1e4, 1e6)),
-    "train_samples": tuple({"train_samples": value} for value in (100, 300, 900)),
-    "temperature": tuple({"rule": "temperature", "temperature": value} for value in (0.25, 1.0, 4.0, 16.0)),
+    "teacher_time": tuple({"teacher_time": value} for value in (0.0, 1e5, 1e7)),
+    "train_samples": tuple({"train_samples": value} for value in (150, 300, 600, 1200)),
 }  # fmt: skip
+SCANNED = ("kd", "ods")  # of BatchEnsembles
 
 
-class Draw(NamedTuple):
-    """What students learn from for some steps: X (N, P, 2k), what is added to noise, targets (M or 1, N, k)."""
+def run_students(config: StudentsConfig, run: Run, workers: Workers) -> dict[str, Any]:
+    """Train students of both kinds by every method, scan what they depend on; the content of results.json.
 
-    coefficients: np.ndarray
-    shift: np.ndarray | None
-    wanted: np.ndarray
-    floor: float
+    rows         of each seed, the teachers and every student: `measure`
+    summary      by model and method, {mean, std, n} over seeds of what rows measure
+    differences  by model and method, of each against "kd", and against the single network by the same method
+                 (`over_single`): means of paired differences with 95 % intervals
+    soft, moves  {mean, std, n} of the pairwise KL of teachers' answers by input, and of what steps move
+    scan         by axis, cells {name, change, methods: {method: summary}, soft}
+    """
+    began = time.perf_counter()
+    config.validate()
+    pairs = [(TEACHERS, "none"), *itertools.product(STUDENTS, METHODS)]
+    scanned = [(TEACHERS, "none"), *(("batch_ensemble", method) for method in SCANNED)]
+    cells = {axis: [_changed(config, change) for change in changes] for axis, changes in AXES.items()}
+    few = config.seeds[: config.scan_seeds]
+    wanted = [(config, seed, *pair) for seed in config.seeds for pair in pairs]
+    wanted += [(cell, seed, *pair) for of in cells.values() for cell in of for seed in few for pair in scanned]
+    jobs = [Job(_named(config, *one), partial(measure, *one), networks=1) for one in dict.fromkeys(wanted)]
+    records = workers.records(jobs, run)
+
+    def rows(cell: StudentsConfig, seeds: Sequence[int], model: str, method: str) -> list[dict[str, Any]]:
+        return [records[_named(config, cell, seed, model, method)] for seed in seeds]
+
+    main = {pair: rows(config, config.seeds, *pair) for pair in pairs}
+    teachers = main[TEACHERS, "none"]
+    return {
+        "command": "simulate students",
+        "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
+        "seeds": list(config.seeds),
+        "rows": [row for of_pair in main.values() for row in of_pair],
+        "summary": [{"model": model, "method": method, **_summary(of)} for (model, method), of in main.items()],
+        "differences": [
+            {"model": model, "method": method, **{key: _apart(of, main[model, "kd"], key) for key in (*VIEWS, *SEEN)},
+             "over_single": {key: _apart(of, main["single", method], key) for key in SEEN}}
+            for (model, method), of in main.items() if model != TEACHERS
+        ],
+        "soft": _soft_of(teachers),
+        "moves": {method: {of: summarise(row["moves"][method][of] for row in teachers) for of in kinds}
+                  for method, kinds in teachers[0]["moves"].items()},
+        "scan": {
+            axis: [
+                {"name": _words(change), "change": change, "soft": _soft_of(rows(cell, few, TEACHERS, "none")),
+                 "methods": {method: _summary(rows(cell, few, "batch_ensemble", method)) for method in SCANNED}}
+                for cell, change in zip(of, AXES[axis], strict=True)
+            ]
+            for axis, of in cells.items() if few
+        },
+        "seconds": time.perf_counter() - began,
+    }  # fmt: skip
 
 
-class Class:
-    """One seed's teachers, and what they say of the training samples, as they are or perturbed by a `method`."""
-
-    def __init__(self, config: StudentsConfig, seed: int) -> None:
-        self.config, self.seed, self.world = config, seed, config.world()
-        self.samples = training_samples(self.world, seed)
-        self.teachers = Teachers(self.world, self.samples, seed, config.teacher_time)
-        self.learned = evaluate.learned_views(self.teachers.strengths)
-
-    def soft(self, outputs: np.ndarray) -> np.ndarray:
-        """q(F): what the rule makes of outputs (..., k)."""
-        if self.config.rule == "clipped":
-            return clipped_probabilities(outputs, self.config.clip, self.config.soft_temperature)
-        return descent.softmax(outputs / np.float32(self.config.temperature))
-
-    def slopes(self, wanted: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """d/dF (M, N, k) of what the rule adds to the labels' loss."""
-        lacking = wanted - self.soft(outputs)
-        if self.config.rule == "clipped":
-            return np.asarray(-np.maximum(lacking, 0) * (outputs < self.config.clip))
-        return np.asarray(-np.float32(self.config.temperature) * lacking)
-
-    def draw(self, method: str, number: int, networks: RankOneNetworks) -> Draw:
-        """The `number`-th draw of perturbed samples for `networks`."""
-        config, teachers, shift = self.config, self.teachers, None
-        coefficients, theirs = teachers.clean, teachers.outputs
-        if method == "gaussian":
-            norm = config.step_size / config.patches**0.5
-            shift = networks.fresh_noise(rng(self.seed, "students/noise", epoch=number), norm)
-            theirs = teachers.answers(coefficients, teachers.gaussian(norm, self.seed, number))[0]
-        elif method != "kd":
-            coefficients = self.moved(method, number).coefficients
-            theirs = teachers.answers(coefficients)[0]
-        wanted = self.soft(theirs)
-        if networks.factors.members == 1:
-            wanted = wanted.mean(0, keepdims=True)
-        return Draw(coefficients, shift, wanted, float(np.abs(coefficients[..., : teachers.clean.shape[2]] - teachers.clean).max()))
-
-    def moved(self, method: str, number: int) -> Any:
-        """The training samples after a step of ODS or ConfODS."""
-        config = self.config
-        return self.teachers.step(config.step_size, config.temperature, method == "confods", self.seed, number)
+def _changed(config: StudentsConfig, change: Mapping[str, Any]) -> StudentsConfig:
+    return dataclasses.replace(config, **change)
 
 
-def train(one: Class, student: str, method: str, progress: Progress) -> tuple[RankOneNetworks, np.ndarray, np.ndarray]:
-    """A trained student, the flow times of its steps (T,), and the strengths of its members' views (T, M, k, 2)."""
-    config, labels = one.config, descent.cross_entropy(one.samples.labels)
-    signs = config.factors == "signs"
-    law = Factors(config.members, 0.0 if signs else 1.0, 1.0 if signs else config.factor_sd, config.aligned,
-                  config.factor_rate)  # fmt: skip
-    if law.aligned and signs:
-        law = law._replace(sd=1.0)
-    networks = RankOneNetworks(one.world, one.samples, Factors() if student == "single" else law, one.seed,
-                               one.teachers.memory)  # fmt: skip
-    clean, times, strengths = one.teachers.clean, [0.0], [descent.strengths(networks.weights, config.classes)]
-    drawn: Draw | None = None
-    with progress.task(f"seed {one.seed}: {student} by {method}", 1, networks=1) as task:
-        for number in range(one.world.max_steps):
-            outputs, u = networks.forward(clean)
-            losses, slopes = labels(outputs)
-            distilling = times[-1] < config.distill_time and number < config.max_steps
-            if not distilling and losses.max() < np.log(2):
-                break
-            parts, floor = [Part(clean, u, slopes)], 0.0
-            if distilling and method != "none":
-                if drawn is None or (method != "kd" and number % config.redraw == 0):
-                    drawn = one.draw(method, number // config.redraw, networks)
-                if method == "kd":
-                    slopes += one.slopes(drawn.wanted, outputs)
-                else:
-                    answers, there = networks.forward(drawn.coefficients, drawn.shift)
-                    parts.append(Part(drawn.coefficients, there, one.slopes(drawn.wanted, answers)))
-                    floor = drawn.floor
-            rest = config.distill_time - times[-1] if distilling else np.inf
-            times.append(times[-1] + networks.step(parts, rest, floor))
-            strengths.append(descent.strengths(networks.weights, config.classes))
-            if number % 50 == 0:
-                task.update(0, note=f"step {number}, loss {losses.mean():.3g}")
-    return networks, np.array(times), np.stack(strengths)
+def _words(change: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in change.items()
+    )
+
+
+def _named(base: StudentsConfig, config: StudentsConfig, seed: int, model: str, method: str) -> str:
+    """A job's name: it says where it departs from the run's configuration."""
+    names = [name for name in config.__dataclass_fields__ if getattr(config, name) != getattr(base, name)]
+    cell = "".join(f"-{name}{getattr(config, name)}" for name in names)
+    return f"seed{seed}-{model}-{method}-of{config.members}{cell}"
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{mean, std, n} over those rows that have a value; null where none has."""
+    found = {key: [row[key] for row in rows if row[key] is not None] for key in (*VIEWS, *SEEN, "train_error")}
+    return {key: summarise(values) if values else None for key, values in found.items()}
+
+
+def _soft_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: summarise(row["soft"][name] for row in rows) for name in rows[0]["soft"]}
+
+
+def _apart(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any] | None:
+    both = [(a[key], b[key]) for a, b in zip(rows, others, strict=True) if a[key] is not None and b[key] is not None]
+    return paired(*zip(*both, strict=True)) if both else None
+
+
+def measure(config: StudentsConfig, seed: int, student: str, method: str, _: Run, progress: Progress) -> dict[str, Any]:
+    """The row of a student, or of the teachers: which views its members know, since when, and how they differ.
+
+    learned      by member, class and view, whether it is known
+    known_own    share of its own teacher's views that a member knows, known_rest of those that only others know (for a
+                 single network, means over teachers); null where there are none
+    apart        share of (class, view) pairs that one of two members knows alone, the mean over pairs
+    arrival_...  median flow time from which such views are known for good, of those that are in the end
+    the rest     on fresh single-view samples but for train_kl, the pairwise KL on training samples
+    """
+    one = Class(config, seed)
+    if student == TEACHERS:
+        weights, strengths, outputs = one.teachers.weights, one.teachers.strengths[None], one.teachers.outputs
+        row: dict[str, Any] = {"soft": _soft(one), "moves": _moves(one)}
+        times, first = np.zeros(1), 0
+    else:
+        networks, times, strengths = train(one, student, method, progress)
+        weights, outputs, first = networks.weights, networks.forward(one.teachers.clean)[0], FRESH
+        row = {"steps": len(times) - 1, "flow_time": float(times[-1])}
+    learned = evaluate.learned_views(strengths[-1])
+    row |= {"model": student, "method": method, "seed": seed, "learned": learned.astype(int).tolist()}
+    row["train_error"] = float((outputs.argmax(2) != one.samples.labels).mean())
+    shared = np.broadcast_to(learned, one.learned.shape)
+    rest = one.learned.any(0) & ~one.learned
+    arrival = np.broadcast_to(arrivals(times, strengths), one.learned.shape)
+    for name, of in (("own", one.learned), ("rest", rest)):
+        came = arrival[of & shared]
+        row[f"known_{name}"] = float(shared[of].mean()) if of.any() else None
+        row[f"arrival_{name}"] = float(np.median(came)) if len(came) and student != TEACHERS else None
+    row["apart"] = float(np.mean([(a != b).mean() for a, b in itertools.combinations(learned, 2)] or [0]))
+    numbers = [first + j for j in range(len(weights))]
+
+    def answers(samples: Samples, role: str) -> np.ndarray:
+        return limit.fresh_outputs(one.world, weights, samples, seed, role, numbers)
+
+    fresh = fresh_samples(one.world, seed, "single"), fresh_samples(one.world, seed, "single", "validation")
+    return row | _seen(outputs, one.samples.labels, *((answers(f, f"s{i}"), f.labels) for i, f in enumerate(fresh)))
+
+
+def arrivals(times: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+    """The flow times (M, k, 2) from which strengths (T, M, k, 2) stay a quarter of the class's last; inf: never."""
+    there = strengths >= 0.25 * strengths[-1].max(-1, keepdims=True)
+    lasting = np.logical_and.accumulate(there[::-1])[::-1]
+    return np.where(lasting[-1], times[lasting.argmax(0)], np.inf)
+
+
+def _soft(one: Class) -> dict[str, float]:
+    """Pairwise KL of the teachers' answers q on the training samples, as they are and by every perturbation."""
+    outputs = {"clean": one.teachers.outputs}
+    outputs |= {method: one.teachers.answers(one.moved(method, 0).coefficients)[0] for method in ("ods", "confods")}
+    return {name: _kl(one.soft(of)) for name, of in outputs.items()}
+
+
+def _moves(one: Class) -> dict[str, dict[str, float]]:
+    """What the first draw of steps does to the features that samples show, and its share in memorised noise."""
+    found = {}
+    for method in ("ods", "confods"):
+        moved = one.moved(method, 0)
+        of_kinds = moved_by_kind(one.samples, moved, one.teachers.clean, one.learned)
+        found[method] = of_kinds | {"memorised": moved.memorised}
+    return found
+
+
+def _kl(p: np.ndarray) -> float:
+    """Mean pairwise KL of probabilities (M, N, k), by the shared definition."""
+    import torch
+
+    from divkd.shared.metrics.quality import pairwise_kl
+
+    return float(pairwise_kl(torch.from_numpy(np.ascontiguousarray(p)).double().log()))
+
+
+def _seen(train: np.ndarray, labels: np.ndarray, test: Any, validation: Any) -> dict[str, float]:
+    """`SEEN` of outputs on training samples, and on fresh ones: (outputs, labels) to measure and to fit on."""
+    import torch
+
+    from divkd.shared.metrics.diversity import profile
+    from divkd.shared.metrics.evaluation import evaluate as judge
+
+    logs = [torch.log_softmax(torch.from_numpy(np.ascontiguousarray(of)).double(), -1)
+            for of in (train, test[0], validation[0])]  # fmt: skip
+    truth = [torch.from_numpy(of).long() for of in (labels, test[1], validation[1])]
+    together = judge(logs[2], truth[2], logs[1], truth[1])
+    alone = [judge(logs[2][j : j + 1], truth[2], logs[1][j : j + 1], truth[1]) for j in range(len(train))]
+    differ = profile(logs[1], truth[1])
+    return {
+        "alone_error": 1 - float(np.mean([row["acc"] for row in alone])),
+        "error": 1 - together["acc"],
+        "cal_nll_alone": float(np.mean([row["cal_nll"] for row in alone])),
+        "cal_nll": together["cal_nll"],
+        "pairwise_kl": differ["pairwise_kl"],
+        "disagreement": differ["disagreement"],
+        "train_kl": profile(logs[0], truth[0])["pairwise_kl"],
+    }
