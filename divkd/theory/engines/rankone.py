@@ -212,25 +212,29 @@ def coefficients_of(samples: Samples, features: int) -> np.ndarray:
 def _answer(u: Any, scales: Any, outputs: Any, varrho: Any, q: Any) -> None:
     """F (N, k) of one member from its u (N P, km)."""
     count, classes = outputs.shape
-    patches, neurons = len(u) // count, u.shape[1] // classes
-    for e in range(len(u)):
-        for i in range(classes):
-            total = np.float32(0)
-            for r in range(i * neurons, (i + 1) * neurons):
-                total += srelu(scales[r] * u[e, r], q)
-            outputs[e // patches, i] += varrho * total
+    patches, width = len(u) // count, u.shape[1]
+    sums = np.empty(width, np.float32)  # over a sample's patches, all neurons side by side
+    for n in range(count):
+        sums[:] = 0
+        for e in range(n * patches, (n + 1) * patches):
+            for r in range(width):
+                sums[r] += srelu(scales[r] * u[e, r], q)
+        for r in range(width):
+            outputs[n, r // (width // classes)] += varrho * sums[r]
 
 
 @compiled(nogil=True)
 def _drive(u: Any, slopes: Any, scales: Any, factor: Any, q: Any, pull: Any) -> None:
     """Turn u (N P, km) of one member into c; add sum_e c_e u_e to `pull` (km)."""
     count, classes = slopes.shape
-    patches, neurons = len(u) // count, u.shape[1] // classes
-    for e in range(len(u)):
-        for i in range(classes):
-            slope = factor * slopes[e // patches, i]
-            for r in range(i * neurons, (i + 1) * neurons):
-                c = slope * srelu_slope(scales[r] * u[e, r], q)
+    patches, width = len(u) // count, u.shape[1]
+    slope = np.empty(width, np.float32)
+    for n in range(count):
+        for r in range(width):
+            slope[r] = factor * slopes[n, r // (width // classes)]
+        for e in range(n * patches, (n + 1) * patches):
+            for r in range(width):
+                c = slope[r] * srelu_slope(scales[r] * u[e, r], q)
                 pull[r] += c * u[e, r]
                 u[e, r] = c
 

@@ -6,7 +6,8 @@ from divkd.shared.config import SEEDS, Config, Interval, field
 from divkd.theory.config import MultiViewConfig
 
 RULES = {"clipped": "theorem 3's, which only pushes up", "temperature": "t^2 KL at temperature t, the practice's"}
-FACTORS = ("normal", "signs")
+FACTORS = {"normal": "N(1, sd^2)", "signs": "random signs", "aligned": "N(1, sd^2) that gate features one by one",
+           "aligned_signs": "random signs that do"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ class StudentsConfig(Config):
 
     seeds: tuple[int, ...] = field((0, 1, 2, 3, 4), high=SEEDS, hint="e.g. 0,1,2")
     scan_seeds: int = field(3, "seeds of every scanned cell, the first of --seeds; 0 leaves the scan out", 0, 100)
+    scan_time: float = field(3e3, "flow time of students in the scan", symbol="T'", above=True)
     members: int = field(4, "teachers, and members of a BatchEnsemble", 2, 100, "M")
 
     classes: int = field(5, "classes", 2, 100, "k")
     patches: int = field(16, "patches of a sample", 2, 1000, "P")
-    train_samples: int = field(600, "training samples, two single-view ones a class included", 1, 10_000, "N")
+    train_samples: int = field(200, "training samples, two single-view ones a class included", 1, 10_000, "N")
     test_samples: int = field(1000, "fresh samples of either kind, multi-view and single-view", 1, 100_000)
     expected_others: float = field(
         2.5, "another class's feature is present with probability s / k", symbol="s", above=True
@@ -83,8 +85,8 @@ class StudentsConfig(Config):
     neurons: int = field(8, "neurons a class", 1, 1000, "m")
 
     teacher_time: float = field(0.0, "flow time on labels by which teachers go on after they fit")
-    distill_time: float = field(1e7, "flow time of students; labels until fitted follow", symbol="T'", above=True)
-    rule: str = field("clipped", "what students make of their teachers' answers", choices=RULES)
+    distill_time: float = field(1e4, "flow time of students; labels until fitted follow", symbol="T'", above=True)
+    rule: str = field("temperature", "what students make of their teachers' answers", choices=RULES)
     clip: float = field(1.2, "clipped rule: outputs at c or above count as c", symbol="c", above=True)
     soft_temperature: float = field(
         0.1, "clipped rule: of the soft labels softmax(min(F / c, 1) / tau)", symbol="tau", above=True
@@ -92,12 +94,15 @@ class StudentsConfig(Config):
     temperature: float = field(
         4.0, "of softmax(F / t), in the rule of that name and in ODS steps", symbol="t", above=True
     )
-    max_steps: int = field(3000, "most steps of the distillation", 1)
+    max_steps: int = field(12000, "most steps of the distillation", 1)
 
-    factors: str = field("normal", "rank-one factors: N(1, sd^2), or random signs", choices=FACTORS)
+    factors: str = field(
+        "normal",
+        "rank-one factors: N(1, sd^2) or random signs; aligned: they gate features one by one",
+        choices=FACTORS,
+    )
     factor_sd: float = field(0.5, "standard deviation of normal factors", 0, 100)
     factor_rate: float = field(0.5, "rate at which factors learn, beside the weights'", 0, 100)
-    aligned: bool = field(False, "features are axes of the input, which input factors gate one by one")
 
     step_size: float = field(0.3, "norm of a step, on a sample", symbol="eta")
     redraw: int = field(20, "descent steps for which a draw of perturbed samples serves", 1, 10_000)

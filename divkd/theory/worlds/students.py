@@ -32,13 +32,21 @@ SEEN = ("alone_error", "error", "cal_nll_alone", "cal_nll", "pairwise_kl", "disa
 # What is scanned, one at a time, at the configuration that is otherwise asked for.
 AXES: dict[str, tuple[dict[str, Any], ...]] = {
     "step_size": tuple({"step_size": value} for value in (0.03, 0.1, 0.3, 1.0, 3.0)),
-    "factors": (*({"factor_sd": value} for value in (0.0, 0.25, 0.5, 1.0, 2.0)), {"factors": "signs"},
-                {"aligned": True}, {"aligned": True, "factors": "signs"}),
-    "distill_time": tuple({"distill_time": value} for value in (1e5, 1e6, 1e7, 1e8)),
-    "teacher_time": tuple({"teacher_time": value} for value in (0.0, 1e5, 1e7)),
-    "train_samples": tuple({"train_samples": value} for value in (150, 300, 600, 1200)),
-}  # fmt: skip
+    "factors": (
+        *({"factor_sd": value} for value in (0.0, 0.25, 0.5, 2.0)),
+        *({"factors": name} for name in ("signs", "aligned", "aligned_signs")),
+    ),
+    "distill_time": tuple({"distill_time": value} for value in (300.0, 1e3, 3e3)),
+    "temperature": tuple({"temperature": value} for value in (1.0, 4.0, 16.0, 64.0)),
+    "teacher_time": tuple({"teacher_time": value} for value in (0.0, 1e6)),
+    "train_samples": tuple({"train_samples": value} for value in (100, 200, 400)),
+}
 SCANNED = ("kd", "ods")  # of BatchEnsembles
+
+
+def kinds() -> list[tuple[str, str]]:
+    """Model and method of every student."""
+    return list(itertools.product(STUDENTS, METHODS))
 
 
 def run_students(config: StudentsConfig, run: Run, workers: Workers) -> dict[str, Any]:
@@ -53,13 +61,15 @@ def run_students(config: StudentsConfig, run: Run, workers: Workers) -> dict[str
     """
     began = time.perf_counter()
     config.validate()
-    pairs = [(TEACHERS, "none"), *itertools.product(STUDENTS, METHODS)]
+    pairs = [(TEACHERS, "none"), *kinds()]
     scanned = [(TEACHERS, "none"), *(("batch_ensemble", method) for method in SCANNED)]
-    cells = {axis: [_changed(config, change) for change in changes] for axis, changes in AXES.items()}
+    base = dataclasses.replace(config, distill_time=config.scan_time)
+    cells = {axis: [dataclasses.replace(base, **change) for change in changes] for axis, changes in AXES.items()}
     few = config.seeds[: config.scan_seeds]
     wanted = [(config, seed, *pair) for seed in config.seeds for pair in pairs]
     wanted += [(cell, seed, *pair) for of in cells.values() for cell in of for seed in few for pair in scanned]
-    jobs = [Job(_named(config, *one), partial(measure, *one), networks=1) for one in dict.fromkeys(wanted)]
+    named = {_named(config, *one): one for one in reversed(wanted)}  # cells of several axes, each once
+    jobs = [Job(name, partial(measure, *one), networks=1) for name, one in reversed(named.items())]
     records = workers.records(jobs, run)
 
     def rows(cell: StudentsConfig, seeds: Sequence[int], model: str, method: str) -> list[dict[str, Any]]:
@@ -93,10 +103,6 @@ def run_students(config: StudentsConfig, run: Run, workers: Workers) -> dict[str
     }  # fmt: skip
 
 
-def _changed(config: StudentsConfig, change: Mapping[str, Any]) -> StudentsConfig:
-    return dataclasses.replace(config, **change)
-
-
 def _words(change: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in change.items()
@@ -104,8 +110,9 @@ def _words(change: Mapping[str, Any]) -> str:
 
 
 def _named(base: StudentsConfig, config: StudentsConfig, seed: int, model: str, method: str) -> str:
-    """A job's name: it says where it departs from the run's configuration."""
+    """A job's name: it says where it departs from the run's configuration, in what its method depends on."""
     names = [name for name in config.__dataclass_fields__ if getattr(config, name) != getattr(base, name)]
+    names = [name for name in names if name != "step_size" or method not in ("none", "kd") or model == TEACHERS]
     cell = "".join(f"-{name}{getattr(config, name)}" for name in names)
     return f"seed{seed}-{model}-{method}-of{config.members}{cell}"
 

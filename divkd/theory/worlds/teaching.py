@@ -84,9 +84,9 @@ class Class:
 def train(one: Class, student: str, method: str, progress: Progress) -> tuple[RankOneNetworks, np.ndarray, np.ndarray]:
     """A trained student, the flow times of its steps (T,), and the strengths of its members' views (T, M, k, 2)."""
     config, labels = one.config, descent.cross_entropy(one.samples.labels)
-    signs = config.factors == "signs"
+    aligned, signs = "aligned" in config.factors, "signs" in config.factors
     mean, sd = (0.0, 1.0) if signs else (1.0, config.factor_sd)
-    law = Factors(config.members, mean, sd, config.aligned, config.factor_rate)
+    law = Factors(config.members, mean, sd, aligned, config.factor_rate)
     networks = RankOneNetworks(one.world, one.samples, Factors() if student == "single" else law, one.seed,
                                one.teachers.memory)  # fmt: skip
     clean, times, strengths = one.teachers.clean, [0.0], [descent.strengths(networks.weights, config.classes)]
