@@ -70,15 +70,15 @@ class StudentsConfig(Config):
 
     seeds: tuple[int, ...] = field((0, 1, 2, 3, 4), high=SEEDS, hint="e.g. 0,1,2")
     scan_seeds: int = field(3, "seeds of every scanned cell, the first of --seeds; 0 leaves the scan out", 0, 100)
-    scan_time: float = field(3e3, "flow time of students in the scan", symbol="T'", above=True)
+    scan_time: float = field(2e3, "flow time of students in the scan", symbol="T'", above=True)
     members: int = field(4, "teachers, and members of a BatchEnsemble", 2, 100, "M")
 
-    classes: int = field(5, "classes", 2, 100, "k")
-    patches: int = field(16, "patches of a sample", 2, 1000, "P")
-    train_samples: int = field(200, "training samples, two single-view ones a class included", 1, 10_000, "N")
+    classes: int = field(4, "classes", 2, 100, "k")
+    patches: int = field(12, "patches of a sample", 2, 1000, "P")
+    train_samples: int = field(120, "training samples, two single-view ones a class included", 1, 10_000, "N")
     test_samples: int = field(1000, "fresh samples of either kind, multi-view and single-view", 1, 100_000)
     expected_others: float = field(
-        2.5, "another class's feature is present with probability s / k", symbol="s", above=True
+        2.0, "another class's feature is present with probability s / k", symbol="s", above=True
     )
     other_weight: Interval = field((0.3, 0.4), "another class's feature in a multi-view sample", symbol="z")
     other_weight_single: Interval = field((0.16, 0.22), "the same in a single-view sample", symbol="Gamma")
@@ -104,7 +104,7 @@ class StudentsConfig(Config):
     factor_sd: float = field(0.5, "standard deviation of normal factors", 0, 100)
     factor_rate: float = field(0.5, "rate at which factors learn, beside the weights'", 0, 100)
 
-    step_size: float = field(0.3, "norm of a step, on a sample", symbol="eta")
+    step_size: float = field(0.6, "norm of a step, on a sample", symbol="eta")
     redraw: int = field(20, "descent steps for which a draw of perturbed samples serves", 1, 10_000)
 
     def world(self) -> MultiViewConfig:
