@@ -36,10 +36,10 @@ AXES: dict[str, tuple[dict[str, Any], ...]] = {
         *({"factor_sd": value} for value in (0.0, 0.5, 2.0)),
         *({"factors": name} for name in ("signs", "aligned")),
     ),
-    "distill_time": tuple({"distill_time": value} for value in (200.0, 600.0, 2e3)),
     "temperature": tuple({"temperature": value} for value in (1.0, 4.0, 16.0)),
     "teacher_time": tuple({"teacher_time": value} for value in (0.0, 1e6)),
     "train_samples": tuple({"train_samples": value} for value in (60, 120, 240)),
+    "distill_time": tuple({"distill_time": value} for value in (300.0, 1e3, 3e3, 1e4)),
 }
 SCANNED = ("kd", "ods")  # of BatchEnsembles
 
