@@ -85,7 +85,7 @@ class StudentsConfig(Config):
     neurons: int = field(8, "neurons a class", 1, 1000, "m")
 
     teacher_time: float = field(0.0, "flow time on labels by which teachers go on after they fit")
-    distill_time: float = field(3e3, "flow time of students; labels until fitted follow", symbol="T'", above=True)
+    distill_time: float = field(1e4, "flow time of students; labels until fitted follow", symbol="T'", above=True)
     rule: str = field("temperature", "what students make of their teachers' answers", choices=RULES)
     clip: float = field(1.2, "clipped rule: outputs at c or above count as c", symbol="c", above=True)
     soft_temperature: float = field(
