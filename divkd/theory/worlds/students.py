@@ -68,8 +68,8 @@ def run_students(config: StudentsConfig, run: Run, workers: Workers) -> dict[str
     few = config.seeds[: config.scan_seeds]
     wanted = [(config, seed, *pair) for seed in config.seeds for pair in pairs]
     wanted += [(cell, seed, *pair) for of in cells.values() for cell in of for seed in few for pair in scanned]
-    named = {_named(config, *one): one for one in reversed(wanted)}  # cells of several axes, each once
-    jobs = [Job(name, partial(measure, *one), networks=1) for name, one in reversed(named.items())]
+    named = {_named(config, *one): one for one in wanted}  # each once, where axes and seeds share it
+    jobs = [Job(name, partial(measure, *one), networks=1) for name, one in named.items()]
     records = workers.records(jobs, run)
 
     def rows(cell: StudentsConfig, seeds: Sequence[int], model: str, method: str) -> list[dict[str, Any]]:
