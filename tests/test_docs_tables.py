@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divkd.report.words import equivalent
-from divkd.shared.kinds import METHODS
+from divkd.report.words import equivalent, learned
+from divkd.shared.kinds import METHODS, MODELS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +75,14 @@ def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
             shown = ["none", *[""] * (len(values) - 1)]
             assert f"{row['name']}: {row['failed']}" in text
         assert f"| {row['name']} | {' | '.join(shown)} |" in text
+
+
+def test_what_a_page_says_of_students_is_that_of_its_run():
+    page, names = page_of("theory-students"), {**MODELS, "deep_ensemble": "teachers"}
+    for row in results_of("theory-students")["summary"]:
+        who = f"{names[row['model']]} | {learned(row['method'])}"
+        keys = ("known_own", "known_rest", "apart", "alone_error", "error", "cal_nll", "pairwise_kl", "disagreement")
+        assert f"| {who} | {' | '.join(show(row[key]) for key in keys)} |" in page
 
 
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])

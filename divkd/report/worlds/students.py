@@ -4,8 +4,8 @@ from typing import Any
 
 from divkd.report.record import Figure, Report, Results, Table
 from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
-from divkd.report.words import learned, listed_seeds, one_seed, spread
-from divkd.shared.kinds import METHODS, MODELS, STUDENTS
+from divkd.report.words import difference, learned, listed_seeds, one_seed, spread
+from divkd.shared.kinds import METHODS, MODELS, PERTURBATIONS, STUDENTS
 from divkd.shared.stats import show
 
 TEACHERS = "deep_ensemble"
@@ -49,6 +49,7 @@ def _tables(results: Results) -> list[Table]:
         "Views: shares that members know of their own teacher's, and of those that only other teachers know (a single "
         "network: means over teachers); apart, the share of (class, view) that one of two members knows alone. Errors, "
         "NLL, KL and disagreement on fresh single-view samples.",
+        *(_against(row) for row in results["differences"] if row["method"] in PERTURBATIONS),
     )
     tables = [
         Table(f"What students know, and how their members differ ({of})", [*heads, *COLUMNS.values()],
@@ -72,6 +73,15 @@ def _tables(results: Results) -> list[Table]:
         columns = [COLUMNS[key] for key in SCANNED]
         tables.append(Table(title, ["cell", "learned by", *columns, "teachers' soft KL"], lines, names=2))
     return tables
+
+
+def _against(row: dict[str, Any]) -> str:
+    """Paired differences of a perturbation against kd, and of a BatchEnsemble against the single network."""
+    named, apart, over = f"{MODELS[row['model']]}, {learned(row['method'])} minus kd", "", ""
+    if row["model"] != "single":
+        apart = f"views apart {difference(row['apart'])}, "
+        over = f"; minus the single network's error by the same method {difference(row['over_single']['error'])}"
+    return f"{named}: {apart}error {difference(row['error'])}{over}."
 
 
 def _summary(results: Results) -> list[str]:
@@ -127,14 +137,14 @@ def diversity(results: Results) -> Any:
     for ax, key, title in zip(axes, ("apart", "pairwise_kl", "error"),
                               ("views that members know apart", "pairwise KL, nats", "single-view test error"),
                               strict=True):  # fmt: skip
-        shown = [("batch_ensemble", key, "BatchEnsemble" if key != "error" else "BatchEnsemble together")]
+        shown = [("batch_ensemble", key, "BatchEnsemble, together")]
         if key == "error":
-            shown += [("batch_ensemble", "alone_error", "its members alone"), ("single", "error", "single network")]
+            shown += [("batch_ensemble", "alone_error", "its members, alone"), ("single", "error", "single network")]
         for place, (model, what, label) in enumerate(shown):
             places, values = [x + beside(place, len(shown), 0.2) for x in at], [rows[model, of][what] for of in METHODS]
             points(ax, places, values, linestyle="", capsize=2, label=label, **look(place + 1))
         ax.axhline(rows[TEACHERS, "none"][key]["mean"], color=COLOURS[0], linestyle=":", linewidth=1,
-                   label="teachers" if key != "error" else "teachers together")  # fmt: skip
+                   label="teachers, together")  # fmt: skip
         ax.set_xticks(list(at), [learned(method) for method in METHODS], fontsize=8)
         ax.set_ylim(bottom=0)
         ax.set_title(title, fontsize=9)
@@ -153,7 +163,7 @@ def scan(results: Results) -> Any:
                 label = f"{learned(method)}, {'views apart' if key == 'apart' else 'own views known'}"
                 points(ax, places, [cell["methods"][method][key] for cell in cells], capsize=2, markersize=4,
                        linewidth=1, linestyle=style, label=label, **look(place + 1))  # fmt: skip
-        words = [" ".join(str(value) for value in cell["change"].values()).replace("_", "\n") for cell in cells]
+        words = [cell["name"].split()[-1].replace("_", "\n") for cell in cells]
         ax.set_xticks(range(len(cells)), words, fontsize=7)
         ax.set_ylim(-0.03, 1.05)
         ax.set_title(AXES[axis], fontsize=9)
