@@ -22,7 +22,7 @@ from divkd.theory.data import Samples, fresh_samples
 from divkd.theory.engines import limit
 from divkd.theory.worlds.config import StudentsConfig
 from divkd.theory.worlds.steps import moved_by_kind
-from divkd.theory.worlds.teaching import Class, train
+from divkd.theory.worlds.teaching import School, train
 
 TEACHERS = "deep_ensemble"  # as the practice calls them, with the method "none"
 FRESH = 1_000_000  # number of the students' test noise, beyond the members'
@@ -142,7 +142,7 @@ def measure(config: StudentsConfig, seed: int, student: str, method: str, _: Run
     arrival_...  median flow time from which such views are known for good, of those that are in the end
     the rest     on fresh single-view samples but for train_kl, the pairwise KL on training samples
     """
-    one = Class(config, seed)
+    one = School(config, seed)
     if student == TEACHERS:
         weights, strengths, outputs = one.teachers.weights, one.teachers.strengths[None], one.teachers.outputs
         row: dict[str, Any] = {"soft": _soft(one), "moves": _moves(one)}
@@ -178,14 +178,14 @@ def arrivals(times: np.ndarray, strengths: np.ndarray) -> np.ndarray:
     return np.where(lasting[-1], times[lasting.argmax(0)], np.inf)
 
 
-def _soft(one: Class) -> dict[str, float]:
+def _soft(one: School) -> dict[str, float]:
     """Pairwise KL of the teachers' answers q on the training samples, as they are and by every perturbation."""
     outputs = {"clean": one.teachers.outputs}
     outputs |= {method: one.teachers.answers(one.moved(method, 0).coefficients)[0] for method in ("ods", "confods")}
     return {name: _kl(one.soft(of)) for name, of in outputs.items()}
 
 
-def _moves(one: Class) -> dict[str, dict[str, float]]:
+def _moves(one: School) -> dict[str, dict[str, float]]:
     """What the first draw of steps does to the features that samples show, and its share in memorised noise."""
     found = {}
     for method in ("ods", "confods"):

@@ -32,7 +32,7 @@ class Draw(NamedTuple):
     floor: float
 
 
-class Class:
+class School:
     """One seed's teachers, and what they say of the training samples, as they are or perturbed by a `method`."""
 
     def __init__(self, config: StudentsConfig, seed: int) -> None:
@@ -81,7 +81,7 @@ class Class:
         return self.teachers.step(config.step_size, config.temperature, method == "confods", self.seed, number)
 
 
-def train(one: Class, student: str, method: str, progress: Progress) -> tuple[RankOneNetworks, np.ndarray, np.ndarray]:
+def train(one: School, student: str, method: str, progress: Progress) -> tuple[RankOneNetworks, np.ndarray, np.ndarray]:
     """A trained student, the flow times of its steps (T,), and the strengths of its members' views (T, M, k, 2)."""
     config, labels = one.config, descent.cross_entropy(one.samples.labels)
     aligned, signs = "aligned" in config.factors, "signs" in config.factors

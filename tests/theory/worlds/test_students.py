@@ -15,7 +15,7 @@ from divkd.theory import descent
 from divkd.theory.worlds import students
 from divkd.theory.worlds.config import StudentsConfig
 from divkd.theory.worlds.steps import moved_by_kind
-from divkd.theory.worlds.teaching import Class, train
+from divkd.theory.worlds.teaching import School, train
 
 TINY = StudentsConfig(seeds=(0,), scan_seeds=0, members=2, classes=3, patches=12, train_samples=40, test_samples=40,
                       expected_others=1.0, neurons=3, distill_time=200.0, max_steps=60)  # fmt: skip
@@ -24,7 +24,7 @@ QUIET = Progress(quiet=True)
 
 @pytest.fixture(scope="module")
 def one():
-    return Class(TINY, 0)
+    return School(TINY, 0)
 
 
 def simulated(config, path, jobs=1):
