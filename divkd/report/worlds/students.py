@@ -176,6 +176,7 @@ FIGURES = (
     Figure("views", views, "Views that teachers, a BatchEnsemble's members and a single network know", one_seed),
     Figure("diversity", diversity, "Views apart, pairwise KL and single-view error of students by method"),
     Figure("scan", scan, "Views that members know, by step size, factors, time, temperature and samples",
-           lambda results: f"n = {results['config']['scan_seeds']} of {len(results['seeds'])} seeds", lambda results: bool(results["scan"])),
+           lambda results: f"n = {results['config']['scan_seeds']} of {len(results['seeds'])} seeds",
+           lambda results: bool(results["scan"])),
 )  # fmt: skip
 REPORT = Report(("simulate students",), _sentence, _tables, FIGURES, summary=_summary)
