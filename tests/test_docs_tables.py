@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divkd.report.words import equivalent
-from divkd.shared.kinds import METHODS
+from divkd.report.words import equivalent, learned
+from divkd.shared.kinds import METHODS, MODELS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +88,14 @@ def test_the_ensembles_of_v_views_that_a_page_prints_are_those_of_the_run(page):
             foreseen = cell["predicted"][members]["mean"], (1 - 1 / int(views)) ** int(members)
             expected = f"{show(cell['members'][members])} ({foreseen[0]:.3f}, {foreseen[1]:.3f})"
             assert shown == expected
+
+
+def test_what_a_page_says_of_students_is_that_of_its_run():
+    page, names = page_of("theory-students"), {**MODELS, "deep_ensemble": "teachers"}
+    for row in results_of("theory-students")["summary"]:
+        who = f"{names[row['model']]} | {learned(row['method'])}"
+        keys = ("known_own", "known_rest", "apart", "alone_error", "error", "cal_nll", "pairwise_kl", "disagreement")
+        assert f"| {who} | {' | '.join(show(row[key]) for key in keys)} |" in page
 
 
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])
