@@ -227,8 +227,7 @@ def member(model: Ensemble, m: int) -> nn.Module:
     """
     if not isinstance(model, Ensemble):
         raise InputError(f"the model is {described(model)}; give a BatchEnsemble or a DeepEnsemble")
-    if whole("member", m, 0) >= model.members:
-        raise InputError(f"there is no member {m}; give 0 to {model.members - 1}")
+    m = whole("member", m, 0, model.members - 1)
     return model.plain(int(m))
 
 

@@ -5,6 +5,7 @@ What a network eats is a tensor (B, ...), a tuple for its places or a dict for i
 
 import copy
 import difflib
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,14 +54,15 @@ def memory(error: BaseException) -> bool:
     return "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
-def whole(name: str, value: Any, low: int) -> int:
-    """`value` as an int; raises `InputError` unless it is a whole number from `low`."""
+def whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """`value` as an int; raises `InputError` unless it is a whole number from `low` to `high`."""
     try:
         number = operator.index(value)
     except (TypeError, RuntimeError, ValueError):  # of a tensor too
         number = low - 1
-    if isinstance(value, bool) or number < low:
-        raise InputError(f"{name} {shown(value)} is not allowed; give a whole number from {low}")
+    if isinstance(value, bool) or not low <= number <= high:
+        upper = "" if high == math.inf else f" to {high}"
+        raise InputError(f"{name} {shown(value)} is not allowed; give a whole number from {low}{upper}")
     return number
 
 
