@@ -63,6 +63,10 @@ def train_teachers(
         if not (callable(maker) or maker is None or (name == "optimizer" and isinstance(maker, str))):
             known = "'adamw', 'sgd' or a function of a network that makes it" if name == "optimizer" else "a function"
             raise InputError(f"{name} is {described(maker)}; give {known}: there is one for each network")
+    if scheduler is not None and isinstance(optimizer, str):
+        raise InputError(
+            "the scheduler is of an optimizer of your own; give a function of a network that makes it, too"
+        )
     path = None if checkpoint is None else keep.check_path(checkpoint)
     ndims = [4]
     nets: list[nn.Module] = []

@@ -85,6 +85,7 @@ def test_a_teachers_training_is_plain_training_by_the_optimiser_that_is_made():
     assert [row["lr"] for row in halves.records] == pytest.approx([0.1, 0.05, 0.025])
     voxels = train_teachers(plain, [(X.reshape(8, 3, 4, 4, 4), Y)], 1, 1)  # five axes, one batch
     assert voxels(X.reshape(8, 3, 4, 4, 4)).shape == (1, 8, 5)
+    assert "is of an optimizer of your own" in refusal(lambda: train_teachers(plain, [(X, Y)], 1, 1, scheduler=len))
     shared = plain()
     for make, words in (
         (lambda: shared, "gives the same network twice"),
