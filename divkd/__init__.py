@@ -13,33 +13,43 @@ __all__ = [
     "DeepEnsemble",
     "InputError",
     "RunError",
+    "compare",
     "distill",
     "evaluate",
     "export",
+    "load",
     "load_model",
     "member",
     "merge",
     "predict",
+    "save",
     "to_batch_ensemble",
+    "train_teachers",
 ]
 
 if TYPE_CHECKING:
     from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, member, merge, to_batch_ensemble
+    from divkd.empirical.use.compare import compare
     from divkd.empirical.use.distill import distill
     from divkd.empirical.use.evaluate import evaluate
     from divkd.empirical.use.export import export
     from divkd.empirical.use.predict import predict
     from divkd.empirical.use.restore import load_model
+    from divkd.empirical.use.store import load, save
+    from divkd.empirical.use.teach import train_teachers
     from divkd.shared.errors import InputError, RunError
 else:
     _ENSEMBLES = ("BatchEnsemble", "DeepEnsemble", "member", "merge", "to_batch_ensemble")
     _HOMES = {
         **dict.fromkeys(_ENSEMBLES, "empirical.networks.ensembles"),
+        "compare": "empirical.use.compare",
         "distill": "empirical.use.distill",
         "evaluate": "empirical.use.evaluate",
         "export": "empirical.use.export",
         "predict": "empirical.use.predict",
         "load_model": "empirical.use.restore",
+        **dict.fromkeys(("load", "save"), "empirical.use.store"),
+        "train_teachers": "empirical.use.teach",
         **dict.fromkeys(("InputError", "RunError"), "shared.errors"),
     }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numba as nb
 import numpy as np
 import pytest
 
@@ -101,6 +102,7 @@ def test_no_feature_noise_is_the_limit_of_little(tiny):
     assert np.abs(ends[0][1] - ends[1][1]).mean() < 0.02 * np.abs(ends[0][1]).mean()
 
 
+@pytest.mark.skipif(nb.__version__ != "0.68.1", reason="another version of Numba orders additions in its own way")
 def test_without_feature_noise_bits_are_what_they_were(tiny):
     """The hash of revision 829dc7e: weights and products of two networks after 40 steps."""
     samples = training_samples(tiny, 0)

@@ -117,8 +117,8 @@ def inference_cost(
     for row in rows:
         latency, whole = seconds[row["name"]]
         of_one, of_batch = seconds[baseline]
-        row |= {"latency_s": _spread(latency), "latency_s_ratio": _spread(latency / of_one)}
-        row |= {"images_per_s": _spread(batch / whole), "images_per_s_ratio": _spread(of_batch / whole)}
+        row |= {"latency_s": spread(latency), "latency_s_ratio": spread(latency / of_one)}
+        row |= {"images_per_s": spread(batch / whole), "images_per_s_ratio": spread(of_batch / whole)}
         row |= {f"{key}_ratio": row[key] / count if count else None for key, count in counts.items()}
     return rows
 
@@ -202,7 +202,8 @@ def _seconds(net: nn.Module, x: Tensor) -> float:
     return times[1] - times[0]
 
 
-def _spread(values: np.ndarray) -> dict[str, Any]:
+def spread(values: np.ndarray) -> dict[str, Any]:
+    """The median of `values`, their quartiles and number."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     return {"median": median, "quartiles": [low, high], "n": len(values)}
 

@@ -21,6 +21,7 @@ from divkd.empirical.networks.handed import (
     taken,
     tensors,
     together,
+    unwrapped,
     whole,
 )
 from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
@@ -78,6 +79,7 @@ class DeepEnsemble(Ensemble):
             raise InputError("there are no networks; give a list of at least one")
         self.nets = nn.ModuleList(nets)
         self.members = len(nets)
+        self.records: list[dict[str, Any]] = []  # of their training, where `train_teachers` made it
 
     def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
         """Inputs (B, ...), seen by all, or (M, B, ...), one batch a member -> logits (M, B, K)."""
@@ -157,7 +159,7 @@ def to_batch_ensemble(
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
     """
-    check_network(net, "the network")
+    net = unwrapped(check_network(net, "the network"), "the network")
     members, seed = whole("members", members, 1), whole("seed", seed, 0)
     choice("initial value of the rank-one factors", init, INITS)
     if rank_one(net):
@@ -225,6 +227,7 @@ def member(model: Ensemble, m: int) -> nn.Module:
     Equal in eval mode: in train mode a BatchEnsemble's BatchNorm pools the rows of all members. Raises `InputError`
     where there is no member `m`.
     """
+    model = _inner(model)
     if not isinstance(model, Ensemble):
         raise InputError(f"the model is {described(model)}; give a BatchEnsemble or a DeepEnsemble")
     m = whole("member", m, 0, model.members - 1)
@@ -238,9 +241,14 @@ def merge(model: BatchEnsemble) -> nn.Module:
     With Weight Averaging and Diversifying Perturbation"). BatchNorm keeps the running statistics that the members
     share. Equal members merge into the member.
     """
+    model = _inner(model)
     if not isinstance(model, BatchEnsemble):
         raise InputError(f"the model is {described(model)}; give a BatchEnsemble, whose members share their weights")
     return _plain(model.net, lambda rows: rows.mean(0))
+
+
+def _inner(model: Any) -> Any:
+    return unwrapped(model, "the model") if isinstance(model, nn.Module) else model
 
 
 def rank_one(net: nn.Module) -> list[nn.Parameter]:

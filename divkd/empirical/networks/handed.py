@@ -75,6 +75,20 @@ def check_network(net: Any, name: str) -> nn.Module:
     return net
 
 
+def unwrapped(net: nn.Module, name: str) -> nn.Module:
+    """The network in torch.compile's wrapper or in `nn.DataParallel`, whose weights it shares; others as they are.
+
+    Raises `InputError` for one that is one process's share of several.
+    """
+    if isinstance(net, nn.DataParallel):
+        return unwrapped(net.module, name)
+    if isinstance(inner := net._modules.get("_orig_mod"), nn.Module):  # OptimizedModule, without importing its home
+        return unwrapped(inner, name)
+    if type(net).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        raise InputError(f"{name} is a {type(net).__name__}, one process's share; give what is in it: its .module")
+    return net
+
+
 class Moved(NamedTuple):
     """Inputs that are moved inside a network: `delta` is added to what its module `name` puts out."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
-from divkd.empirical.networks.handed import check_network, memory, reason, tensors, whole
+from divkd.empirical.networks.handed import check_network, memory, reason, tensors, unwrapped, whole
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.loop import BatchLoss, run_epoch, set_rate
 from divkd.empirical.training.perturb import PERTURBATIONS
@@ -38,6 +38,7 @@ from divkd.empirical.use.rehearsal import (
     takes_one,
     unseen,
 )
+from divkd.empirical.use.store import misfit
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.progress import Progress
 from divkd.shared.seeds import rng
@@ -59,7 +60,7 @@ def distill(
     perturb_at: str | None = None,
     temperature: float = 4.0,
     kd_weight: float = 0.9,
-    optimiser: torch.optim.Optimizer | str = "adamw",
+    optimizer: torch.optim.Optimizer | str = "adamw",
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
@@ -80,7 +81,8 @@ def distill(
 
     teachers     plain networks, inputs (B, ...) to logits (B, K). They answer in eval mode and come back as they were
     student      a `BatchEnsemble` of as many members, whose member m learns from teacher m; or a plain network, the
-                 control, which learns from all. It comes back in eval mode
+                 control, which learns from all. It comes back in eval mode. Wrapped by torch.compile or DataParallel,
+                 what is in it is trained, as it is
     batches      iterated once an epoch: (inputs, labels), or whatever `prepare` makes that of. Inputs: a tensor
                  (B, ...) of any dtype, a tuple, given by place, or a dict, by name. Labels: (B,) whole numbers, 0 to
                  K-1, or probabilities (B, K)
@@ -92,7 +94,7 @@ def distill(
     perturb_at   the name of a module of teachers and student whose floats are moved, where inputs are whole numbers:
                  an embedding that all share
     temperature, kd_weight       t and a
-    optimiser    "adamw" or "sgd", of `lr` (0.001; 0.1), `weight_decay` (0.01; 0.0004) and `momentum` (of sgd) on the
+    optimizer    "adamw" or "sgd", of `lr` (0.001; 0.1), `weight_decay` (0.01; 0.0004) and `momentum` (of sgd) on the
                  schedule of the preset cpu, rank-one factors with `rank_one_lr` times the rate and no decay; or your
                  own, on the student's parameters, with its own learning rate
     scheduler    of your own optimiser, stepped once an epoch
@@ -114,7 +116,8 @@ def distill(
     epochs, seed = whole("epochs", epochs, 1), whole("seed", seed, 0)
     given.check_number("temperature", temperature, 0, given.MOST, "a finite number above 0", above=True)
     given.check_number("kd_weight", kd_weight, 0, 1, "a number from 0 to 1")
-    check_network(student, "the student")
+    handed = check_network(student, "the student")
+    student = unwrapped(handed, "the student")
     check_plain(prepare, precision, gradient_clip_val, compile=compile, progress=progress)
     space, called = space_of(low, high, perturb_at), functions(each_epoch)
     eta = step_of(step_size, space, method)
@@ -123,14 +126,14 @@ def distill(
     loss = student_loss(method, ensemble, temperature, kd_weight, eta, space)
     device = one_device(ensemble, net)
     first = iterated("batches", batches, epochs)
-    schedule, driver = driver_of(net, epochs, optimiser, lr, weight_decay, momentum, rank_one_lr)
+    schedule, driver = driver_of(net, epochs, optimizer, lr, weight_decay, momentum, rank_one_lr)
     check_optimiser(net, driver)
     if scheduler is not None:
         check_scheduler(scheduler, None if schedule else driver, epochs, checkpoint is not None)
     bounds = (space.low, space.high) if method in PERTURBATIONS and space.at is None else (None, None)
     path = None if checkpoint is None else keep.check_path(checkpoint)
     records: list[Record] = []
-    with given.evaluating(ensemble), given.learning(student), _clipped(driver, gradient_clip_val):
+    with given.evaluating(ensemble), given.learning(handed), _clipped(driver, gradient_clip_val):
         peeked = list(itertools.islice(first, 1))
         classes, one = 0, True
         for inputs, labels in given.checked(peeked, None, device, True, bounds, prepare):
@@ -149,7 +152,7 @@ def distill(
             facts = {"method": method, "epochs": epochs, "seed": seed, "members": net.members, "low": low, "high": high}
             facts |= {"temperature": temperature, "kd_weight": kd_weight, "perturb_at": perturb_at}
             facts |= {"step_size": eta.tolist() if isinstance(eta, Tensor) else eta, "precision": precision}
-            facts |= {"optimiser": type(driver).__name__, "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+            facts |= {"optimizer": type(driver).__name__, "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
             facts |= {"rank_one_lr": rank_one_lr, "gradient_clip_val": gradient_clip_val}
             facts |= {"teachers": keep.digest(ensemble)}
             if kept := keep.read(path, facts):
@@ -251,13 +254,10 @@ def _restored(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> list[Record]:
     """The records of a checkpoint, whose weights and rates are put in their places."""
-    state = student.state_dict()
     theirs: Record = kept["student"]
-    wrong = next((key for key in {**state, **theirs} if _kind(state.get(key)) != _kind(theirs.get(key))), None)
-    if wrong or ("scheduler" in kept) != (scheduler is not None):
-        what = (
-            f"{wrong} is {_kind(theirs.get(wrong))} there and {_kind(state.get(wrong))} here" if wrong else "scheduler"
-        )
+    words = misfit(theirs, student.state_dict())
+    if words or ("scheduler" in kept) != (scheduler is not None):
+        what = words or "scheduler"
         raise InputError(f"checkpoint {path} is of another student ({what}); give its own, or another file")
     try:
         driver.load_state_dict(kept["optimiser"])
@@ -267,9 +267,3 @@ def _restored(
         raise InputError(f"checkpoint {path} is of another optimiser ({reason(error)}); give its own") from error
     student.load_state_dict(theirs)
     return list(kept["records"])
-
-
-def _kind(value: Any) -> str:
-    return (
-        f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else "nothing" if value is None else "there"
-    )

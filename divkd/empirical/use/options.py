@@ -1,13 +1,13 @@
 """What `distill` is asked for, checked before anything is done."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.networks.handed import choice, described, reason
+from divkd.empirical.networks.handed import choice, described, reason, shown, whole
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.loop import groups, set_rate, sgd
 from divkd.empirical.training.perturb import PERTURBATIONS, Space
@@ -46,6 +46,17 @@ def check_bounds(low: Any, high: Any) -> tuple[float | None, float | None]:
     if low is not None and high is not None and not low < high:
         raise InputError(f"low {low} is not below high {high}; give the ends between which inputs live")
     return low, high
+
+
+def check_shape(shape: Any) -> tuple[int, int, int]:
+    """`shape`, if it is that of an image; raises `InputError` otherwise."""
+    if shape is None:
+        raise InputError(
+            "the shape of an image is not known; give shape=(channels, height, width), or an example of other inputs"
+        )
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise InputError(f"the shape {shown(shape)} is not that of an image; give shape=(channels, height, width)")
+    return cast(tuple[int, int, int], tuple(whole("a length in shape", length, 1) for length in shape))
 
 
 def space_of(low: Any, high: Any, perturb_at: Any) -> Space:
@@ -123,7 +134,7 @@ def driver_of(
 ) -> tuple[Schedule | None, torch.optim.Optimizer]:
     """The optimiser, and the schedule of one that is not the caller's own."""
     for name, rate in (("weight_decay", weight_decay), ("momentum", momentum), ("rank_one_lr", rank_one_lr)):
-        if rate is not None:
+        if rate is not None or name != "weight_decay":
             check_number(name, rate, 0, MOST, "a finite number from 0")
     if lr is not None:
         check_number("lr", lr, 0, MOST, "a finite number above 0", above=True)
@@ -133,10 +144,10 @@ def driver_of(
         return None, optimiser
     if not isinstance(optimiser, str):
         raise InputError(
-            f"the optimiser is {described(optimiser)}; give 'adamw', 'sgd', or one of torch.optim on "
+            f"the optimizer is {described(optimiser)}; give 'adamw', 'sgd', or one of torch.optim on "
             "student.parameters()"
         )
-    choice("optimiser", optimiser, RATES)
+    choice("optimizer", optimiser, RATES)
     rate, decay = (
         one if mine is None else mine for mine, one in zip((lr, weight_decay), RATES[optimiser], strict=True)
     )

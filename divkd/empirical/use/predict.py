@@ -1,17 +1,21 @@
 """What a model says of your data, with uncertainty."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from divkd.empirical.data.inputs import read_inputs
+from divkd.empirical.data.splits import to_float
 from divkd.empirical.networks.handed import check_network, described, mapped, taken, tensors
 from divkd.empirical.training.diagnosis import flaw
 from divkd.empirical.training.seed_run import EVALUATION_BATCH
 from divkd.empirical.use import given
-from divkd.empirical.use.options import check_bounds, iterated
+from divkd.empirical.use.options import check_bounds, check_shape, iterated
+from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.diversity import entropy, sample_diversity
 from divkd.shared.metrics.quality import ensemble_log_probs
@@ -25,37 +29,55 @@ class Classification(NamedTuple):
     confidence: np.ndarray  # (N,), its probability
     entropy: np.ndarray  # (N,), of the mean, in nats, 0 to log K: all uncertainty
     mutual_information: np.ndarray  # (N,), between prediction and member, in nats, 0 to log M: the members' dissent
+    files: tuple[str, ...] = ()  # the names of the images, where they were files
 
 
 def predict(
-    model: nn.Module, inputs: Any, temperature: float = 1.0, *, low: float | None = 0.0, high: float | None = 1.0
+    model: nn.Module | Restored,
+    inputs: Any,
+    temperature: float = 1.0,
+    *,
+    low: float | None = 0.0,
+    high: float | None = 1.0,
+    shape: tuple[int, int, int] | None = None,
 ) -> Classification:
     """p = 1/M sum_m softmax(f_m(x)), its entropy H(p), and the mutual information H(p) - 1/M sum_m H(softmax(f_m(x))).
 
     inputs       (N, ...), a tensor or an array, or a tuple or dict of such; or a DataLoader (any iterable of batches),
-                 of whose (inputs, labels) the labels are left alone
-    model        a `BatchEnsemble`, a `DeepEnsemble` or a plain network: inputs to logits (M, B, K) or (B, K). A plain
-                 network is an ensemble of one member, without mutual information. It answers in eval mode and comes
-                 back as it was
+                 of whose (inputs, labels) the labels are left alone; or the path of an image, a folder of images (with
+                 all that is below it) or an .npz file with images, pixels in [0, 1]
+    model        a `BatchEnsemble`, a `DeepEnsemble` or a plain network: inputs to logits (M, B, K) or (B, K); or what
+                 `load_model` gives, which knows the shape of its images. A plain network is an ensemble of one member,
+                 without mutual information. It answers in eval mode and comes back as it was
     temperature  T, fitted on validation images (`evaluate`): p becomes softmax(log p / T); mutual information stays
                  that of the members as they are
     low, high    of images (N, 1 or 3, H, W), as most networks take floats in [0, 1]; None: no such end
+    shape        (C, H, W) of the images in files, where `model` is a network; the centre square of each is scaled to it
 
     Returns a `Classification`: probabilities (N, K); classes, confidence, entropy and mutual_information (N,), the
     last two in nats. Raises `InputError` where the inputs are not as said, `RunError` where logits have no softmax.
     """
-    check_network(model, "the model")
+    net = check_network(model.net if isinstance(model, Restored) else model, "the model")
     given.check_number("temperature", temperature, 0, given.MOST, "a finite number above 0", above=True)
     bounds = check_bounds(low, high)
-    log_probs = torch.log_softmax(member_answers(model, blocks(inputs, bounds)), -1)
+    files: list[str] = []
+    if shape is not None:
+        shape = check_shape(shape)
+    if isinstance(inputs, str | Path):
+        known, size = (model.shape, model.image_size) if isinstance(model, Restored) else (shape, None)
+        known = check_shape(known)
+        resize = size is None and not isinstance(model, Restored) and known[1] == known[2]
+        files, pixels = read_inputs([Path(inputs)], known, size, resize)
+        inputs = to_float(torch.from_numpy(pixels))
+    log_probs = torch.log_softmax(member_answers(net, blocks(inputs, bounds)), -1)
     pooled = ensemble_log_probs(log_probs)
     if temperature != 1:
         pooled = torch.log_softmax(pooled / temperature, -1)
     probabilities = pooled.exp()
     confidence, classes = probabilities.max(-1)
     information = sample_diversity(log_probs)["mutual_information"]
-    arrays = (probabilities, classes, confidence, entropy(pooled[None]), information)
-    return Classification(*(array.numpy() for array in arrays))
+    first = (probabilities.numpy(), classes.numpy(), confidence.numpy())
+    return Classification(*first, entropy(pooled[None]).numpy(), information.numpy(), tuple(files))
 
 
 def member_answers(model: nn.Module, batches: Iterable[Any]) -> Tensor:

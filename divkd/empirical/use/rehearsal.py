@@ -52,7 +52,7 @@ def check_scheduler(scheduler: Any, optimiser: torch.optim.Optimizer | None, epo
     if not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
         raise InputError(f"the scheduler is {described(scheduler)}; give one of torch.optim.lr_scheduler")
     if optimiser is None or scheduler.optimizer is not optimiser:
-        raise InputError("the scheduler is not of the optimiser that is given; give optimiser=... and make it of that")
+        raise InputError("the scheduler is not of the optimiser that is given; give optimizer=... and make it of that")
     before = copy.deepcopy(scheduler.state_dict())
     rates = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
     rates = copy.deepcopy(rates)

@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms, features
 
@@ -214,6 +215,10 @@ def test_cmyk_and_ycbcr_are_shown_as_browsers_do(tmp_path):
     c, _, _, k = (np.asarray(band).astype(float) for band in cmyk.split())
     assert np.abs(shown(tmp_path / "a.tif")[..., 0] - (255 - c) * (255 - k) / 255).max() <= 1
     PICTURE.convert("YCbCr").save(tmp_path / "b.tif")
+    if int(PIL.__version__.split(".")[0]) < 13:  # which calls its own file truncated
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            shown(tmp_path / "b.tif")
+        return
     assert np.abs(shown(tmp_path / "b.tif").astype(int) - PIXELS).max() <= 3
 
 

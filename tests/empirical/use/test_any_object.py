@@ -60,14 +60,49 @@ OBJECTS = {
     "pairs": lambda: [(X, Y)],
     "pairs of texts": lambda: [("a", "b")],
 }
+
+
+def saved(path):
+    divkd.save(plain(), path)
+    return path
+
+
 GOOD = {
     "to_batch_ensemble": lambda tmp: {"net": plain(), "members": 2, "seed": 0, "init": "near", "example": X},
     "member": lambda tmp: {"model": to_batch_ensemble(plain(), 2), "m": 0},
     "merge": lambda tmp: {"model": to_batch_ensemble(plain(), 2)},
     "DeepEnsemble": lambda tmp: {"nets": [plain()], "ndim": 4},
-    "predict": lambda tmp: {"model": plain(), "inputs": X, "temperature": 1.0, "low": 0.0, "high": 1.0},
-    "evaluate": lambda tmp: {"logits": torch.randn(8, 5), "labels": Y, "validation": (torch.randn(8, 5), Y)},
-    "export": lambda tmp: {"model": plain(), "path": tmp / "net.pt2", "shape": (3, 8, 8)},
+    "predict": lambda tmp: {
+        "model": plain(),
+        "inputs": X,
+        "temperature": 1.0,
+        "low": 0.0,
+        "high": 1.0,
+        "shape": (3, 8, 8),
+    },
+    "evaluate": lambda tmp: {
+        "logits": plain(),
+        "labels": [(X, Y)],
+        "validation": [(X, Y)],
+        "prepare": None,
+        "out": tmp / "net.npz",
+    },
+    "compare": lambda tmp: {"models": {"a": plain()}, "batches": [(X, Y)], "prepare": None, "rounds": 1},
+    "export": lambda tmp: {"model": plain(), "path": tmp / "net.pt2", "shape": (3, 8, 8), "example": None},
+    "save": lambda tmp: {"model": plain(), "path": tmp / "net.safetensors"},
+    "load": lambda tmp: {"path": saved(tmp / "net.safetensors"), "network": plain()},
+    "train_teachers": lambda tmp: {
+        "make_network": plain,
+        "batches": [(X, Y)],
+        "seed": 0,
+        "momentum": 0.9,
+        "optimizer": "sgd",
+        "precision": "float32",
+        **dict.fromkeys(("members", "epochs"), 1),
+        **dict.fromkeys(("prepare", "scheduler", "lr", "weight_decay", "gradient_clip_val", "validation")),
+        **dict.fromkeys(("each_epoch", "checkpoint")),
+        **dict.fromkeys(("compile", "progress"), False),
+    },
     "load_model": lambda tmp: {
         "run": tmp,
         "model": None,
@@ -88,13 +123,13 @@ GOOD = {
         **dict.fromkeys(("low", "seed"), 0),
         **dict.fromkeys(("kd_weight", "momentum", "rank_one_lr"), 0.5),
         "temperature": 4.0,
-        "optimiser": "adamw",
+        "optimizer": "adamw",
         "precision": "float32",
     },
 }
 
 
-LEGAL = {("epochs", "huge"), ("members", "huge"), ("compile", "True")}  # and would take long
+LEGAL = {("epochs", "huge"), ("members", "huge"), ("rounds", "huge"), ("compile", "True")}  # and would take long
 LEGAL |= {
     ("each_epoch", kind) for kind in ("function", "class", "network", "lazy network", "silent network")
 }  # its own

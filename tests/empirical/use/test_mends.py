@@ -52,7 +52,8 @@ class Strings:
 
 @pytest.mark.parametrize("images", [None, "scan.png", ["a", "b"], Strings(), np.array(["a"]), np.array([None])])
 def test_what_is_no_array_is_told(images):
-    assert "give numbers in a tensor or a NumPy array" in refusal(lambda: predict(plain(), images))
+    words = "give shape=" if isinstance(images, str) else "give numbers in a tensor or a NumPy array"
+    assert words in refusal(lambda: predict(plain(), images))
     assert "give numbers" in refusal(lambda: evaluate(images, [0]))
 
 
@@ -95,7 +96,7 @@ def case(words, wrong, right):
 
 
 def own(net, *more, **options):
-    return net, {"optimiser": sgd(net.parameters(), *more, **options)}, GOOD
+    return net, {"optimizer": sgd(net.parameters(), *more, **options)}, GOOD
 
 
 @pytest.mark.parametrize(
@@ -109,23 +110,23 @@ def own(net, *more, **options):
         ),
         case(
             "not the student's; make it of student.parameters()",
-            lambda: (plain(), {"optimiser": sgd(plain().parameters())}, GOOD),
+            lambda: (plain(), {"optimizer": sgd(plain().parameters())}, GOOD),
             lambda: own(plain()),
         ),
         case(
             "holds no parameter that learns; make it of all student.parameters()",
-            lambda: (net := plain(), {"optimiser": sgd([net[1].bias.requires_grad_(False)])}, GOOD),
+            lambda: (net := plain(), {"optimizer": sgd([net[1].bias.requires_grad_(False)])}, GOOD),
             lambda: own(plain()),
         ),
         case("learning rate is 0", lambda: own(plain(), lr=0.0), lambda: own(plain(), lr=1e-3)),
         case(
             "wants a closure in each step; give one that steps without, e.g. SGD",
-            lambda: (net := plain(), {"optimiser": torch.optim.LBFGS(net.parameters())}, GOOD),
+            lambda: (net := plain(), {"optimizer": torch.optim.LBFGS(net.parameters())}, GOOD),
             lambda: own(plain()),
         ),
         case(
-            "the optimiser is a float; give 'adamw', 'sgd', or one of torch.optim",
-            lambda: (plain(), {"optimiser": 0.1}, GOOD),
+            "the optimizer is a float; give 'adamw', 'sgd', or one of torch.optim",
+            lambda: (plain(), {"optimizer": 0.1}, GOOD),
             lambda: own(plain()),
         ),
         case(

@@ -82,14 +82,14 @@ def test_students_whose_backward_pass_fails():
 def test_an_optimiser_of_parameters_that_get_no_gradient():
     student = plain(1)
     student.register_parameter("spare", nn.Parameter(torch.zeros(2)))
-    words = refusal(lambda: distill([plain()], student, GOOD, 1, "kd", optimiser=torch.optim.SGD([student.spare], 0.1)))
+    words = refusal(lambda: distill([plain()], student, GOOD, 1, "kd", optimizer=torch.optim.SGD([student.spare], 0.1)))
     assert "make it of all student.parameters(), and let the student use them" in words
     student = plain(1)
-    distill([plain()], student, GOOD, 1, "kd", optimiser=torch.optim.SGD(student.parameters(), 0.1))
+    distill([plain()], student, GOOD, 1, "kd", optimizer=torch.optim.SGD(student.parameters(), 0.1))
 
 
 def test_examples_of_a_conversion():
-    for wrong in (X[:0], "x", 3):
+    for wrong in (X.sum(), X[:0], "X", []):
         words = refusal(lambda wrong=wrong: to_batch_ensemble(plain(), 2, example=wrong))
         assert "give a batch, a tensor (B, ...) or several, e.g. B = 2" in words
     to_batch_ensemble(plain(), 2, example=X[:2])

@@ -46,10 +46,10 @@ def test_a_killed_distillation_goes_on_to_the_same_bits(tmp_path, kind, generato
     def run(file, *functions, seed=1):
         torch.manual_seed(seed)
         student = to_batch_ensemble(dropping(), 2)
-        options = {"optimiser": kind}
+        options = {"optimizer": kind}
         if kind == "own":
-            options["optimiser"] = torch.optim.RMSprop(student.parameters(), 1e-3, momentum=0.5)
-            options["scheduler"] = torch.optim.lr_scheduler.StepLR(options["optimiser"], 2, 0.5)
+            options["optimizer"] = torch.optim.RMSprop(student.parameters(), 1e-3, momentum=0.5)
+            options["scheduler"] = torch.optim.lr_scheduler.StepLR(options["optimizer"], 2, 0.5)
         teachers = [plain(1), plain(2)]
         options |= {
             "each_epoch": functions or None,
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     assert "its temperature differ, 4.0 there and 2.0 here" in call(temperature=2.0)
     assert "its teachers differ;" in call(teacher=2)
     assert "of another student (1.weight is torch.float32 (5, 192) there" in call(normed())
-    assert "its optimiser differ" in call(optimiser="sgd")
+    assert "its optimizer differ" in call(optimizer="sgd")
     content = bytearray(file.read_bytes())
     content[-40] ^= 1
     for damaged in (bytes(content), b"", b"\x80\x04.", content[:300]):
@@ -122,7 +122,7 @@ def test_validation_measures_as_evaluate_does_and_changes_nothing():
 def test_gradients_are_clipped_and_the_optimiser_comes_back_without_hooks():
     student = plain()
     before, own = copy.deepcopy(student), torch.optim.SGD(student.parameters(), 1.0)
-    distill([plain(1)], student, [(X, Y)], 1, "kd", optimiser=own, gradient_clip_val=0.01)
+    distill([plain(1)], student, [(X, Y)], 1, "kd", optimizer=own, gradient_clip_val=0.01)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(student.parameters(), before.parameters(), strict=True)) ** 0.5
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
     assert not own._optimizer_step_pre_hooks
@@ -132,24 +132,24 @@ def test_a_scheduler_of_ones_own_moves_the_rate_each_epoch_and_is_checked_before
     student = plain()
     own = torch.optim.SGD(student.parameters(), 0.1)
     halves = torch.optim.lr_scheduler.ExponentialLR(own, 0.5)
-    records = distill([plain(1)], student, [(X, Y)], 3, "kd", optimiser=own, scheduler=halves)
+    records = distill([plain(1)], student, [(X, Y)], 3, "kd", optimizer=own, scheduler=halves)
     assert [record["lr"] for record in records] == pytest.approx([0.1, 0.05, 0.025])
     other = torch.optim.SGD(student.parameters(), 0.1)
     before = copy.deepcopy(student.state_dict())
     one = torch.optim.lr_scheduler.OneCycleLR(other, 0.1, total_steps=3)
     rate = other.param_groups[0]["lr"]
     for options, words in (
-        ({"optimiser": own, "scheduler": one}, "is not of the optimiser"),
+        ({"optimizer": own, "scheduler": one}, "is not of the optimiser"),
         ({"scheduler": one}, "is not of the optimiser"),
-        ({"optimiser": other, "scheduler": one}, "OneCycleLR does not take 5 steps"),
-        ({"optimiser": other, "scheduler": 3}, "the scheduler is a int"),
-        ({"optimiser": other, "lr": 0.1}, "your own has them already"),
+        ({"optimizer": other, "scheduler": one}, "OneCycleLR does not take 5 steps"),
+        ({"optimizer": other, "scheduler": 3}, "the scheduler is a int"),
+        ({"optimizer": other, "lr": 0.1}, "your own has them already"),
     ):
         assert words in refusal(lambda options=options: distill([plain(1)], student, [(X, Y)], 5, "kd", **options))
     assert other.param_groups[0]["lr"] == rate
     assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(other, factor=0.5, patience=0)
-    assert distill([plain(1)], student, [(X, Y)], 2, "kd", optimiser=other, scheduler=plateau)
+    assert distill([plain(1)], student, [(X, Y)], 2, "kd", optimizer=other, scheduler=plateau)
 
 
 def test_lower_precision_trains_and_progress_is_told(capsys):

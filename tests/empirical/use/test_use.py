@@ -51,7 +51,7 @@ def test_distill_is_the_loop_of_a_run_to_the_bit(tmp_path, method, members):
     teachers = [network(1), network(2)]
     mine = to_batch_ensemble(network(), 2) if members == 2 else network()
     theirs = copy.deepcopy(mine) if members == 2 else DeepEnsemble([copy.deepcopy(mine)])
-    options = {"temperature": 2.0, "kd_weight": 0.7, "step_size": 0.05, "optimiser": "sgd"}
+    options = {"temperature": 2.0, "kd_weight": 0.7, "step_size": 0.05, "optimizer": "sgd"}
     records = distill(teachers, mine, Epochs(), 3, method, **options)
     frozen = DeepEnsemble(copy.deepcopy(teachers)).eval().requires_grad_(False)
     loss = student_loss(method, frozen, 2.0, 0.7, 0.05)
@@ -67,7 +67,7 @@ def test_without_weight_on_the_teachers_it_is_plain_training():
     data = [(to_float(DATA.train.images[i : i + 43]), DATA.train.labels[i : i + 43]) for i in (0, 43, 86)]
     mine, theirs = network(), network()
     own = torch.optim.SGD(mine.parameters(), 0.05)
-    records = distill([network(1)], mine, data, 2, "kd", optimiser=own, kd_weight=0.0)
+    records = distill([network(1)], mine, data, 2, "kd", optimizer=own, kd_weight=0.0)
     optimiser = torch.optim.SGD(theirs.parameters(), 0.05)
     for record in records:
         losses = []
