@@ -188,16 +188,17 @@ _GPU = dataclasses.replace(
     crop=4,
     precision="auto",
 )
-# Chosen on seed 100, which is shown nowhere: mu so small that networks need not learn both views to fit.
+# Chosen on seed 100, which is shown nowhere: mu so small, and networks so narrow, that they fit without both views.
 _VIEWS = dataclasses.replace(
     _CPU,
     preset="views",
     dataset="views",
+    network="resnet8w8",
     members=5,
     methods=("none", "kd", "ods"),
-    teacher=Schedule(15, 32, 0.1, 4e-4, (0.05, 0.5, 0.9)),
-    student=Schedule(30, 32, 0.1, 4e-4, (0.05, 0.5, 0.9)),
-    train_images=2000,
+    teacher=Schedule(20, 32, 0.1, 4e-4, (0.05, 0.5, 0.9)),
+    student=Schedule(25, 32, 0.01, 4e-4, (0.05, 0.5, 0.9)),
+    train_images=1000,
     flip=False,
     precision="auto",
     views=ViewsConfig(),

@@ -34,7 +34,7 @@ def test_labels_are_balanced_in_every_split():
 
 
 def test_every_view_of_the_label_shows_and_others_with_probability_s_over_k():
-    drawn = draw(changed(classes=10, single_view=0.3), "train", 4000)
+    drawn = draw(changed(classes=10, contrast=0.2, single_view=0.3), "train", 4000)
     shown = np.stack([(drawn.feature == one).sum(1) for one in range(20)], 1)
     assert shown.max() == 1
     own = np.arange(20)[None] // 2 == drawn.labels[:, None]
