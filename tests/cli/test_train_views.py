@@ -54,7 +54,6 @@ def test_the_report_says_what_is_missed(trained):
     page = trained.parent / "page.html"
     assert run(["report", str(trained), "--out", str(page)]) == 0
     assert "Views known: single-view probes" in page.read_text(encoding="utf-8")
-    assert run(["analyse", str(trained), "--images", "4", "--out", str(trained.parent / "analysis")]) == 0
 
 
 def test_the_parameters_are_kept_and_given_again(trained, capsys):

@@ -13,7 +13,7 @@ EXAMPLES = (
 
 
 def parse(name: str) -> tuple[str, int, int]:
-    """(kind, n, k) of a network: "resnet" and "wrn" have n blocks a stage, k channels in the first or k times the width.
+    """(kind, n, k) of a network: both families have n blocks a stage, k channels in the first or k times the width.
 
     Of torchvision:NAME the kind is the whole name; whether torchvision has it shows when the network is built.
 

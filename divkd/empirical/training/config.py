@@ -59,8 +59,8 @@ class Schedule(Config):
         return 0.01
 
 
-# What no network depends on but in its name: which networks there are, and where the images lie.
-_OF_NONE = ("preset", "seeds", "members", "ladder", "methods", "students", "data_dir")
+# What no network depends on but in its name or its images: which networks there are, and where the images come from.
+_OF_NONE = ("preset", "seeds", "members", "ladder", "methods", "students", "data_dir", "views")
 # And what a teacher does not, or a student by a method.
 _NOT_OF = {
     "teacher": ("teachers", "student", "temperature", "kd_weight", "step_size", "rank_one_lr"),
