@@ -29,7 +29,7 @@ from divkd.shared.run import Run
 from divkd.theory.config import PRESETS, MultiViewConfig
 from divkd.theory.descent import engine
 from divkd.theory.experiment import seed_jobs
-from divkd.theory.students import KINDS
+from divkd.theory.roster import KINDS
 
 REPEATS, PROCESSES = 3, 2
 Cost = tuple[float, float]  # CPU seconds, bytes

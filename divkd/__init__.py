@@ -25,18 +25,20 @@ __all__ = [
 
 if TYPE_CHECKING:
     from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, member, merge, to_batch_ensemble
-    from divkd.empirical.use.distill import distill, predict
+    from divkd.empirical.use.distill import distill
     from divkd.empirical.use.evaluate import evaluate
     from divkd.empirical.use.export import export
+    from divkd.empirical.use.predict import predict
     from divkd.empirical.use.restore import load_model
     from divkd.shared.errors import InputError, RunError
 else:
     _ENSEMBLES = ("BatchEnsemble", "DeepEnsemble", "member", "merge", "to_batch_ensemble")
     _HOMES = {
         **dict.fromkeys(_ENSEMBLES, "empirical.networks.ensembles"),
-        **dict.fromkeys(("distill", "predict"), "empirical.use.distill"),
+        "distill": "empirical.use.distill",
         "evaluate": "empirical.use.evaluate",
         "export": "empirical.use.export",
+        "predict": "empirical.use.predict",
         "load_model": "empirical.use.restore",
         **dict.fromkeys(("InputError", "RunError"), "shared.errors"),
     }

@@ -204,6 +204,20 @@ def test_the_commands_of_a_page_run_in_their_order(page, small_world, capsys):
                 words += ["--train-samples", "60", "--seeds", "0"]
             if words[1:3] == ["simulate", "convergence"]:
                 words += ["--dimension", "320", "--train-samples", "40", "--members", "1", "--distill-time", "0"]
+            if words[1:3] == ["simulate", "students"]:
+                words += ["--train-samples", "30", "--classes", "2", "--expected-others", "1", "--test-samples", "40"]
+                words += [
+                    "--distill-time",
+                    "100",
+                    "--max-steps",
+                    "5",
+                    "--seeds",
+                    "0",
+                    "--members",
+                    "2",
+                    "--scan-seeds",
+                    "0",
+                ]
             if words[1] == "analyse":
                 given = words.index("--images") if "--images" in words else len(words)
                 words[given:] = ["--images", "6", *words[given + 2 :]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divkd.report.words import equivalent
-from divkd.shared.kinds import METHODS
+from divkd.report.words import equivalent, learned
+from divkd.shared.kinds import METHODS, MODELS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,9 @@ ERRORS = ("single", "ensemble", "distilled", "self_distilled", "labels_only")
 SHARES = ("one_view_fraction", "distilled_views", "learned_inside_union", "learned_outside_union")
 
 
-@pytest.mark.parametrize("name", ["multiview-ablations", "multiview-gamma", "multiview-grid", "multiview-window"])
+@pytest.mark.parametrize(
+    "name", ["multiview-ablations", "multiview-gamma", "multiview-grid", "multiview-views", "multiview-window"]
+)
 def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
     text, results = page_of(name), results_of(name)
     for row in results["cells"]:
@@ -83,6 +85,25 @@ def test_the_views_that_a_page_prints_are_those_of_its_runs(run):
     for row in results_of(run)["views"]["summary"]:
         cells = [str(row["networks"]), *(show(row[key]) for key in ("missed", "weaker", "stronger"))]
         assert f"| {' | '.join(cells)} |" in page_of("views")
+
+
+@pytest.mark.parametrize("page", ["results/multiview-views/README.md", "theory.md"])
+def test_the_ensembles_of_v_views_that_a_page_prints_are_those_of_the_run(page):
+    rows = table((DOCS / page).read_text(encoding="utf-8"), "views of a class")
+    for (views, *cells), cell in zip(rows, results_of("multiview-views")["cells"], strict=True):
+        assert int(views) == cell["changes"]["views"]
+        for members, shown in zip(("1", "2", "5", "10"), cells, strict=True):
+            foreseen = cell["predicted"][members]["mean"], (1 - 1 / int(views)) ** int(members)
+            expected = f"{show(cell['members'][members])} ({foreseen[0]:.3f}, {foreseen[1]:.3f})"
+            assert shown == expected
+
+
+def test_what_a_page_says_of_students_is_that_of_its_run():
+    page, names = page_of("theory-students"), {**MODELS, "deep_ensemble": "teachers"}
+    for row in results_of("theory-students")["summary"]:
+        who = f"{names[row['model']]} | {learned(row['method'])}"
+        keys = ("known_own", "known_rest", "apart", "alone_error", "error", "cal_nll", "pairwise_kl", "disagreement")
+        assert f"| {who} | {' | '.join(show(row[key]) for key in keys)} |" in page
 
 
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])

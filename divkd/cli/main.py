@@ -53,7 +53,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted, 143 terminated."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 

@@ -118,7 +118,7 @@ def _option(one: "dataclasses.Field[Any]", defaults: bool) -> Decorator:
         notes.append(f"{about['low']:g} to {about['high']:g}")
     if defaults:
         values = one.default if isinstance(one.default, tuple) else (one.default,)
-        notes.append(f"default: {','.join(f'{value:g}' for value in values)}")
+        notes.append(f"default: {','.join(value if isinstance(value, str) else f'{value:g}' for value in values)}")
     meaning, symbol = about["meaning"], about["symbol"]
     text = f"{symbol}: {meaning}." if symbol else f"{meaning[0].upper()}{meaning[1:]}."
     shown: dict[str, Any] = {"help": f"{text} [{'; '.join(notes)}]" if notes else text}

@@ -16,7 +16,7 @@ from divkd.shared.manifest import existing
 from divkd.theory.config import PRESETS, MultiViewConfig
 
 # Parameters of students that maps and ablations do not train.
-UNUSED = ("temperature", "label_share", "soft_steps")
+UNUSED = ("chain", "joint", "temperature", "label_share", "soft_steps")
 
 
 class Simulations(Contents):
@@ -48,10 +48,17 @@ def _sections() -> dict[str, list[str]]:
     begin = {"Data": "classes", "Network": "neurons", "Descent": "trust", "Students": "students"}
     ends = [*(names.index(first) for first in begin.values()), len(names)]
     sections = {title: names[ends[place] : ends[place + 1]] for place, title in enumerate(begin)}
+    sections["Data"].append("mu")
     sections["Network"] += ["members", "engine", "dimension"]
     return sections
 
 
+share = click.option(
+    "--mu",
+    type=float,
+    metavar="X",
+    help="mu: share of single-view training samples, in place of --single-views: the nearest multiple of V k / N.",
+)
 HELP: dict[str, Any] = {
     "cls": Sectioned,
     "sections": _sections(),
@@ -65,6 +72,7 @@ HELP: dict[str, Any] = {
 @click.option("--engine", metavar="|".join(ENGINES), help="limit: d -> infinity, exact, on the CPU; dense: finite d.")
 @click.option("--dimension", type=int, metavar="D", help="d of the dense engine.")
 @from_fields(MultiViewConfig)
+@share
 def multiview(**options: Any) -> None:
     """Single networks, ensembles and their students on multi-view data.
 
@@ -97,7 +105,7 @@ def multiview(**options: Any) -> None:
         name=config.preset,
         plan=plan,
         measure=lambda: measured(config, count),
-        extendable=("seeds", "members", "students", "preset", "max_steps"),
+        extendable=("seeds", "members", "students", "chain", "joint", "preset", "max_steps"),
     )
 
 
@@ -109,6 +117,7 @@ def multiview(**options: Any) -> None:
 )
 @click.option("--grid", multiple=True, metavar="NAME=V,V,...", help="Given twice: map every pair of two parameters.")
 @from_fields(MultiViewConfig, without=UNUSED)
+@share
 def window(vary: tuple[str, ...], grid: tuple[str, ...], **options: Any) -> None:
     """Map the window in which the claims hold: every claim against one parameter at a time, or against two.
 
@@ -140,6 +149,7 @@ def window(vary: tuple[str, ...], grid: tuple[str, ...], **options: Any) -> None
 @common
 @by_jobs
 @from_fields(MultiViewConfig, without=UNUSED)
+@share
 def ablations(**options: Any) -> None:
     """Take away, one at a time, what the theory rests on: rho, q > 2, the smoothed part, balanced views.
 
@@ -231,7 +241,7 @@ def measure_cells(command: str, cells: Mapping[str, Any], options: Mapping[str, 
 def planned(cells: Mapping[str, MultiViewConfig], kinds: Sequence[str] | None = None) -> tuple[int, tuple[str, ...]]:
     """How many networks simulations train, with students of `kinds` (None: all), and what they are, in words."""
     from divkd.theory.descent import engine
-    from divkd.theory.students import KINDS, networks
+    from divkd.theory.roster import KINDS, networks
 
     each = [networks(one, tuple(KINDS) if kinds is None else kinds) for one in cells.values()]
     first = next(iter(cells.values()))
@@ -251,9 +261,22 @@ def configure(options: Mapping[str, Any], command: str = "simulate multiview") -
     """The validated configuration behind the command's options."""
     base = resolve(PRESETS, command, options, "default", beside=("vary", "grid"))
     config = dataclasses.replace(base, **given(MultiViewConfig, options))
+    if options["mu"] is not None:
+        config = _share(config, options["mu"], options["single_views"])
     if config.engine == "limit" and options.get("dimension") is not None:
         raise InputError("--dimension is d of the dense engine; give --engine dense with it, or leave it out")
     device = options["device"] or "cpu" if config.engine == "limit" else device_of(config, options)
     config = dataclasses.replace(config, device=device)
     config.validate()
+    return config
+
+
+def _share(config: MultiViewConfig, mu: float, told: int | None) -> MultiViewConfig:
+    """`config` with the `single_views` nearest to the share `mu`, which is said where it is another."""
+    single_views = config.single_views_of(mu)
+    if told not in (None, single_views):
+        raise InputError(f"--mu {mu:g} is --single-views {single_views} here, and {told} is given; give one of the two")
+    config = dataclasses.replace(config, single_views=single_views)
+    if abs(config.single_share - mu) > 1e-9:
+        click.echo(f"divkd: --mu {mu:g} is --single-views {single_views}, mu = {config.single_share:.4g}", err=True)
     return config

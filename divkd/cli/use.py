@@ -63,7 +63,7 @@ def predict(**options: Any) -> None:
     from divkd.empirical.data.files import passed_over
     from divkd.empirical.data.inputs import read_inputs
     from divkd.empirical.data.splits import to_float
-    from divkd.empirical.use import distill as use
+    from divkd.empirical.use import predict as use
     from divkd.empirical.use.restore import load_model
 
     restored = load_model(options["run"], options["model"], options["method"], options["seed"], device)

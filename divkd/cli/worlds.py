@@ -1,4 +1,5 @@
-"""``divkd simulate plane|gaussian|ntk|convergence``: the premise in two dimensions, opposite worlds, both engines."""
+"""``divkd simulate plane|gaussian|ntk|students|convergence``: the practice's premise in two dimensions and inside the
+theory, the theory's opposite worlds, and both engines."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from divkd.cli.options import (
 )
 from divkd.empirical.plane.config import PlaneConfig
 from divkd.shared.config import Config
-from divkd.theory.worlds.config import ConvergenceConfig, GaussianConfig, NtkConfig
+from divkd.theory.worlds.config import ConvergenceConfig, GaussianConfig, NtkConfig, StudentsConfig
 
 if TYPE_CHECKING:  # numpy comes with them
     from divkd.shared.jobs import Workers
@@ -188,4 +189,39 @@ def convergence(**options: Any) -> None:
     simulate("simulate convergence", ConvergenceConfig, options, "default", plan, compute)
 
 
-WORLDS = (plane, gaussian, ntk, convergence)
+@click.command(
+    cls=Sectioned,
+    sections={"Data": ("classes", "patches", "train_samples", "test_samples", "expected_others", "other_weight",
+                       "other_weight_single"),
+              "Teachers and networks": ("members", "neurons", "teacher_time"),
+              "Students": ("distill_time", "rule", "clip", "soft_temperature", "temperature", "max_steps", "factors",
+                           "factor_sd", "factor_rate"),
+              "Perturbation": ("step_size", "redraw"),
+              "Scan": ("scan_seeds", "scan_time")},
+)  # fmt: skip
+@world_of(StudentsConfig)
+def students(**options: Any) -> None:
+    """The practice inside the theory: BatchEnsembles and single networks distilled by every method, view by view.
+
+    Teachers are members of the multi-view world; students learn from labels or from teachers' answers to training
+    samples as they are, or moved by Gaussian, ODS and ConfODS steps through the teachers (Nam et al. 2021). Which views
+    each member knows, since when, and how members differ; a scan of what it depends on. Computed on the CPU in minutes.
+
+    \b
+    divkd simulate students --out runs/students
+    """
+
+    def plan(config: StudentsConfig) -> str:
+        from divkd.theory.worlds.students import kinds
+
+        return f"{len(kinds()) * len(config.seeds)} students for {len(config.seeds)} seeds, and those of the scan"
+
+    def compute(config: StudentsConfig, run: "Run", workers: "Workers") -> dict[str, Any]:
+        from divkd.theory.worlds.students import run_students
+
+        return run_students(config, run, workers)
+
+    simulate("simulate students", StudentsConfig, options, "default", plan, compute, more=("scan_seeds",))
+
+
+WORLDS = (plane, gaussian, ntk, students, convergence)

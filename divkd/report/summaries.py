@@ -8,7 +8,7 @@ from statistics import mean
 from divkd.report.figures.analysis import TEACHERS, kinds, over_seeds
 from divkd.report.figures.training import teachers
 from divkd.report.record import Results, unique
-from divkd.report.words import MEASURES, difference, number, span, spread
+from divkd.report.words import MEASURES, difference, number, span, spread, views_of
 from divkd.shared.kinds import CLAIMS, METHODS, MODELS, PERTURBATIONS, STUDENTS
 from divkd.shared.stats import show, summarise
 
@@ -123,7 +123,8 @@ def multiview(results: Results) -> list[str]:
             (met if within else missed).append(f"{CLAIMS[name].short} ({low:g} to {high:g})")
     if met or missed:
         parts = [f"{verb} {', '.join(names)}" for verb, names in (("met for", met), ("missed for", missed)) if names]
-        sentences.append(f"The theorem's bound is {', and '.join(parts)}.")
+        whose = "The theorem's bound" if views_of(results) == 2 else "What is expected of so many views"
+        sentences.append(f"{whose} is {', and '.join(parts)}.")
     known = results["views"]["spread"]
     for key, words in VIEWS.items():
         if known.get(key, {}).get("mean") is not None and isfinite(known[key]["mean"]):

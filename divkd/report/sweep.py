@@ -49,7 +49,27 @@ def _tables(results: Results) -> list[Table]:
         for name, limits in results.get("limits", {}).items()
     ]
     caption = f"Errors on single-view test samples and shares of views ({spread(results)})"
-    return [Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))]
+    table = Table(caption, ["cell", *CLAIMS.values(), *VIEWS.values()], lines, notes=tuple(failures))
+    curves = [
+        [
+            str(views),
+            members,
+            show(error, 4),
+            show(row["predicted"][members], 4),
+            f"{(1 - 1 / views) ** int(members):.4f}",
+        ]
+        for views, row in _by_views(results).items()
+        for members, error in row["members"].items()
+    ]
+    heads = ["views", "members", "measured", "predicted here", "asymptotic"]
+    caption = f"Single-view test error of ensembles by views and members ({spread(results)})"
+    return [table, *([Table(caption, heads, curves)] if curves else [])]
+
+
+def _by_views(results: Results) -> dict[int, Results]:
+    """The cells of a map that differ in the views of a class, as far as they could be trained."""
+    cells = (row for row in results["cells"] if list(row["changes"]) == ["views"] and row.get("members"))
+    return {row["changes"]["views"]: row for row in cells}
 
 
 def _is_map(results: Results) -> bool:
@@ -100,6 +120,37 @@ def window(results: Results) -> Any:
     what = f"One parameter at a time, the others as in `{results['preset']}` (shaded)"
     foreseen = "\ndotted: where claims are foreseen to end" if results.get("limits") else ""
     fig.suptitle(f"{what}; {spread(results, 'mean ± 1 sd over')}{foreseen}", fontsize="medium")
+    return fig
+
+
+def members(results: Results) -> Any:
+    """Error on single-view samples of ensembles by their members, a colour a number of views."""
+    fig, (ax,) = figure(width=6.8, height=4.6)
+    least, none = 1.0, []
+    for index, (views, row) in enumerate(_by_views(results).items()):
+        at = np.array([int(number) for number in row["members"]])
+        errors, deviations = map(np.array, mean_and_sd(row["members"].values()))
+        law, some, colour = (1 - 1 / views) ** at, errors > 0, look(index)["color"]
+        # an error of 0 has no place on a logarithmic axis, nor the part of a bar that reaches below
+        bars = [np.minimum(deviations, 0.9 * errors)[some], deviations[some]]
+        ax.errorbar(at[some], errors[some], yerr=bars, linestyle="none", capsize=2, markersize=5,
+                    label=f"$V = {views}$", **look(index))  # fmt: skip
+        none.append((at[~some], look(index)))
+        if views > 1:
+            ax.plot(at, mean_and_sd(row["predicted"].values())[0], "--", color=colour, linewidth=1.2)
+            ax.plot(at, law, ":", color=colour, linewidth=1.2)
+            least = min(least, *errors[some], law.min())
+        ax.set_xticks(at)
+    for places, how in (one for one in none if len(one[0])):
+        ax.plot(places, np.full(len(places), 0.5 * least), linestyle="none", markerfacecolor="white", markersize=5,
+                clip_on=False, zorder=4, **how)  # fmt: skip
+    ax.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=5, label="no errors")
+    ax.plot([], [], "--", color="0.3", label="finite-size prediction")
+    ax.plot([], [], ":", color="0.3", label="$((V - 1)/V)^K$")
+    ax.set(yscale="log", ylim=(0.5 * least, 1.0), xlabel="members of the ensemble $K$")
+    ax.set_ylabel("error on single-view test samples")
+    ax.set_title(f"Ensembles by the views of a class; {spread(results, 'mean ± 1 sd over')}", fontsize="medium")
+    legend_below(fig, [ax], 3, "small")
     return fig
 
 
@@ -169,6 +220,9 @@ def ablations(results: Results) -> Any:
 FIGURES = (
     Figure("window", window, "Errors on single-view samples as one parameter at a time is changed",
            fits=lambda results: _is_map(results) and not _is_grid(results)),
+    Figure("members", members,
+           "Errors of ensembles on single-view samples by their members, for several numbers of views",
+           fits=lambda results: len(_by_views(results)) > 1),
     Figure("grid", grid, "Errors on single-view samples as two parameters are changed together", fits=_is_grid),
     Figure("ablations", ablations, "Errors on single-view samples of every ablation, by claim",
            fits=lambda results: not _is_map(results)),

@@ -58,6 +58,11 @@ TRAINED = (
 MEASURE = {one.key: one for one in (*MEASURES, *TRAINED)}
 
 
+def views_of(results: dict[str, Any]) -> int:
+    """The views of a class in a simulation: runs that do not say have two."""
+    return int(results["config"].get("views", 2))
+
+
 def labels(*keys: str) -> list[str]:
     """What the measures of those keys are called."""
     return [MEASURE[key].label for key in keys]

@@ -25,6 +25,9 @@ MODELS = {"deep_ensemble": "deep ensemble", **STUDENTS, "merged": "BatchEnsemble
 ENGINES = {"limit": "d to infinity, exact, on the CPU", "dense": "finite d"}
 
 
+LINKS = 3  # of a chain of self-distillation at most: S_1 is a fresh network taught by one, S_2 one taught by S_1, ...
+
+
 class Claim(NamedTuple):
     """A claim of the theory or a control: how tables call it, and figures, where there is less room."""
 
@@ -46,6 +49,13 @@ CLAIMS = {
     "distilled_temperature": Claim("  distilled at temperature T", "distilled at\ntemperature T"),
     "distilled_mixed": Claim("  distilled by t CE + (1 - t) H", "distilled by\nt CE + (1 - t) H"),
     "self_distilled": Claim("4 self-distilled", "self-distilled", theorem=True),
+    **{
+        f"chain_{link}": Claim(
+            f"  S_{link}: fresh, from {f'S_{link - 1}' if link > 1 else 'one network'}",
+            f"S_{link}: fresh,\nfrom {f'S_{link - 1}' if link > 1 else 'one network'}",
+        )
+        for link in range(1, LINKS + 1)
+    },
     "labels_only": Claim("  same flow time, labels only", "labels only,\nsame flow time"),
 }
 
@@ -58,4 +68,6 @@ VIEWS = {
         "share that the self-distilled know of the union of both networks' views", "inside union"
     ),
     "learned_outside_union": Claim("share that they know of the views outside it", "outside union"),
+    "chain_kept": Claim("share that the fresh self-distilled, S_1 to S_n, know of their teachers' views", "kept"),
+    "chain_found": Claim("share that they know of the others", "found"),
 }

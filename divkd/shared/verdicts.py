@@ -19,7 +19,7 @@ OF_MANY = ("ensemble", "distilled", "ensemble_of_distilled")
 def verdicts(name: str, claim: Mapping[str, Any]) -> dict[str, Any]:
     """{theorem, bound, prediction, accepted, why} of the claim `name` with its keys of results.json.
 
-    theorem      whether its `bound` is a theorem's, and not what is expected of a control
+    theorem      whether its `bound` is a theorem's, and not what is expected of a control, or of other than two views
     bound        whether the mean error on single-view samples lies in it; None where there is none
     prediction   whether that error is within TOLERANCE of `predicted`
     accepted     whether it is `accepted` here, in a regime chosen for its claims to hold
@@ -30,7 +30,7 @@ def verdicts(name: str, claim: Mapping[str, Any]) -> dict[str, Any]:
     within = None if bound is None else bound[0] <= error <= bound[1]
     few = within is False and name in OF_MANY and min(error, predicted) > bound[1]
     return {
-        "theorem": bound is not None and CLAIMS[name].theorem,
+        "theorem": bound is not None and CLAIMS[name].theorem and claim.get("views", 2) == 2,
         "bound": within,
         "prediction": round(abs(error - predicted), DIGITS) <= TOLERANCE,
         "accepted": claim["holds"],

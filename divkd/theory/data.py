@@ -24,18 +24,20 @@ class Samples:
     """
 
     labels: np.ndarray  # (N,) y
-    views: np.ndarray  # (N,) the drawn own view, 0 or 1; NOISE for a multi-view sample, which shows both
-    feature: np.ndarray  # (N, P) 2 * class + view of the feature in the patch, or NOISE
+    views: np.ndarray  # (N,) the drawn own view, 0 to V - 1; NOISE for a multi-view sample, which shows them all
+    feature: np.ndarray  # (N, P) V * class + view of the feature in the patch, or NOISE
     weight: np.ndarray  # (N, P) z_p, float32, 0 in a patch without a feature
     redrawn: int  # samples that were drawn again because their features needed more than P patches
-    mixed: np.ndarray | None = None  # (N, P, 2k) alpha, float32: what every patch shows of every feature; None: nothing
+    mixed: np.ndarray | None = (
+        None  # (N, P, V k) alpha, float32: what every patch shows of every feature; None: nothing
+    )
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class Layout(NamedTuple):
-    """The patches of N samples as entries sorted by feature; those without one come last, as feature 2k.
+    """The patches of N samples as entries sorted by feature; those without one come last, as feature V k.
 
     Within a feature come the samples' first patches of it, then their second ones, and so on: neighbours belong to
     different samples, so that a sum over a sample's entries does not wait for the addition before it.
@@ -43,17 +45,17 @@ class Layout(NamedTuple):
 
     sample: np.ndarray  # (E,) n
     weight: np.ndarray  # (E,) z
-    start: np.ndarray  # (2k + 2,) the entries of feature f are start[f]:start[f + 1]
+    start: np.ndarray  # (V k + 2,) the entries of feature f are start[f]:start[f + 1]
     order: np.ndarray  # (E,) the entry's position n * P + p
     drawn: np.ndarray  # (E,) its place in the order of feature, sample, patch, in which noise is drawn
-    weight_in: np.ndarray  # (2k + 1, N) sum of z over a sample's patches of a feature
-    shows: np.ndarray  # (2k + 1, N) 1 where it has one, else 0
-    copies: np.ndarray  # (2k + 1,) the most patches that a sample has of a feature
-    largest: np.ndarray  # (2k + 1,) the largest z
+    weight_in: np.ndarray  # (V k + 1, N) sum of z over a sample's patches of a feature
+    shows: np.ndarray  # (V k + 1, N) 1 where it has one, else 0
+    copies: np.ndarray  # (V k + 1,) the most patches that a sample has of a feature
+    largest: np.ndarray  # (V k + 1,) the largest z
 
     @classmethod
     def of(cls, samples: Samples, features: int) -> "Layout":
-        """The layout of `samples` for `features` = 2k features."""
+        """The layout of `samples` for `features` = V k features."""
         flat = np.where(samples.feature == NOISE, features, samples.feature)
         count, patches = flat.shape
         order = np.argsort(flat, axis=None, kind="stable")
@@ -73,35 +75,37 @@ class Layout(NamedTuple):
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:
-    """N samples of which the last 2 k `single_views` are single-view: the same number for every (class, view)."""
+    """N samples of which the last V k `single_views` are single-view: the same number for every (class, view)."""
     generator = rng(seed, "train")
-    pairs = np.tile(np.arange(2 * config.classes), config.single_views)
+    pairs = np.tile(np.arange(config.features), config.single_views)
     labels = generator.integers(config.classes, size=config.train_samples - len(pairs))
     views = np.full(len(labels), NOISE)
-    return _draw(config, generator, np.concatenate([labels, pairs // 2]), np.concatenate([views, pairs % 2]))
+    of_pairs = pairs // config.views, pairs % config.views
+    return _draw(config, generator, np.concatenate([labels, of_pairs[0]]), np.concatenate([views, of_pairs[1]]))
 
 
 def fresh_samples(config: MultiViewConfig, seed: int, kind: str, role: str = "test") -> Samples:
-    """Fresh samples that all show two views (`kind` "multi") or one ("single"); for "validation", half as many."""
+    """Fresh samples that all show every own view (`kind` "multi") or one ("single"); for "validation", half as many."""
     generator = rng(seed, f"{role}/{kind}")
     count = config.test_samples if role == "test" else -(-config.test_samples // 2)
     labels = generator.integers(config.classes, size=count)
-    views = generator.integers(2, size=count)
+    views = generator.integers(config.views, size=count)
     return _draw(config, generator, labels, views if kind == "single" else np.full_like(views, NOISE))
 
 
 def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.ndarray, views: np.ndarray) -> Samples:
     """Draw V(X), the weights and the patches, following Allen-Zhu and Li, Definition of D.
 
-    V(X) holds both views of y and every other class's feature with probability s / k. An own view's weight is
-    spread evenly over C_p patches. Another class's feature, and the own view that a single-view sample lacks,
-    show in one patch: the definition's z_p >= 0 may vanish on some of a feature's patches. Feature noise alpha is
-    uniform in [0, gamma], for every patch and feature.
+    V(X) holds all V views of y and every other class's feature with probability s / k, whatever V is: another class
+    shows a view that a network knows as often as with two views. An own view's weight is spread evenly over C_p
+    patches. Another class's feature, and each of the V - 1 own views that a single-view sample lacks, show in one
+    patch: the definition's z_p >= 0 may vanish on some of a feature's patches. Feature noise alpha is uniform in
+    [0, gamma], for every patch and feature.
     """
-    count, features = len(labels), 2 * config.classes
-    own = np.arange(features)[None, :] // 2 == labels[:, None]
+    count, features = len(labels), config.features
+    own = np.arange(features)[None, :] // config.views == labels[:, None]
     single = views != NOISE
-    missing = single[:, None] & (np.arange(features)[None, :] == (2 * labels + 1 - views)[:, None])
+    missing = single[:, None] & own & (np.arange(features)[None, :] != (config.views * labels + views)[:, None])
     copies = np.where(own & ~missing, config.own_patches, 1)
 
     present = own.copy()
@@ -122,7 +126,7 @@ def _draw(config: MultiViewConfig, generator: np.random.Generator, labels: np.nd
     weight[single] = generator.uniform(*config.other_weight_single, (single.sum(), features))
     weight[own] = generator.uniform(*config.own_weight, own.sum())
     weight[missing] = generator.uniform(*config.missing_weight, missing.sum())
-    weight[:, 1::2] *= config.second_view
+    weight[:, 1::2] *= config.second_view  # other than 1 for two views alone
 
     # patches are exchangeable: the occupied ones are the first of a random order
     order = generator.random((count, config.patches)).argsort(1)

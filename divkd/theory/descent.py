@@ -20,7 +20,7 @@ class Networks(Protocol):
 
     @property
     def weights(self) -> np.ndarray:
-        """(M, k, m, >= 2k), feature coordinates first."""
+        """(M, k, m, >= V k), feature coordinates first."""
 
     @property
     def coordinates(self) -> np.ndarray:
@@ -152,11 +152,11 @@ def descend(networks: Networks, loss: Loss, *, max_steps: int, flow_time: float 
         number += 1
 
 
-def strengths(weights: np.ndarray, classes: int) -> np.ndarray:
-    """Lambda_{i,l} = max_r [<w_{i,r}, v_{i,l}>]^+ in units of varrho, (M, k, 2), from weights (M, k, m, >= 2k).
+def strengths(weights: np.ndarray, classes: int, views: int = 2) -> np.ndarray:
+    """Lambda_{i,l} = max_r [<w_{i,r}, v_{i,l}>]^+ in units of varrho, (M, k, V), from weights (M, k, m, >= V k).
 
     Following Allen-Zhu and Li, arXiv 2012.09816.
     """
-    of_views = weights[..., : 2 * classes].reshape(*weights.shape[:3], classes, 2)
+    of_views = weights[..., : views * classes].reshape(*weights.shape[:3], classes, views)
     own = np.einsum("airib->airb", of_views)
     return np.asarray(np.maximum(own.max(2), 0))

@@ -87,15 +87,15 @@ def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
     return loss
 
 
-def without_others(samples: Samples) -> Samples:
+def without_others(samples: Samples, views: int = 2) -> Samples:
     """`samples` with the patches of other classes' features turned into noise: no dark knowledge is left in them.
 
-    Feature noise is left with the sample's own views alone.
+    Feature noise is left with the sample's own views alone. A class has `views`.
     """
-    own = samples.feature // 2 == samples.labels[:, None]
+    own = samples.feature // views == samples.labels[:, None]
     feature = np.where(own, samples.feature, NOISE).astype(samples.feature.dtype)
     mixed = samples.mixed
     if mixed is not None:
-        mine = np.arange(mixed.shape[2]) // 2 == samples.labels[:, None]
+        mine = np.arange(mixed.shape[2]) // views == samples.labels[:, None]
         mixed = np.where(mine[:, None], mixed, np.float32(0))
     return dataclasses.replace(samples, feature=feature, weight=np.where(own, samples.weight, 0), mixed=mixed)

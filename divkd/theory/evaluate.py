@@ -5,6 +5,7 @@ quality, calibration, diversity, deep ensemble equivalent. A temperature is fitt
 those that it is applied to. torch is imported when something is judged.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def errors_by_members(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def uncovered_by_members(learned: np.ndarray) -> np.ndarray:
-    """Share of (class, view) pairs that no member of an ensemble of K = 1..M learned, (M,), from learned (M, k, 2).
+    """Share of (class, view) pairs that no member of an ensemble of K = 1..M learned, (M,), from learned (M, k, V).
 
     Windows as in `errors_by_members`.
     """
@@ -54,13 +55,20 @@ def uncovered_by_members(learned: np.ndarray) -> np.ndarray:
 
 
 def learned_views(strengths: np.ndarray) -> np.ndarray:
-    """Whether each view of a class is learned, (M, k, 2) bool, from strengths Lambda (M, k, 2) in units of varrho.
+    """Whether each view of a class is learned, (M, k, V) bool, from strengths Lambda (M, k, V) in units of varrho.
 
-    A view is learned if Lambda is above a quarter of the class's stronger view: a loser stays near its start, sigma_0,
+    A view is learned if Lambda is above a quarter of the class's strongest view: a loser stays near its start, sigma_0,
     following Allen-Zhu and Li, Lemma D.19. A network that was distilled can know both views unequally well: 3.1 and 7.0
     were seen in one class, which half, in place of a quarter, would count as one view.
     """
     return np.asarray(strengths >= 0.25 * strengths.max(2, keepdims=True))
+
+
+def handed_on(links: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """What the links of a chain know (n, k, 2), F_1 first: of their teachers' views, `chain_kept`, of the others."""
+    pairs = [(teachers[: len(taught)], taught) for teachers, taught in itertools.pairwise(links)]
+    kept, found = (np.concatenate([b[a == known] for a, b in pairs]) for known in (True, False))
+    return {"chain_kept": float(kept.mean()), "chain_found": float(found.mean()) if found.size else None}
 
 
 def judged(outputs: Mapping[str, Mapping[str, np.ndarray]], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:

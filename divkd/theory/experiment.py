@@ -18,19 +18,8 @@ from divkd.theory.claims import SeedResult
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, training_samples
 from divkd.theory.descent import engine
-from divkd.theory.students import (
-    CONTINUED,
-    FRESH,
-    JOINT,
-    KINDS,
-    Seed,
-    Students,
-    checkpoint,
-    continued,
-    pairs,
-    rows_of,
-    self_teachers,
-)
+from divkd.theory.roster import CHAIN, JOINT, KINDS, checkpoint, continued, pairs, rows_of, self_teachers
+from divkd.theory.students import Seed, Students
 from divkd.theory.training import Arrays
 
 SHARE = 5.0  # what a job is to take at most, in trainings of a member of `default`
@@ -83,7 +72,9 @@ def simulate(config: MultiViewConfig, run: Run, workers: Workers) -> dict[str, A
         "views": {**{name: summary["mean"] for name, summary in views.items()}, "spread": views},
         "judged": evaluate.over_seeds(dict(zip(config.seeds, (seed.judged for seed in seeds), strict=True))),
         **seeds[0].traces,
-        "config": {name: getattr(config, name) for name in ("engine", "members", "classes", "init_scale", "clip")},
+        "config": {
+            name: getattr(config, name) for name in ("engine", "members", "classes", "views", "init_scale", "clip")
+        },
         "seconds": time.perf_counter() - began,
     }
 
@@ -99,12 +90,12 @@ def seed_jobs(
     jobs: list[Job] = []
 
     def add(name: str, work: Work, after: Sequence[Job], cost: float, keeps: Sequence[str] = (), many: int = 0) -> None:
-        name = f"seed{seed}-{name}-of{config.members}-{config.students}"
+        name = f"seed{seed}-{name}-{_groups(config)}"
         before = tuple(job.name for job in after)
         jobs.append(Job(name, work, before, tuple(keeps), networks=many, cost=cost * size, memory=memory))
 
     rest = {kind: list(rows_of(config, kind)) for kind in kinds}
-    each = {kind: KINDS[kind].cost * (config.students if kind == "trained_jointly" else 1) for kind in kinds}
+    each = {kind: KINDS[kind].cost * (config.joint if kind == "trained_jointly" else 1) for kind in kinds}
     after = {kind: continued(config, kind, range(config.members)) for kind in kinds}
     member = 1 + sum(each[kind] * len(rows) for kind, rows in after.items()) / config.members
     for some in _dealt(pairs(config), 2 * member, size):
@@ -116,16 +107,16 @@ def seed_jobs(
         add(f"members{rows[0]}", work, (), member * len(rows), keeps, len(keeps))
     members = tuple(jobs)
     for kind, left in rest.items():
+        teachers = () if kind == "trained_jointly" else tuple(jobs) if KINDS[kind].link > 1 else members
         for some in _dealt(left, each[kind], size):
             keeps = [checkpoint(config, seed, kind, row) for row in some]
             work = partial(_train, config, seed, kinds, {kind: some})
-            before = () if kind == "trained_jointly" else members
-            add(f"{kind}{some[0]}", work, before, each[kind] * len(some), keeps, len(some))
+            add(f"{kind}{some[0]}", work, teachers, each[kind] * len(some), keeps, len(some))
     trained = tuple(jobs)
     joint = [JOINT + row for row in rest.get("trained_jointly", ())]
-    fresh = any(kind not in (*CONTINUED, "trained_jointly") for kind in rest if rest[kind])
-    same = [*range(config.members), *(range(FRESH, FRESH + config.students) if fresh else ())]
-    for numbers, cost in ((same, TESTING), (joint, TESTING * config.students)):
+    drawn = [KINDS[kind].start + row for kind in kinds for row in rows_of(config, kind)]
+    same = [number for number in dict.fromkeys([*range(config.members), *drawn]) if number not in joint]
+    for numbers, cost in ((same, TESTING), (joint, TESTING * config.joint)):
         for some in _dealt(numbers, cost, size):
             keeps = [_tested_name(config, seed, number) for number in some]
             add(f"tested{some[0]}", partial(_test, config, seed, kinds, some), trained, cost * len(some), keeps)
@@ -159,7 +150,7 @@ def _train(
         if kind == "member":
             one.train_members(some)
         elif some:
-            KINDS[kind].train(one, some)
+            one.train(kind, some)
     return {}
 
 
@@ -201,6 +192,13 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
         outside = after[~pair]
         views["learned_inside_union"] = float(after[pair].mean())
         views["learned_outside_union"] = float(outside.mean()) if outside.size else None
+    taught_by = learned
+    for name in [name for name in CHAIN if name in students]:
+        start = np.stack([one["strengths"][0] for one in taught[name].arrays])
+        lottery = np.eye(config.views, dtype=bool)[predict.lottery_winners(start, samples, config)]
+        unions[name], taught_by = taught_by[: len(lottery)] | lottery, students[name]
+    if "chain_1" in students:
+        views |= evaluate.handed_on([learned, *(students[name] for name in CHAIN if name in students)])
 
     errors: dict[str, dict[str, float]] = {}
     outputs = _outputs(seed, everyone)
@@ -221,6 +219,7 @@ def measure(seed: Seed, *, with_traces: bool = False) -> SeedResult:
         predicted={of: float(predict.coverage_errors(config, union, known)[0]) for of, union in unions.items()},
         traces=traces.of_seed(seed, taught) if with_traces else {},
         judged=evaluate.judged(outputs, labels) if seed.validated else {},
+        at_most=[float((learned.sum(2) <= count).mean()) for count in range(1, config.views)],
     )
 
 
@@ -279,10 +278,13 @@ def _tested(seed: Seed, kinds: Mapping[str, Students], numbers: Sequence[int]) -
 
 
 def _tested_name(config: MultiViewConfig, seed: int, number: int) -> str:
-    return (
-        f"seed{seed}-tested{number}-of{config.members}-{config.students}"  # on which it depends whose outputs they are
-    )
+    return f"seed{seed}-tested{number}-{_groups(config)}"
+
+
+def _groups(config: MultiViewConfig) -> str:
+    """How many networks there are of what: on which it depends whose test outputs have the same number."""
+    return f"of{config.members}-{config.students}-{config.joint}-{config.chain}"
 
 
 def _strengths(arrays: Sequence[Arrays], config: MultiViewConfig) -> np.ndarray:
-    return descent.strengths(np.stack([one["weights"] for one in arrays]), config.classes)
+    return descent.strengths(np.stack([one["weights"] for one in arrays]), config.classes, config.views)

@@ -2,6 +2,8 @@
 
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -10,39 +12,43 @@ from divkd.theory import evaluate
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Samples
 
-WEIGHT_POINTS = 8  # equal parts of Gamma's interval
+WEIGHT_POINTS = 8  # equal parts of Gamma's interval, as far as what a competitor's V views show has COMBINATIONS
+COMBINATIONS = 1000
+NEGLIGIBLE = 1e-9  # the probability of a pattern of known views that is left out, of other than two views
+
+Ties = float | Sequence[float]  # the shares of classes of which a network knows 2, ..., V views; else it knows one
 
 
 def lottery_winners(strengths: np.ndarray, samples: Samples, config: MultiViewConfig) -> np.ndarray:
-    """argmax_l Lambda_{i,l}^(0) S_{i,l}^(1/(q-2)), S_{i,l} = E[1_{y=i} sum_p z_p^q], as (M, k) of 0 or 1.
+    """argmax_l Lambda_{i,l}^(0) S_{i,l}^(1/(q-2)), S_{i,l} = E[1_{y=i} sum_p z_p^q], as (M, k) of 0 to V - 1.
 
-    Following Allen-Zhu and Li, arXiv 2012.09816 (the tensor-power race, Lemma D.19). `strengths` (M, k, 2) are
+    Following Allen-Zhu and Li, arXiv 2012.09816 (the tensor-power race, Lemma D.19). `strengths` (M, k, V) are
     those at the start; S is taken over the training samples. For q = 2 growth is exponential and S alone decides.
     """
-    own = samples.feature // 2 == samples.labels[:, None]
+    own = samples.feature // config.views == samples.labels[:, None]
     strides = samples.weight[own].astype(np.float64) ** config.power
-    race = np.bincount(samples.feature[own], strides, 2 * config.classes).reshape(-1, 2)
+    race = np.bincount(samples.feature[own], strides, config.features).reshape(-1, config.views)
     with np.errstate(divide="ignore"):
         start = np.log(strengths.astype(np.float64)) * (config.power - 2) if config.power > 2 else 0 * strengths
         return np.asarray((start + np.log(race)).argmax(-1))
 
 
 def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConfig) -> np.ndarray:
-    """When a view of strength Lambda^(0) reaches varrho if nothing stops it, as flow times (M, k, 2).
+    """When a view of strength Lambda^(0) reaches varrho if nothing stops it, as flow times (M, k, V).
 
         t = int_{Lambda^(0)}^{1} da / v(a),   v(a) = varrho E[(1_{y=i} - 1/k) sum_p z_p E_g sReLU'(z_p a + g)]
 
     in units of varrho, over the patches that hold the view, g ~ N(0, (sigma_0 nu)^2): the tensor-power race of
     Allen-Zhu and Li, Lemma D.19, whose v is a^(q-1) times a constant, with what the noise of a patch adds while views
-    are no stronger than it. Probabilities stay at 1/k until the first views arrive. `strengths` (M, k, 2) are those at
+    are no stronger than it. Probabilities stay at 1/k until the first views arrive. `strengths` (M, k, V) are those at
     the start; infinite where the view does not grow.
     """
     nodes, shares = np.polynomial.hermite_e.hermegauss(24)
     start = strengths.astype(np.float64)
     grid = np.geomspace(min(start[start > 0].min(), 0.5), 1.0, 240)
     times = np.empty(start.shape)
-    for i, view in np.ndindex(config.classes, 2):
-        sample, patch = np.nonzero(samples.feature == 2 * i + view)
+    for i, view in np.ndindex(config.classes, config.views):
+        sample, patch = np.nonzero(samples.feature == config.views * i + view)
         pull = (samples.labels[sample] == i) - 1 / config.classes
         z, place = np.unique(samples.weight[sample, patch].astype(np.float64).round(2), return_inverse=True)
         factor = np.bincount(place, pull, len(z)) * z  # over patches of nearly the same weight
@@ -55,21 +61,29 @@ def lottery_times(strengths: np.ndarray, samples: Samples, config: MultiViewConf
     return times
 
 
-def single_error(config: MultiViewConfig, ties: float) -> float:
-    """1/2 (1 - ties) (1 - (1 - s/k)^(k-1)): the drawn view is unknown and some other class shows its learned view.
+def single_error(config: MultiViewConfig, ties: Ties) -> float:
+    """sum_c p_c (V - c)/V (1 - (1 - s/k)^(k-1)): the drawn view is unknown, and some other class shows its learned one.
 
-    `ties` is the share of classes that know both views. Theorem 1 of Allen-Zhu and Li (1/2 within 2 %) is the limit
-    of many present features and no ties; this is its finite-size form, on single-view samples.
+    p_c is the share of classes of which c views are known: `ties` from c = 2 on. With two views that is (1 - ties)/2.
+    Theorem 1 of Allen-Zhu and Li (two views, 1/2 within 2 %) is the limit of many present features and no ties, in
+    which V views give (V - 1)/V; this is its finite-size form, on single-view samples.
     """
-    return 0.5 * (1 - ties) * (1 - (1 - config.expected_others / config.classes) ** (config.classes - 1))
+    missed = sum(share * (1 - count / config.views) for count, share in enumerate(_shares(ties), 1))
+    return missed * (1 - (1 - config.expected_others / config.classes) ** (config.classes - 1))
 
 
-def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength: float) -> float:
+def asymptotic_error(views: int, members: int) -> float:
+    """((V - 1)/V)^K: no member knows the drawn view, with none of `views` more often learned than another."""
+    return float((1 - 1 / views) ** members)
+
+
+def ensemble_error(config: MultiViewConfig, members: int, ties: Ties, strength: float) -> float:
     """Error on single-view samples of K = `members` summed networks: the coverage of the views and its tail.
 
-    A member knows one view of a class, either with probability (1 - ties) / 2, or both; members are independent. Let
-    b ~ Binomial(K, (1 + ties) / 2) of them know the drawn view of class y and c the missing one (c = K - b without
-    ties). With h(z) the output of one member for a feature of weight z that it knows, class y scores
+    A member knows c of a class's V views, any c alike, with probability p_c (`ties`, see `single_error`); members are
+    independent. Let n = (n_1, ..., n_V) of them know each view of a class, P(n) multinomial with p_1 = 1, where
+    n_1 ~ Binomial(K, 1/V). Of class y let the first be drawn: b = n_1 know it, c = n_2 + ... + n_V a missing one. With
+    h(z) the output of one member for a feature of weight z that it knows, class y scores
 
         A_{b,c} = b C_p h(own / C_p) + c h(missing)
 
@@ -77,22 +91,46 @@ def ensemble_error(config: MultiViewConfig, members: int, ties: float, strength:
     h(z) times the members that know that view, z ~ Gamma. The sample is wrong if one of the k - 1 competitors scores
     above A:
 
-        error = sum_{b,c} P(b, c) (1 - (1 - P(competitor > A_{b,c}))^(k-1)).
+        error = sum_n P(n) (1 - (1 - P(competitor > A_{b,c}))^(k-1)).
 
     h(z) = varrho sReLU(z Lambda) of one neuron with `strength` Lambda, the mean strength of learned views. K = 1
-    without ties is `single_error`; h(Gamma) -> 0 with every feature present gives 2^-K, the asymptote. Own and missing
-    weights are set to the middle of their intervals, Gamma is integrated over its own.
+    without ties is `single_error`; h(Gamma) -> 0 with every feature present gives ((V - 1)/V)^K, the asymptote. Own
+    and missing weights are set to the middle of their intervals, Gamma is integrated over its own.
     """
-    known = _known(members, ties)
+    known = _known_of_two(members, _shares(ties)[1]) if config.views == 2 else _known(config.views, members, ties)
     counts, probability = np.array(list(known)), np.array(list(known.values()))
     scores, chances = _scores(config, counts, strength)
-    own = _own_scores(config, counts, strength)
-    beaten = (scores[None] > own[:, None, None]) @ chances  # (drawn b and c, competitor's counts)
+    own, place = np.unique(_own_scores(config, counts[:, 0], counts.sum(1), strength), return_inverse=True)
+    beaten = np.array([(scores > score) @ chances for score in own])[place]  # (drawn b and c, competitor's counts)
     return float(probability @ (1 - (1 - beaten @ probability) ** (config.classes - 1)))
 
 
+def union_error(config: MultiViewConfig, networks: int, ties: Ties, strength: float, cells: float) -> dict[str, float]:
+    """{mean, std} of the error of one network that knows what `networks` independent lotteries know between them.
+
+    Each knows 1, 2, ..., V views of a class, with the shares `ties` of 2, ..., V; x of the V views are missed by all n
+    networks. The error, of the samples that show one of these, is that of one network with so many views a class,
+
+        mean = `ensemble_error` of K = 1 with the shares of V - x,    E x / V = (1 - E(views of one) / V)^n,
+
+    of two views u c / 2 with u = (1 - ties)^n / 2^(n-1), c -> 1 the probability that some other class shows a view that
+    is known: 2^-n in the limit of many classes without ties. n = 2 is self-distillation (1/4 of Allen-Zhu and Li's
+    Theorem 4), n + 1 the link S_n of a chain.
+
+    std is that of the mean over `cells` independent pairs of (network, class), each wrong in c x / V of its samples:
+    std = mean sd(x) / (E x sqrt(cells)), with two views c / 2 sqrt(u (1 - u) / cells).
+    """
+    missed: dict[int, float] = defaultdict(float)  # the chance of x
+    for counts, chance in _known(config.views, networks, ties).items():
+        missed[counts.count(0)] += chance
+    mean = ensemble_error(config, 1, [missed[config.views - known] for known in range(2, config.views + 1)], strength)
+    of_x = sum(x * chance for x, chance in missed.items())
+    variance = sum((x - of_x) ** 2 * chance for x, chance in missed.items())
+    return {"mean": mean, "std": mean * float(np.sqrt(variance / cells)) / of_x if of_x else 0.0}
+
+
 def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: float) -> np.ndarray:
-    """`ensemble_error` given which views `learned` (M, k, 2) members know, for ensembles of K = 1..M, (M,).
+    """`ensemble_error` given which views `learned` (M, k, V) members know, for ensembles of K = 1..M, (M,).
 
     The same scores with counted instead of binomial numbers of members, averaged over the cyclic windows of
     `evaluate.errors_by_members`. What it leaves unexplained is not coverage; what it explains beyond `ensemble_error`
@@ -102,7 +140,7 @@ def coverage_errors(config: MultiViewConfig, learned: np.ndarray, strength: floa
     for index, counts in enumerate(evaluate.windows(learned.astype(np.int64))):
         for window in counts:
             scores, chances = _scores(config, window, strength)  # (k, S)
-            own = np.stack([_own_scores(config, window, strength), _own_scores(config, window[:, ::-1], strength)], 1)
+            own = _own_scores(config, window, window.sum(1, keepdims=True), strength)  # (k, drawn view)
             safe = 1 - (scores[None, None] > own[:, :, None, None]) @ chances  # (y, drawn view, competitor)
             safe[np.arange(config.classes), :, np.arange(config.classes)] = 1
             errors[index] += (1 - safe.prod(2)).mean() / len(counts)
@@ -115,25 +153,50 @@ def _response(config: MultiViewConfig, z: np.ndarray | float, strength: float) -
     return np.asarray(np.minimum(u, 1.0) ** config.power / config.power + np.maximum(u - 1.0, 0.0))
 
 
-def _own_scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> np.ndarray:
-    """A_{b,c} / varrho for `counts` (..., 2): the members that know the drawn view, and the missing one."""
+def _shares(ties: Ties) -> tuple[float, ...]:
+    """p_1, p_2, ..., p_V."""
+    more = tuple(np.atleast_1d(ties).tolist())
+    return (1 - sum(more), *more)
+
+
+def _own_scores(config: MultiViewConfig, drawn: np.ndarray, known: np.ndarray, strength: float) -> np.ndarray:
+    """A_{b,c} / varrho of b members that know the `drawn` view, b + c `known` views in all of them."""
     middle_own, middle_missing = (sum(interval) / 2 for interval in (config.own_weight, config.missing_weight))
     own = config.own_patches * _response(config, middle_own / config.own_patches, strength)
-    return np.asarray(counts[..., 0] * own + counts[..., 1] * _response(config, middle_missing, strength))
+    return np.asarray(drawn * own + (known - drawn) * _response(config, middle_missing, strength))
 
 
 def _scores(config: MultiViewConfig, counts: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Possible scores / varrho (C, S) of competitors whose views `counts` (C, 2) members know; their chances (S,)."""
+    """Possible scores / varrho (C, S) of competitors whose views `counts` (C, V) members know; their chances (S,)."""
     low, high = config.other_weight_single
-    weights = low + (high - low) * (np.arange(WEIGHT_POINTS) + 0.5) / WEIGHT_POINTS
+    points = min(WEIGHT_POINTS, max(1, round(COMBINATIONS ** (1 / config.views)) - 1))
+    weights = low + (high - low) * (np.arange(points) + 0.5) / points
     present = config.expected_others / config.classes
     response = np.append(_response(config, weights, strength), 0.0)  # of a view that shows, or does not
-    chance = np.append(np.full(WEIGHT_POINTS, present / WEIGHT_POINTS), 1 - present)
-    scores = counts[:, 0, None, None] * response[:, None] + counts[:, 1, None, None] * response
-    return scores.reshape(len(counts), -1), np.outer(chance, chance).ravel()
+    chance = np.append(np.full(points, present / points), 1 - present)
+    scores, chances = np.zeros((len(counts), 1)), np.ones(1)
+    for of_view in counts.T:
+        scores = (scores[:, :, None] + of_view[:, None, None] * response).reshape(len(counts), -1)
+        chances = np.outer(chances, chance).ravel()
+    return scores, chances
 
 
-def _known(members: int, ties: float) -> dict[tuple[int, int], float]:
+def _known(views: int, members: int, ties: Ties) -> dict[tuple[int, ...], float]:
+    """P(n): n_1 members know the first view, the others n_2 <= ... <= n_V, one member after another."""
+    shares = _shares(ties)
+    known = [one for one in product((0, 1), repeat=views) if any(one) and shares[sum(one) - 1]]
+    table = {(0,) * views: 1.0}
+    for _ in range(members):
+        after: dict[tuple[int, ...], float] = defaultdict(float)
+        for counts, chance in table.items():
+            for one in known:
+                first, *rest = (count + more for count, more in zip(counts, one, strict=True))
+                after[first, *sorted(rest)] += chance * shares[sum(one) - 1] / comb(views, sum(one))
+        table = {counts: chance for counts, chance in after.items() if chance > NEGLIGIBLE}
+    return table
+
+
+def _known_of_two(members: int, ties: float) -> dict[tuple[int, int], float]:
     """P(x members know the first view, y the second): both with probability `ties`, else one of the two."""
     table: dict[tuple[int, int], float] = defaultdict(float)
     for both in range(members + 1):

@@ -16,9 +16,8 @@ from divkd.theory import descent, distillation
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import TESTS, VALIDATION, Samples, fresh_samples, training_samples
 from divkd.theory.descent import engine
+from divkd.theory.roster import CHAIN, FRESH, JOINT, KINDS, checkpoint, continued, pairs, rows_of, self_teachers
 from divkd.theory.training import Arrays, Create, Phase, labels_only, train
-
-FRESH, JOINT = 1_000_000, 2_000_000  # numbers of networks beyond the ensemble: their randomness depends on them
 
 
 class Students(NamedTuple):
@@ -89,7 +88,7 @@ class Seed:
             if networks is not None:
                 self._beside = networks, trained
                 for kind in self.kinds:
-                    KINDS[kind].train(self, continued(self.config, kind, trained))
+                    self.train(kind, continued(self.config, kind, trained))
                 self._beside = None
         return [self._members[row] for row in rows]
 
@@ -97,8 +96,15 @@ class Seed:
         """All members and students, by the name of their claim."""
         everyone = {"single": Students(self.config, self.members, range(self.config.members))}
         for kind in self.kinds:
-            everyone |= KINDS[kind].train(self, rows_of(self.config, kind))
+            everyone |= self.train(kind, rows_of(self.config, kind))
         return everyone
+
+    def train(self, kind: str, rows: Sequence[int]) -> dict[str, Students]:
+        """The networks `rows` of a kind, by the claim that they serve."""
+        if kind in CHAIN:
+            return self.chained(kind, rows)
+        method: Callable[[Sequence[int]], dict[str, Students]] = getattr(self, kind)
+        return method(rows)
 
     def distilled(self, rows: Sequence[int]) -> dict[str, Students]:
         """Theorem 3: fresh networks by the clipped rule, from the sum of the members' outputs."""
@@ -122,7 +128,7 @@ class Seed:
 
     def distilled_without_others(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: as `distilled`, where no training sample shows another class's feature, to teacher or student."""
-        config, stripped = self.config, distillation.without_others(self.samples)
+        config, stripped = self.config, distillation.without_others(self.samples, self.config.views)
 
         def loss() -> descent.Loss:
             weights = np.stack([arrays["weights"] for arrays in self.members])
@@ -143,13 +149,34 @@ class Seed:
         phase = Phase(loss, self.config.distill_time)
         return self._continued("self_distilled", rows, phase)
 
+    def chained(self, kind: str, rows: Sequence[int]) -> dict[str, Students]:
+        """Self-distillation as drawn: S_1 is fresh and learns by the clipped rule from a member, S_2 from S_1, ...
+
+        The clip c is that of the ensemble's sum. Where another class shows a view that it knows, one network's output
+        is 1.5 c in the median, so that min(F / c, 1) says of one what it says of a sum: whether some network knows it.
+        """
+        start, link = KINDS[kind].start, KINDS[kind].link
+
+        def loss(rows: Sequence[int]) -> descent.Loss:
+            before = self.chain_teachers(link, rows)
+            return self._clipped(np.stack([arrays["train_outputs"] for arrays in before]))
+
+        phases = [Phase(loss, self.config.distill_time), labels_only(self.samples)]
+        arrays = self._train(kind, self.config, self.samples, rows, self._start(start), phases)
+        return {kind: Students(self.config, list(arrays.values()), [start + row for row in rows])}
+
+    def chain_teachers(self, link: int, rows: Sequence[int]) -> list[Arrays]:
+        """The networks that a link's `rows` learn from: members, or the link before."""
+        before = f"chain_{link - 1}"
+        return self.train_members(rows) if link == 1 else self.chained(before, rows)[before].arrays
+
     def labels_only(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: trained members that go on for the same flow time, on labels alone."""
         return self._continued("labels_only", rows, labels_only(self.samples, self.config.distill_time))
 
     def trained_jointly(self, rows: Sequence[int]) -> dict[str, Students]:
         """Control: K networks as one of width m K: the sum of their outputs is trained, or (second) their average."""
-        together, scales = self.config.students, np.array([1.0, 1.0 / self.config.students])
+        together, scales = self.config.joint, np.array([1.0, 1.0 / self.config.joint])
         wide = dataclasses.replace(self.config, neurons=self.config.neurons * together)
         phase = Phase(lambda rows: distillation.scaled_labels(self.samples.labels, scales[list(rows)]))
         create = self._start(JOINT, config=wide)
@@ -216,69 +243,5 @@ class Seed:
         return arrays
 
 
-def checkpoint(config: MultiViewConfig, seed: int, kind: str, row: int) -> str:
-    """The name of a member's or a student's checkpoint: it says what the network depends on, so that a run can grow."""
-    if kind == "trained_jointly":
-        return f"seed{seed}-{kind}-{('sum', 'average')[row]}-of{config.students}"
-    suffix = {"member": "", "labels_only": "", "self_distilled": f"-of{config.members}"}
-    return f"seed{seed}-{kind}{row}{suffix.get(kind, f'-from{config.members}')}"
-
-
 def _blocks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (rows[first : first + size] for first in range(0, len(rows), size))
-
-
-def self_teachers(config: MultiViewConfig) -> np.ndarray:
-    """The member that each is distilled towards: half the ensemble away, so that pairs are disjoint."""
-    return (np.arange(config.members) + config.members // 2) % config.members
-
-
-def pairs(config: MultiViewConfig) -> list[list[int]]:
-    """Members and their teachers, by which members are dealt out: a pair that is in memory can be self-distilled."""
-    half, odd = divmod(config.members, 2)
-    return [[row, row + half] for row in range(half)] + [[config.members - 1]] * odd
-
-
-class Kind(NamedTuple):
-    """A kind of student."""
-
-    train: Callable[[Seed, Sequence[int]], dict[str, Students]]
-    cost: float  # of a network of a member's width, where a member's is 1, as measured in `default`
-    least: int = 1  # members that it needs
-    swept: bool = False  # whether maps and ablations train it
-
-
-# What a seed's ensemble can teach, and the controls.
-KINDS = {
-    "distilled": Kind(Seed.distilled, 2, swept=True),
-    "distilled_temperature": Kind(Seed.distilled_temperature, 5),
-    "distilled_mixed": Kind(Seed.distilled_mixed, 2),
-    "distilled_without_others": Kind(Seed.distilled_without_others, 0.7),
-    "self_distilled": Kind(Seed.self_distilled, 0.5, least=2, swept=True),
-    "trained_jointly": Kind(Seed.trained_jointly, 0.8, least=2),
-    "labels_only": Kind(Seed.labels_only, 0.1, swept=True),
-}
-CONTINUED = ("self_distilled", "labels_only")  # these go on from members
-
-
-def rows_of(config: MultiViewConfig, kind: str) -> range:
-    """The networks of a kind that a seed trains; none where too few members can teach them."""
-    if not config.students or config.members < KINDS[kind].least:
-        return range(0)
-    if kind == "trained_jointly":
-        return range(2)
-    return range(min(config.students, config.members) if kind in CONTINUED else config.students)
-
-
-def continued(config: MultiViewConfig, kind: str, members: Sequence[int]) -> list[int]:
-    """The networks of a kind that can go on from `members`, by no other than which they are taught."""
-    if kind not in CONTINUED:
-        return []
-    teachers = self_teachers(config)
-    taught = [row for row in members if kind == "labels_only" or teachers[row] in members]
-    return [row for row in taught if row in rows_of(config, kind)]
-
-
-def networks(config: MultiViewConfig, kinds: Sequence[str] = tuple(KINDS)) -> int:
-    """How many networks a seed trains, members and those of `kinds`."""
-    return config.members + sum(len(rows_of(config, kind)) for kind in kinds)

@@ -20,11 +20,12 @@ from divkd.shared.kinds import VIEWS
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
-from divkd.theory import predict
+from divkd.theory import claims, predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.descent import engine
 from divkd.theory.experiment import check, measure
-from divkd.theory.students import KINDS, Seed, networks
+from divkd.theory.roster import KINDS, networks
+from divkd.theory.students import Seed
 
 STUDENTS = tuple(name for name, kind in KINDS.items() if kind.swept)
 CLAIMS = ("single", "ensemble", *STUDENTS)
@@ -76,10 +77,11 @@ def run_sweep(
     """The content of results.json: what the base is, and one row a cell.
 
     `limits` are, of a parameter that is changed alone, the values at which claims are predicted to end, by claim.
-    A row has `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None. A cell
-    whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says why. A
-    finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings. Raises
-    `InputError` where a checkpoint is damaged.
+    A row has `name`, `changes`, `errors` and `views` as {mean, std, n} over seeds, `failed` in words or None; so of
+    ensembles of "1", "2", ... `members` their single-view errors, and those `predicted` from each seed's networks. A
+    cell whose networks cannot be trained, or whose samples have no room for their features, is a result too: it says
+    why. A finished seed of a cell is saved to `run`, and not simulated again on resume; `seconds` are of all sittings.
+    Raises `InputError` where a checkpoint is damaged.
 
     Cells of the same configuration are simulated once, that of the base under the name "base": the others repeat its
     row, in no seconds.
@@ -100,7 +102,9 @@ def run_sweep(
         "base": {one.name: getattr(config, one.name) for one in described(config)},
         "symbols": {one.name: one.metadata["symbol"] for one in described(config)},
         "cells": rows,
-        "limits": {"feature_noise": predict.feature_noise_limits(config)} if "feature_noise" in varied else {},
+        "limits": {"feature_noise": predict.feature_noise_limits(config)}
+        if "feature_noise" in varied and config.views == 2
+        else {},
         "seconds": sum(row["seconds"] for row in rows),
     }
 
@@ -152,7 +156,7 @@ def _row(seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     for key in dict.fromkeys(key for one in numbers for key in one):
         part, _, of = key.partition("/")
         # no view is outside the union of two networks that know every view between them
-        row[part][of] = summarise(one[key] for one in numbers if key in one)
+        row.setdefault(part, {})[of] = summarise(one[key] for one in numbers if key in one)
     return row
 
 
@@ -171,5 +175,8 @@ def _cell_seed(cell: MultiViewConfig, name: str, seed: int, run: Run, progress: 
     errors = {claim: result.errors[claim] for claim in CLAIMS if claim in result.errors}
     numbers = {f"errors/{claim}": error["single_view"] for claim, error in errors.items()}
     numbers |= {f"errors/{claim}_multi_view": error["multi_view"] for claim, error in errors.items()}
+    for ensemble in claims.CLAIMS["ensemble"].predicted(cell, [result])["by_members"]:
+        numbers[f"members/{ensemble['members']}"] = ensemble["single_view_error"]
+        numbers[f"predicted/{ensemble['members']}"] = ensemble["predicted"]
     numbers |= {f"views/{of}": share for of, share in result.views.items() if of in VIEWS and share is not None}
     return {"seconds": time.perf_counter() - began, "numbers": numbers, "failed": None}

@@ -8,6 +8,7 @@ import numpy as np
 from divkd.theory import descent, distillation, evaluate, predict
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
+from divkd.theory.roster import CHAIN
 from divkd.theory.students import Seed, Students
 from divkd.theory.training import Arrays
 
@@ -17,13 +18,13 @@ TRACE_POINTS = 200
 def of_seed(seed: Seed, students: Mapping[str, Students]) -> dict[str, Any]:
     """`trace` of the first member, two `samples`, and of students, where there are some, `traces` and `learned`.
 
-    `traces` are those of the first student of a kind; `learned` is (n, k, 2) of 0 and 1 for every network of a kind.
+    `traces` are those of the first student of a kind; `learned` is (n, k, V) of 0 and 1 for every network of a kind.
     """
     one = _of_network(seed.config, seed.samples, seed.members[0])
     shown = {"trace": {"seed": seed.seed, "member": 0, **one}, "samples": _of_samples(seed)}
     if students:
-        kinds = {name: students[name].arrays for name in ("distilled", "self_distilled") if name in students}
-        shown["traces"] = {name: _thin(arrays[0]) for name, arrays in kinds.items()}
+        kinds = {name: students[name].arrays for name in ("distilled", "self_distilled", *CHAIN) if name in students}
+        shown["traces"] = {name: _thin(arrays[0]) for name, arrays in kinds.items() if name not in CHAIN}
         shown["learned"] = {
             name: evaluate.learned_views(np.stack([one["strengths"][-1] for one in arrays])).astype(int).tolist()
             for name, arrays in {"members": seed.members, **kinds}.items()
@@ -32,7 +33,7 @@ def of_seed(seed: Seed, students: Mapping[str, Students]) -> dict[str, Any]:
 
 
 def _of_network(config: MultiViewConfig, samples: Samples, arrays: Arrays) -> dict[str, Any]:
-    """Of one network that was trained on labels: strengths (T, k, 2) through `times` (T,), and how it memorises.
+    """Of one network that was trained on labels: strengths (T, k, V) through `times` (T,), and how it memorises.
 
     `probability` holds the geometric mean of p_y (T,) over three kinds of training samples: multi-view, single-view
     with the view that the network learned, single-view with the one that it did not, which only their noise can tell

@@ -47,10 +47,10 @@ def train(
 ) -> tuple[dict[int, Arrays], descent.Networks | None, list[int]]:
     """The arrays of networks by their row, and those that were trained now, side by side, and their rows (None: none).
 
-    A checkpoint has `weights` (k, m, >= 2k), `train_outputs` (N, k), and what figures need of every step: `times` (T,),
-    `strengths` (T, k, 2), `single_losses` (T, S) of the S single-view training samples, `multi_losses` (T,) the mean
-    over the multi-view ones. A network's bits do not depend on the others beside it, so that a run that was killed ends
-    as it would have.
+    A checkpoint has `weights` (k, m, >= V k), `train_outputs` (N, k), and what figures need of every step: `times`
+    (T,), `strengths` (T, k, V), `single_losses` (T, S) of the S single-view training samples, `multi_losses` (T,) the
+    mean over the multi-view ones. A network's bits do not depend on the others beside it, so that a run that was killed
+    ends as it would have.
     """
     saved = {row: run.resumed(name, progress.say) for row, (name, _) in records.items()}
     trained = {row: checkpoint[0] for row, checkpoint in saved.items() if checkpoint is not None}
@@ -72,7 +72,7 @@ def train(
             for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
                 traced = {
                     "times": began + step.times,
-                    "strengths": descent.strengths(networks.coordinates, config.classes),
+                    "strengths": descent.strengths(networks.coordinates, config.classes, config.views),
                     "single_losses": step.sample_losses.take(single, 1),
                     "multi_losses": step.sample_losses.take(multi, 1).mean(1),
                 }
@@ -108,12 +108,12 @@ def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
     expected = {
         "train_outputs": (len(samples), config.classes),
         "times": steps,
-        "strengths": (*steps, config.classes, 2),
+        "strengths": (*steps, config.classes, config.views),
         "single_losses": (*steps, int((samples.views != NOISE).sum())),
         "multi_losses": steps,
     }
     fits = shapes == expected and steps != (0,) and all(array.dtype.kind == "f" for array in arrays.values())
-    return fits and len(weights) == 3 and weights[0] == config.classes and weights[2] >= 2 * config.classes
+    return fits and len(weights) == 3 and weights[0] == config.classes and weights[2] >= config.features
 
 
 def _of(row: int, steps: Sequence[Arrays]) -> Arrays:

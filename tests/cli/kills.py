@@ -105,7 +105,7 @@ def timed(line, folder):
 
 
 def made(run):
-    """What a run leaves, but for times: results and records, weights, the last word of the log on everything, figures."""
+    """What a run leaves, but for times: results, records, weights, figures, the last word of the log on everything."""
     content = {}
     for file in sorted(run.rglob("*.json")):
         content[str(file.relative_to(run))] = timeless(json.loads(file.read_text(encoding="utf-8")))

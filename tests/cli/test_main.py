@@ -113,9 +113,7 @@ def test_help_shows_every_parameter_with_symbol_meaning_and_default(capsys):
     out = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(theory.MultiViewConfig):
         assert f"--{field.name.replace('_', '-')}" in out or field.name == "preset"
-    assert (
-        "--missing-weight LOW,HIGH rho: z of the own view that a single-view sample lacks. [default: 0.1,0.15]" in out
-    )
+    assert "--missing-weight LOW,HIGH rho: z of an own view that a single-view sample lacks. [default: 0.1,0.15]" in out
 
 
 @pytest.mark.parametrize(("line", "value", "mend"), BAD)

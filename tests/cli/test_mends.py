@@ -244,8 +244,8 @@ def test_a_printed_configuration_is_read_back_and_nothing_is_written(line, kind,
     [
         ("train digits --seeds 0,1 --method kd --method none --ladder 3 --student single --student batch_ensemble", 14),
         ("simulate multiview --preset quick --members 3", 3),
-        ("simulate multiview --members 4 --students 2 --seeds 5,6", 2 * (4 + 7 * 2)),
-        ("simulate multiview --members 1 --students 2 --seeds 5", 1 + 4 * 2 + 1),  # nobody to be distilled towards
+        ("simulate multiview --members 4 --students 2 --seeds 5,6", 2 * (4 + 10 * 2)),
+        ("simulate multiview --members 1 --students 2 --seeds 5", 1 + 4 * 2 + 1 + 3),  # nobody to be distilled towards
         ("simulate window --vary noise=1,2 --members 4 --students 2 --seeds 5", 2 * (4 + 3 * 2)),
         (PLANE, 2),
     ],
@@ -275,15 +275,15 @@ def test_what_is_trained_is_said_and_is_what_is_trained(capsys, tmp_path):
     more = "--members 2 --students 2 --soft-steps 20 --seeds 0"
     code, _, err = said(f"simulate multiview {world} {more} --out theory", capsys)
     assert code == 0
-    assert err.startswith("divkd: 16 networks are trained: 2 members and 14 students and controls; ")
+    assert err.startswith("divkd: 22 networks are trained: 2 members and 20 students and controls; ")
     networks = [path for path in (tmp_path / "theory/checkpoints").iterdir() if "-tested" not in path.name]
-    assert len(networks) == 16
+    assert len(networks) == 22
     done = list((tmp_path / "theory/jobs").glob("*.json"))
     code, _, err = said(
         f"simulate multiview {world} {more} --out theory --resume".replace("0 --out", "0,1 --out"), capsys
     )
     assert f"theory has {len(done)} finished jobs already" in err
-    assert "[18 of 32 networks" in err  # those of the first sitting count
+    assert "[24 of 44 networks" in err  # those of the first sitting count
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])

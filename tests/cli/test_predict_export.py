@@ -16,7 +16,7 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.data.inputs import read_inputs
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.training import config as training
-from divkd.empirical.use.distill import predict
+from divkd.empirical.use.predict import predict
 from divkd.empirical.use.restore import load_model, load_run
 from divkd.shared.files import read_json
 

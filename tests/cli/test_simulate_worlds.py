@@ -1,4 +1,4 @@
-"""`divkd simulate gaussian`, `ntk`, `convergence`: a whole run, its repetition, its growth; one line for bad input."""
+"""`simulate gaussian`, `ntk`, `convergence`, `students`: a run, its repetition, its growth, one line for bad input."""
 
 import json
 
@@ -13,6 +13,8 @@ SHORT = {
     "gaussian": "simulate gaussian --epochs 1 --train-samples 200 --test-samples 100 --width 8",
     "ntk": "simulate ntk --train-samples 60 --test-samples 50 --students 2",
     "convergence": "simulate convergence --dimension 320 --train-samples 40 --distill-time 100 --trust 0.3",
+    "students": "simulate students --train-samples 30 --test-samples 40 --classes 2 --expected-others 1 --neurons 3 "
+    "--distill-time 100 --max-steps 10 --scan-seeds 0",
 }
 
 
@@ -56,6 +58,9 @@ def test_a_run_is_whole_repeats_and_grows(name, capsys, tmp_path):
         ("ntk --patches 4", "--patches 4", "raise --patches"),
         ("ntk --train-samples 12", "--train-samples 12", "raise it"),
         ("convergence --dimension 100", "--dimension 100", "raise it"),
+        ("students --members 1", "--members 1", "2 to 100"),
+        ("students --rule hard", "hard", "clipped"),
+        ("students --patches 4", "--patches 4", "raise --patches"),
         ("gaussian --resume", "--resume", "--out"),
     ],
 )

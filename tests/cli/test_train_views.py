@@ -83,7 +83,7 @@ def test_a_run_goes_on_with_the_same_images_alone(trained, capsys):
     ("line", "value", "mend"),
     [
         ("train digits --contrast 0.2", "--contrast 0.2", "of the data set views, not of digits; leave it out"),
-        ("train --preset smoke --class-views 3", "--class-views 3", "leave it out"),
+        ("train --preset smoke --views 3", "--views 3", "leave it out"),
         ("train views --contrast 2", "--contrast 2", "from 0 to 1"),
         ("train views --classes 2", "--others 3", "more than --classes 2; give at most as many"),
         ("train views --test-images 10", "--test-images 10", "give two each"),

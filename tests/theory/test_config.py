@@ -45,6 +45,9 @@ def test_presets_are_valid_and_survive_json(name):
         ("own_weight", (1.0, float("nan"))),
         ("train_samples", 30),
         ("own_patches", 20),
+        ("views", 0),
+        ("views", 13),
+        ("coherence", 0.1),
         ("max_steps", 0),
     ],
 )
@@ -76,7 +79,7 @@ def test_reading_the_configuration_loads_nothing_heavy():
     [
         ({"init_scale": 2.0}, "sigma_0 above varrho"),
         ({"init_scale": 0.1}, "come in together"),
-        ({"power": 2}, "both are learned"),
+        ({"power": 2}, "all are learned"),
         ({"missing_weight": (0.1, 0.4)}, "lower missing_weight"),
     ],
 )
@@ -91,3 +94,23 @@ def test_what_leaves_the_theory_is_warned_about_and_runs(changes, words):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_need_no_warning(name):
     assert list(PRESETS[name].warnings()) == []
+
+
+def test_one_of_two_views_can_be_weaker_and_none_of_three():
+    with pytest.raises(InputError, match=r"--second-view 0\.5 is of two views"):
+        dataclasses.replace(PRESETS["default"], views=3, second_view=0.5).validate()
+    with pytest.raises(InputError, match="cannot hold 11 views"):
+        dataclasses.replace(PRESETS["default"], views=11).validate()
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_mu_is_the_nearest_number_of_single_view_samples(views):
+    config = dataclasses.replace(PRESETS["default"], views=views)
+    step = views * 10 / 1200
+    for count in (1, 2, 7):
+        for off in (-0.4, 0, 0.4):
+            assert config.single_views_of((count + off) * step) == count
+        assert dataclasses.replace(config, single_views=count).single_share == pytest.approx(count * step)
+    for share in (0.0, 0.4 * step, -0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match=r"--mu .* is no sample of every"):
+            config.single_views_of(share)

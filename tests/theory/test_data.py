@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -90,3 +91,38 @@ def test_few_redrawn_samples_are_counted_and_many_refused(config):
     assert ((few.feature != NOISE).sum(1) <= 22).all()
     with pytest.raises(InputError, match="patches 10"):
         training_samples(dataclasses.replace(config, patches=10), 0)
+
+
+@pytest.mark.parametrize("views", [1, 3, 4])
+def test_any_number_of_views_shows_all_or_one_of_them(config, views):
+    config = dataclasses.replace(config, views=views, patches=48)
+    train, multi = training_samples(config, 0), fresh_samples(config, 0, "multi")
+    single = train.views != NOISE
+    pairs, counts = np.unique(views * train.labels[single] + train.views[single], return_counts=True)
+    assert list(pairs) == list(range(config.features))
+    assert set(counts) == {config.single_views}
+    assert single.mean() == pytest.approx(config.single_share)
+    for samples in (train, multi, fresh_samples(config, 0, "single")):
+        sums = np.zeros((len(samples), config.features))
+        rows, patches = np.nonzero(samples.feature != NOISE)
+        np.add.at(sums, (rows, samples.feature[rows, patches]), samples.weight[rows, patches])
+        sums = sums.reshape(len(samples), config.classes, views)
+        own = np.take_along_axis(sums, samples.labels[:, None, None], 1)[:, 0]
+        shown = (own > 1).sum(1)
+        assert (shown == np.where(samples.views == NOISE, views, 1)).all()
+        drawn = samples.views != NOISE
+        assert (own[drawn].argmax(1) == samples.views[drawn]).all()
+        lacking = own[drawn][own[drawn] < 1]
+        assert len(lacking) == (views - 1) * drawn.sum()
+        assert ((lacking > 0.0999) & (lacking < 0.1501)).all()
+    # another class's feature is there with probability s / k, whatever V is
+    of_others = (multi.feature != NOISE) & (multi.feature // views != multi.labels[:, None])
+    expected = config.expected_others * views * (config.classes - 1) / config.classes
+    assert of_others.sum(1).mean() == pytest.approx(expected, rel=0.02)
+
+
+def test_two_views_are_drawn_as_they_ever_were(tiny):
+    """The hash of revision 28f4628."""
+    drawn = [training_samples(tiny, 0), *(fresh_samples(tiny, 0, kind) for kind in ("multi", "single"))]
+    arrays = [array for one in drawn for array in (one.labels, one.views, one.feature, one.weight)]
+    assert hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16] == "69e6cb968691c931"

@@ -16,13 +16,17 @@ from divkd.shared.jobs import Workers
 from divkd.shared.progress import Progress
 from divkd.shared.run import open_run
 from divkd.shared.verdicts import verdicts
-from divkd.theory import claims, descent, experiment, students
+from divkd.theory import claims, descent, experiment, roster, students
 from divkd.theory.config import PRESETS
 
 
 def simulate(config, path, **flags):
     run = open_run(
-        path, "simulate multiview", dataclasses.asdict(config), extendable=("seeds", "members", "students"), **flags
+        path,
+        "simulate multiview",
+        dataclasses.asdict(config),
+        extendable=("seeds", "members", "students", "chain", "joint"),
+        **flags,
     )
     results = experiment.simulate(config, run, Workers(Progress(quiet=True)))
     return run, json.loads(json.dumps(plain(results), allow_nan=False))
@@ -38,15 +42,16 @@ STUDENTS = [
     *(f"{kind}{row}-from3" for kind in CLAIMS if kind.startswith("distilled") for row in range(2)),
     *(f"self_distilled{row}-of3" for row in range(2)),
     *(f"labels_only{row}" for row in range(2)),
+    *(f"chain_{link}-{row}" for link in (1, 2, 3) for row in range(2)),
     *(f"trained_jointly-{kind}-of2" for kind in ("sum", "average")),
 ]
-STARTS = {0: 3, students.FRESH: 2, students.JOINT: 2}  # the numbers that test noise is drawn by
+STARTS = {0: 3, roster.FRESH: 2, roster.JOINT: 2, 3_000_000: 2, 4_000_000: 2}  # the numbers that test noise is drawn by
 
 
 def test_a_claim_kind_of_student_or_engine_that_only_one_place_knows_is_noticed():
     assert claims.CLAIMS.keys() == kinds.CLAIMS.keys()
     taken = {"single", "ensemble", "ensemble_of_distilled", "trained_jointly_average"}
-    assert students.KINDS.keys() == kinds.CLAIMS.keys() - taken
+    assert roster.KINDS.keys() == kinds.CLAIMS.keys() - taken
     for name in kinds.ENGINES:
         assert all(map(callable, descent.engine(name)))
 
@@ -73,7 +78,7 @@ def test_results_have_the_documented_form_and_make_figures(tiny, tmp_path):
         for name in (
             *(f"member{member}" for member in range(3)),
             *STUDENTS,
-            *(f"tested{start + row}-of3-2" for start, count in STARTS.items() for row in range(count)),
+            *(f"tested{start + row}-of3-2-2-3" for start, count in STARTS.items() for row in range(count)),
         )
     }
     for path in draw(results, run.figures):
@@ -91,7 +96,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost", ["seed0-self_distilled1-of3", "seed0-distilled0-from3", "seed0-trained_jointly-sum-of2"]
+    "lost",
+    ["seed0-self_distilled1-of3", "seed0-distilled0-from3", "seed0-trained_jointly-sum-of2", "seed0-chain_2-0"],
 )
 def test_students_lost_to_a_kill_come_back_to_the_same_bits(tiny, tmp_path, lost):
     run, whole = simulate(tiny, tmp_path / "run")
@@ -109,6 +115,30 @@ def test_students_can_be_left_out_and_added(tiny, tmp_path):
     _, added = simulate(tiny, tmp_path / "run", resume=True)
     _, whole = simulate(tiny, tmp_path / "whole")
     assert without_seconds(added) == without_seconds(whole)
+
+
+def test_a_chain_grows_to_the_bits_of_a_whole_one_and_jointly_trained_networks_to_others(tiny, tmp_path):
+    run, short = simulate(dataclasses.replace(tiny, chain=1), tmp_path / "run")
+    more = dataclasses.replace(tiny, joint=3)
+    assert {"chain_2", "chain_3"} == CLAIMS - short["claims"].keys()
+    first = run.checkpoint("seed0-chain_1-1").read_bytes()
+    _, grown = simulate(more, tmp_path / "run", resume=True)
+    _, whole = simulate(more, tmp_path / "whole")
+    assert without_seconds(grown) == without_seconds(whole)
+    assert run.checkpoint("seed0-chain_1-1").read_bytes() == first
+    assert whole["views"]["chain_kept"] > 0.75  # of labels alone half: each knows what its teacher knew, and more
+    assert 0 < whole["views"]["chain_found"] < 1
+
+
+def test_a_link_starts_as_other_fresh_students_or_for_itself_and_learns_from_the_link_before(tiny, tmp_path):
+    run, results = simulate(tiny, tmp_path / "run")
+    start = {name: run.load(f"seed0-{name}")[0]["strengths"][0] for name in
+             ("distilled0-from3", "chain_1-0", "chain_2-0", "chain_3-0", "member0")}  # fmt: skip
+    assert (start["distilled0-from3"] == start["chain_1-0"]).all()
+    assert len({one.tobytes() for one in start.values()}) == 4
+    foreseen = [results["claims"][f"chain_{link}"]["by_lotteries"] for link in (1, 2, 3)]
+    assert foreseen[0] == results["claims"]["self_distilled"]["by_lotteries"] | {"std": foreseen[0]["std"]}
+    assert foreseen[0]["mean"] > 1.8 * foreseen[1]["mean"] > 3.2 * foreseen[2]["mean"]
 
 
 @pytest.mark.parametrize("name", ["weights", "times", "train_outputs"])
@@ -137,7 +167,7 @@ def test_the_jobs_of_a_seed_give_the_bits_of_the_whole_in_any_order(tiny, tmp_pa
         result = experiment.measure(seed, with_traces=True)
         parts = open_run(path / "parts", "simulate multiview", dataclasses.asdict(config))
         jobs = experiment.seed_jobs(config, 0, with_traces=True)
-        assert sum(job.networks for job in jobs) == students.networks(config)
+        assert sum(job.networks for job in jobs) == roster.networks(config)
         done = {}
         while len(done) < len(jobs):
             job = [job for job in jobs if job.name not in done and set(job.after) <= done.keys()][-1]
@@ -159,11 +189,11 @@ def test_the_jobs_of_a_seed_are_small_and_none_needs_a_later_one():
 
 def test_test_outputs_of_something_else_are_damaged(tiny, tmp_path):
     run, _ = simulate(tiny, tmp_path / "run")
-    arrays, header = run.load("seed0-tested1-of3-2")
+    arrays, header = run.load("seed0-tested1-of3-2-2-3")
     for record in run.jobs.glob("*.json"):
         record.unlink()
-    run.save("seed0-tested1-of3-2", {name: array[:1] for name, array in arrays.items()}, header)
-    with pytest.raises(InputError, match=r"seed0-tested1-of3-2\.safetensors and .* do not belong together"):
+    run.save("seed0-tested1-of3-2-2-3", {name: array[:1] for name, array in arrays.items()}, header)
+    with pytest.raises(InputError, match=r"seed0-tested1-of3-2-2-3\.safetensors and .* do not belong together"):
         simulate(tiny, tmp_path / "run", resume=True)
 
 

@@ -110,6 +110,28 @@ def test_given_views_average_to_the_binomial_prediction():
         assert predict.ensemble_error(FIRST, members, 0.0, strength) == pytest.approx(error, abs=0.012)
 
 
+@pytest.mark.parametrize(("networks", "ties"), [(1, 0.0), (2, 0.0), (2, 0.1), (4, 0.0)])
+def test_the_error_of_a_union_and_its_spread_are_those_of_drawn_lotteries(networks, ties):
+    """Seeds of three networks, each of which knows what some lotteries know between them; the spread is over seeds."""
+    generator, shape = np.random.default_rng(4), (400, 3, networks, FIRST.classes)
+    first, both = generator.random(shape) < 0.5, generator.random(shape) < ties
+    known = np.stack([first | both, ~first | both], -1).any(2)  # (seeds, 3, k, 2)
+    seeds = [np.mean([predict.coverage_errors(FIRST, one[None], 4.0)[0] for one in seed]) for seed in known]
+    foreseen = predict.union_error(FIRST, networks, ties, 4.0, 3 * FIRST.classes)
+    assert foreseen["mean"] == pytest.approx(np.mean(seeds), abs=3 * np.std(seeds) / 20 + 1e-4)
+    assert foreseen["std"] == pytest.approx(np.std(seeds), rel=0.12, abs=1e-3)
+
+
+def test_many_classes_take_a_union_of_two_to_a_quarter_and_its_spread_to_nothing():
+    for classes in (10, 1000):
+        config = dataclasses.replace(FIRST, classes=classes, expected_others=classes / 2)
+        foreseen = predict.union_error(config, 2, 0.0, 4.0, 5 * classes)
+        assert foreseen["mean"] <= 0.25
+        assert foreseen["std"] == pytest.approx(0.25 / np.sqrt(5 * classes), rel=0.01)
+    assert foreseen["mean"] == pytest.approx(0.25)
+    assert predict.union_error(FIRST, 2, 1.0, 4.0, 10) == {"mean": 0.0, "std": 0.0}
+
+
 def test_members_that_know_every_view_make_no_error():
     assert predict.coverage_errors(FIRST, np.ones((3, FIRST.classes, 2), bool), 4.0) == pytest.approx(np.zeros(3))
 
@@ -173,3 +195,49 @@ def test_claims_end_earlier_on_more_training_and_on_weaker_patches():
     assert limits["labels_only"] == limits["self_distilled"] < limits["single"]
     thin = predict.feature_noise_limits(dataclasses.replace(FIRST, own_patches=6))  # z = 0.2
     assert thin["single"] < 0.7 * limits["single"]
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 5])
+def test_v_views_leave_the_share_that_no_member_knows(views):
+    """Gamma -> 0 and rho = 0, many other features: ((V - 1)/V)^K; and alone, whatever is shown, (V - 1)/V of it."""
+    faint = dataclasses.replace(
+        FIRST, views=views, other_weight_single=(1e-3, 1e-3), missing_weight=(0.0, 0.0), expected_others=10.0
+    )
+    ties = [0.0] * (views - 1)
+    for members in (1, 2, 5, 10):
+        law = predict.asymptotic_error(views, members)
+        assert law == pytest.approx(((views - 1) / views) ** members)
+        assert predict.ensemble_error(faint, members, ties, 4.0) == pytest.approx(law, abs=1e-6)
+    world = dataclasses.replace(FIRST, views=views)
+    assert predict.single_error(world, ties) == pytest.approx((views - 1) / views * (1 - 0.7**9))
+
+
+def test_two_views_in_closed_form_are_two_views_member_by_member():
+    for members, ties in ((1, 0.0), (4, 0.0), (7, 0.2)):
+        closed, counted = predict._known_of_two(members, ties), predict._known(2, members, [ties])
+        assert closed.keys() >= counted.keys()
+        assert all(counted.get(pair, 0.0) == pytest.approx(chance, abs=1e-8) for pair, chance in closed.items())
+
+
+@pytest.mark.parametrize("views", [3, 4])
+def test_the_prediction_of_v_views_is_the_mean_over_ensembles_that_were_drawn(views):
+    config = dataclasses.replace(FIRST, views=views)
+    generator, strength, errors = np.random.default_rng(4), 4.0, []
+    for _ in range(50):
+        known = generator.random((4, config.classes, views)).argsort(2)
+        errors.append(
+            predict.coverage_errors(config, known < np.where(generator.random((4, 10, 1)) < 0.2, 2, 1), strength)
+        )
+    ties = [0.2] + [0.0] * (views - 2)
+    for members, error in enumerate(np.mean(errors, 0), start=1):
+        assert predict.ensemble_error(config, members, ties, strength) == pytest.approx(error, abs=0.02)
+
+
+def test_the_lottery_has_v_tickets():
+    config = dataclasses.replace(FIRST, views=3, patches=40)
+    samples, start = training_samples(config, 0), np.ones((1, 10, 3), np.float32)
+    start[0, :, 2] = 1.5
+    assert (predict.lottery_winners(start, samples, config) == 2).all()
+    times = predict.lottery_times(1e-3 * start, samples, config)
+    assert times.shape == (1, 10, 3)
+    assert (times.argmin(2) == 2).all()

@@ -48,11 +48,13 @@ class ViewsConfig(Config):
     """The data set `views`: images whose classes have several visual features (`divkd.empirical.data.views`)."""
 
     classes: int = field(20, "classes of the data set", 2, 100, "k")
-    class_views: int = field(2, "visual features of each class", 1, 8)
+    class_views: int = field(2, "visual features of each class", 1, 8, option="--views")
     contrast: float = field(0.25, "of a class's own features: their root mean square, pixels in [0, 1]", high=1)
     others: float = field(3.0, "features of other classes: each shows with probability s / k", high=100, symbol="s")
     other_contrast: float = field(0.4, "of other classes' features, as a share of --contrast", high=1)
-    single_view: float = field(0.02, "share of the images in which one own view is missing", high=1, symbol="mu")
+    single_view: float = field(
+        0.02, "share of the images in which one own view is missing", high=1, symbol="mu", option="--mu"
+    )
     missing: float = field(0.0, "contrast of a missing view, as a share of --contrast", high=1)
     clutter: float = field(0.3, "share of the free cells that hold a texture of their own", high=1)
     noise: float = field(0.05, "sd of the pixels' noise, pixels in [0, 1]", high=1)

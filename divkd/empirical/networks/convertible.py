@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
-from divkd.empirical.networks.handed import answer, reason
+from divkd.empirical.networks.handed import answer, mapped, reason, taken
 from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
-Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-ROW_BY_ROW = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)  # their parameters: all members'
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | Transposed
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
+# Their parameters are all members'.
+ROW_BY_ROW = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU, nn.Embedding)
+STEPS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+RNN = (nn.RNNBase, nn.RNNCellBase)
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -65,12 +70,15 @@ def _obstacle(module: nn.Module) -> str:
             return f"its forward pass is not that of {base.__name__}; use a plain {base.__name__}"
         if any(getattr(module, hooks) for hooks in HOOKS):
             return "its hooks would be lost; remove them before the conversion"
+    elif isinstance(module, STEPS) and not getattr(module.self_attn, "batch_first", True):
+        return "the rows of its linear layers lie on the second axis; make it with batch_first=True"
     elif isinstance(module, _BatchNorm) and module.running_mean is None:
         return "without running statistics the members of a batch mix in eval mode; track them"
     elif own and not isinstance(module, ROW_BY_ROW):
         torchs = next(kind for kind in type(module).__mro__ if kind.__module__.split(".")[0] == "torch")
         if torchs not in CONTAINERS:
-            return "it has weights of its own; build it of linear layers and convolutions that it calls"
+            own_way = "; write its steps with nn.Linear, or give what it puts out as inputs" * issubclass(torchs, RNN)
+            return f"it has weights of its own; build it of linear layers and convolutions that it calls{own_way}"
         for name, parameter in own.items():
             # (L, D) may be a matrix of a functional layer; (D,), (1, L, D) and (C, 1, 1) are added or multiplied.
             if parameter.ndim > 1 and parameter.shape[0] > 1 and parameter[0].numel() > 1:
@@ -82,24 +90,27 @@ def _obstacle(module: nn.Module) -> str:
 
 
 @torch.no_grad()
-def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Tensor) -> None:
+def check_members(folded: nn.Module, members: Sequence[nn.Module], example: Any) -> None:
     """Raise `InputError` unless rows m*B to (m+1)*B of folded(x) are members[m](x_m), in eval mode, where all stay.
 
     x_m is the `example` (B, ...) plus noise of its own, so that mixed rows show before the first layer too. The message
     names the innermost module that made the first tensor on which the two disagree, or in which the folded batch fails.
     """
-    noise = [
-        torch.from_numpy(rng(0, "conversion/check", m).standard_normal(tuple(example.shape))).to(example)
-        for m in range(len(members))
-    ]
-    x = torch.stack([example + (0.1 * part if example.is_floating_point() else 0) for part in noise])
+    generators = [rng(0, "conversion/check", m) for m in range(len(members))]
+
+    def near(part: Tensor) -> Tensor:
+        draws = [torch.from_numpy(g.standard_normal(tuple(part.shape))).to(part.device) for g in generators]
+        return torch.stack([part + 0.1 * one.to(part) if part.is_floating_point() else part for one in draws])
+
+    x = mapped(near, example)
     alone = []
-    for net, part in zip(members, x, strict=True):
+    for m, net in enumerate(members):
+        part = taken(x, m)
         events, failure = _trace(net, part)
         if failure:
             raise InputError(f"the network fails on the example, one member alone, in {failure}")
         alone.append(events)
-    mine, failure = _trace(folded, x.flatten(0, 1))
+    mine, failure = _trace(folded, mapped(lambda part: part.flatten(0, 1), x))
     if not failure and _agree(mine[-1][1], [events[-1][1] for events in alone]):
         return
     for (place, tensors), *theirs in zip(mine, *alone, strict=False):
@@ -127,7 +138,7 @@ def _agree(folded: list[Tensor], alone: Sequence[list[Tensor]]) -> bool:
     return True
 
 
-def _trace(net: nn.Module, x: Tensor) -> tuple[list[tuple[str, list[Tensor]]], str]:
+def _trace(net: nn.Module, x: Any) -> tuple[list[tuple[str, list[Tensor]]], str]:
     """Run `net` on `x` in eval mode, in which it stays: what goes into and out of each module call, and any failure.
 
     The tensors come in order of time, each with the name of the module whose own code made them. A failure is the

@@ -1,54 +1,89 @@
-"""The member axis: deep ensembles and BatchEnsembles, both (B, C, H, W) -> logits (M, B, K), members first."""
+"""The member axis: deep ensembles and BatchEnsembles, both (B, ...) -> logits (M, B, K), members first."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from divkd.empirical.networks.convertible import Layer, check_members, layers
-from divkd.empirical.networks.handed import answer, check_network, copied, described, whole
+from divkd.empirical.networks.attention import split_attention
+from divkd.empirical.networks.convertible import TRANSPOSED, Layer, check_members, layers
+from divkd.empirical.networks.handed import (
+    answer,
+    check_network,
+    choice,
+    copied,
+    described,
+    mapped,
+    reason,
+    taken,
+    tensors,
+    together,
+    whole,
+)
 from divkd.empirical.networks.layers import MEMBER, BatchEnsembleLayer
-from divkd.shared.errors import InputError, unknown
+from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 
-INITS = ("normal", "signs", "ones")
+SPREADS = {"near": 0.02, "normal": 0.5}  # standard deviations of factors around 1
+INITS = (*SPREADS, "signs", "ones")
 IN_TURN = 8  # images from which members answer in turn on a CPU: of fewer, the calls cost more than the bytes
 
 
 class Ensemble(nn.Module):
-    """A network with a member axis: (B, C, H, W), seen by all, or (M, B, C, H, W) -> logits (M, B, K)."""
+    """A network with a member axis: inputs (B, ...), seen by all, or (M, B, ...) -> logits (M, B, K).
+
+    Inputs are what the plain network takes, one or several, by place or by name; each tensor has the axis B, and the
+    first of them, of `ndim` axes or one more, says whether all have the axis M.
+    """
 
     members: int  # M
+    ndim: int  # of a batch: 4 for images
 
     def plain(self, m: int) -> nn.Module:
-        """A copy of member `m` as a plain network: (B, C, H, W) -> logits (B, K)."""
+        """A copy of member `m` as a plain network: (B, ...) -> logits (B, K)."""
         raise NotImplementedError
+
+    def _each(self, x: Any) -> tuple[Any, bool]:
+        """Inputs that have the axis M, and whether they had it before."""
+        first = tensors(x)
+        if not first:
+            raise InputError(f"the input is {described(x)}; give a tensor (B, ...), or several")
+        if first[0].ndim != self.ndim + 1:
+            return mapped(lambda part: part.expand(self.members, *part.shape), x), False
+        if len(first[0]) != self.members:
+            many = f"there are {len(first[0])} batches for {self.members} members"
+            raise InputError(f"{many}; give one batch, or one a member (ndim={first[0].ndim} if it is one)")
+        return x, True
 
 
 class DeepEnsemble(Ensemble):
     """f(x)_m = f_m(x): a list of ordinary networks (Lakshminarayanan et al. 2017). A single network has M = 1."""
 
-    def __init__(self, nets: Iterable[nn.Module]) -> None:
+    def __init__(self, nets: Iterable[nn.Module], ndim: int = 4) -> None:
         super().__init__()
+        self.ndim = whole("ndim", ndim, 1)
         if isinstance(nets, nn.Module) and not isinstance(nets, nn.ModuleList):
             raise InputError(f"{described(nets)} is one network; give a list of networks: [net]")
         if not isinstance(nets, Iterable):
             raise InputError(f"{described(nets)} is no list; give a list of networks")
-        nets = [check_network(net, f"network {m}") for m, net in enumerate(nets)]
+        try:
+            found = list(nets)
+        except Exception as error:  # whatever its own code raises
+            raise InputError(f"{described(nets)} is no list ({reason(error)}); give a list of networks") from error
+        nets = [check_network(net, f"network {m}") for m, net in enumerate(found)]
         if not nets:
             raise InputError("there are no networks; give a list of at least one")
         self.nets = nn.ModuleList(nets)
         self.members = len(nets)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), seen by all, or (M, B, C, H, W), one batch a member -> logits (M, B, K)."""
-        inputs = x if x.ndim == 5 else [x] * len(self.nets)
-        if len(inputs) != self.members:
-            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
-        return torch.stack([answer(net, part) for net, part in zip(self.nets, inputs, strict=True)])
+    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
+        """Inputs (B, ...), seen by all, or (M, B, ...), one batch a member -> logits (M, B, K)."""
+        each, _ = self._each(together((x, *more), named))
+        parts = (taken(each, m) for m in range(self.members))
+        return torch.stack([answer(net, part) for net, part in zip(self.nets, parts, strict=True)])
 
     def plain(self, m: int) -> nn.Module:
         """A copy of network `m`."""
@@ -71,18 +106,18 @@ class BatchEnsemble(Ensemble):
         self.members = members
         self.ndim = ndim
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), seen by all members, or (M, B, C, H, W) -> logits (M, B, K)."""
-        if x.ndim != self.ndim + 1:
-            x = x.expand(self.members, *x.shape)
-        elif len(x) != self.members:
-            raise InputError(f"there are {len(x)} batches for {self.members} members; give one batch, or one a member")
-        folded = self.training or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
-        if not folded and x.shape[1] >= IN_TURN:
+    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
+        """Inputs (B, ...), seen by all members, or (M, B, ...) -> logits (M, B, K)."""
+        x, given = self._each(together((x, *more), named))
+        first = tensors(x)[0]
+        folded = self.training or torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling()
+        if not folded and first.shape[1] >= IN_TURN:
             scaled = self._scaled()
-            return torch.stack([self._alone(m, part, scaled) for m, part in enumerate(x)])
-        copies = self.members > 1 and x.stride(0) == 0  # else the rows lie in order already, in the caller's memory
-        logits: Tensor = answer(self.net, x.flatten(0, 1), own=copies).unflatten(0, (self.members, -1))
+            parts = (taken(x, m) for m in range(self.members))
+            return torch.stack([self._alone(m, part, scaled) for m, part in enumerate(parts)])
+        copies = self.members > 1 and not given  # else the rows may lie in order already, in the caller's memory
+        rows = mapped(lambda part: part.flatten(0, 1), x)
+        logits: Tensor = answer(self.net, rows, own=copies).unflatten(0, (self.members, -1))
         return logits
 
     def plain(self, m: int) -> nn.Module:
@@ -94,7 +129,7 @@ class BatchEnsemble(Ensemble):
         layers = (layer for layer in self.net.modules() if isinstance(layer, BatchEnsembleLayer))
         return {layer: layer.weights(layer.r, layer.s) for layer in layers}
 
-    def _alone(self, m: int, x: Tensor, scaled: Mapping[BatchEnsembleLayer, Tensor]) -> Tensor:
+    def _alone(self, m: int, x: Any, scaled: Mapping[BatchEnsembleLayer, Tensor]) -> Tensor:
         token = MEMBER.set((m, scaled))
         try:
             return answer(self.net, x)
@@ -103,38 +138,44 @@ class BatchEnsemble(Ensemble):
 
 
 def to_batch_ensemble(
-    net: nn.Module, members: int, seed: int = 0, init: str = "normal", example: Tensor | None = None
+    net: nn.Module, members: int, seed: int = 0, init: str = "near", example: Any = None
 ) -> BatchEnsemble:
     """A copy of `net` with each convolution and linear layer in its BatchEnsemble form; `net` stays as it is.
 
-    The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
-    rank-one factors are drawn from N(1, 0.5) or random signs, or are ones (`init` "normal", "signs" or "ones"). Member
-    m's depend on (seed, m) alone, so that a larger ensemble starts with the factors of a smaller one.
+    Transposed convolutions and the projections of torch's attention are among them; embeddings and norms are shared.
 
-    With an `example`, a batch of 2 images or so, copies of the result are run near it, folded and member by member, in
-    eval mode; a network that mixes rows is refused, and the module that does it is named, and so is one that calls its
-    layers in threads. What a network does in train mode alone is not seen.
+    The shared weights, the biases and all else (norms, class tokens, position tables, scales) are those of `net`. The
+    rank-one factors are drawn by `init`: "near", N(1, 0.02), keeps what a trained network knows (docs/use.md measures
+    it); "normal", N(1, 0.5), is the paper's for a fresh one, and what ``divkd train`` takes; "signs" are random signs,
+    "ones" ones. Member m's depend on (seed, m) alone, so that a larger ensemble starts with those of a smaller one.
+
+    With an `example`, a batch of 2 rows or so (a tensor, a tuple or a dict, as the network takes it), copies of the
+    result are run near it, folded and member by member, in eval mode; a network that mixes rows is refused, and the
+    module that does it is named, and so is one that calls its layers in threads. What a network does in train mode
+    alone is not seen.
 
     Raises `InputError` with the name of the first module that cannot be converted, and where there is nothing to
     convert.
     """
     check_network(net, "the network")
-    members = whole("members", members, 1)
-    if init not in INITS:
-        raise unknown("initial value of the rank-one factors", init, INITS)
+    members, seed = whole("members", members, 1), whole("seed", seed, 0)
+    choice("initial value of the rank-one factors", init, INITS)
     if rank_one(net):
         raise InputError(f"{type(net).__name__} is a BatchEnsemble already; convert the plain network: member(net, 0)")
-    if example is not None and not (isinstance(example, Tensor) and example.ndim > 1 and len(example)):
-        raise InputError(f"the example is {described(example)}; give a batch of images, a tensor (B, ...), e.g. B = 2")
+    parts = tensors(example)
+    if example is not None and not (parts and all(part.ndim and len(part) and not part.is_sparse for part in parts)):
+        raise InputError(f"the example is {described(example)}; give a batch, a tensor (B, ...) or several, e.g. B = 2")
+    attends = any(isinstance(part, nn.MultiheadAttention) for part in net.modules())
+    net = split_attention(copied(net)) if attends else net
     names = layers(net)
-    net = copied(net)
+    net = net if attends else copied(net)  # only now, as what cannot be converted may have no copy
     generators = [rng(seed, "student/rank-one", member) for member in range(members)]
 
     def draw(width: int) -> Tensor:
         if init == "ones":
             return torch.ones(members, width)
         draws = torch.from_numpy(np.stack([g.standard_normal(width, dtype=np.float32) for g in generators]))
-        return draws * 0.5 + 1 if init == "normal" else torch.where(draws < 0, -1.0, 1.0)
+        return draws * SPREADS[init] + 1 if init in SPREADS else torch.where(draws < 0, -1.0, 1.0)
 
     new: dict[nn.Module, nn.Module] = {}
     ndim = 4
@@ -143,17 +184,18 @@ def to_batch_ensemble(
         if layer in new:
             continue  # one layer under two names
         sizes = [layer.weight.shape[1] * getattr(layer, "groups", 1), layer.weight.shape[0]]  # channels in and out
+        sizes = sizes[::-1] if isinstance(layer, TRANSPOSED) else sizes
         ndim = ndim if isinstance(layer, nn.Linear) else layer.weight.ndim
         r, s = draw(sum(sizes)).split(sizes, 1)
         new[layer] = BatchEnsembleLayer(layer, r, s)
-    model = BatchEnsemble(_replace(net, new), members, ndim if example is None else example.ndim)
+    model = BatchEnsemble(_replace(net, new), members, parts[0].ndim if parts else ndim)
     if example is not None:
         _check(model, example)
     return model
 
 
 @torch.no_grad()
-def _check(model: BatchEnsemble, example: Tensor) -> None:
+def _check(model: BatchEnsemble, example: Any) -> None:
     """`check_members` on a copy whose members differ in every factor and bias, whatever they start with."""
     probe, generator = copy.deepcopy(model), rng(0, "conversion/factors")
     for layer in probe.modules():
@@ -166,7 +208,7 @@ def _check(model: BatchEnsemble, example: Tensor) -> None:
     for m, alone in enumerate(members):
         try:
             agree = torch.allclose(
-                probe._alone(m, example, probe._scaled()), alone(example.clone()), 1e-3, 1e-3, equal_nan=True
+                probe._alone(m, example, probe._scaled()), answer(alone, example), 1e-3, 1e-3, equal_nan=True
             )
         except InputError:  # rows that the layer takes for those of all members
             agree = False
@@ -185,8 +227,7 @@ def member(model: Ensemble, m: int) -> nn.Module:
     """
     if not isinstance(model, Ensemble):
         raise InputError(f"the model is {described(model)}; give a BatchEnsemble or a DeepEnsemble")
-    if m not in range(model.members):
-        raise InputError(f"there is no member {m}; give 0 to {model.members - 1}")
+    m = whole("member", m, 0, model.members - 1)
     return model.plain(int(m))
 
 

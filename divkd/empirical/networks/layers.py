@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from divkd.empirical.networks.convertible import Layer
+from divkd.empirical.networks.convertible import TRANSPOSED, Layer
 from divkd.shared.errors import InputError
 
 # The one member whose rows a layer is given, and the scaled weights (M, ...) of every layer; None: all members' rows.
@@ -43,7 +43,7 @@ class BatchEnsembleLayer(nn.Module):
 
         Where `MEMBER` is set, x is that member's rows alone: (B, C_in, ...) -> (B, C_out, ...).
         """
-        call = F.linear if isinstance(self.plain, nn.Linear) else self.plain._conv_forward
+        call = _call(self.plain)
         if (only := MEMBER.get()) is not None:
             m, scaled = only
             return call(x, scaled[self][m], None if self.bias is None else self.bias[m])
@@ -59,8 +59,9 @@ class BatchEnsembleLayer(nn.Module):
     def weights(self, r: Tensor, s: Tensor) -> Tensor:
         """s_m W r_m for each row of r and s: (M, C_out, C_in / groups, ...)."""
         weight, groups = self.plain.weight, getattr(self.plain, "groups", 1)
-        # Output channel o of group g reads the input channels of g alone.
-        scale = (s.unflatten(1, (groups, -1, 1)) * r.unflatten(1, (groups, 1, -1))).flatten(1, 2)
+        # Output channel o of group g reads the input channels of g alone. A transposed weight has the inputs first.
+        first, second = (r, s) if isinstance(self.plain, TRANSPOSED) else (s, r)
+        scale = (first.unflatten(1, (groups, -1, 1)) * second.unflatten(1, (groups, 1, -1))).flatten(1, 2)
         scaled: Tensor = weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
         return scaled
 
@@ -74,6 +75,17 @@ class BatchEnsembleLayer(nn.Module):
         if self.bias is not None:
             layer.bias = nn.Parameter(choose(self.bias).clone(), self.bias.requires_grad)
         return layer
+
+
+def _call(layer: Layer) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """(x, weight, bias) -> what `layer` makes of x with these."""
+    if isinstance(layer, nn.Linear):
+        return F.linear
+    if not isinstance(layer, TRANSPOSED):
+        return layer._conv_forward
+    transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[layer.weight.ndim - 3]
+    how = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+    return lambda x, weight, bias: transposed(x, weight, bias, *how)
 
 
 def _bypassed(*_: Any, **__: Any) -> Tensor:

@@ -1,9 +1,11 @@
 """A loss that is not finite, told by what came first: images, a teacher's logits, the student's, or the loss."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
+from divkd.empirical.networks.handed import tensors
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.metrics.checks import check_logits
 
@@ -20,14 +22,14 @@ def flaw(logits: Tensor, name: str) -> str:
     return ""
 
 
-def check_loss(value: Tensor, x: Tensor, answers: Tensor, targets: Tensor | None = None) -> Tensor:
+def check_loss(value: Tensor, x: Any, answers: Tensor, targets: Tensor | None = None) -> Tensor:
     """`value`, the loss of the student's `answers` to images x, if it is finite.
 
     `targets` are the teachers' logits, of a term of theirs. Raises `RunError` saying what first was not finite.
     """
     if math.isfinite(value.item()):
         return value
-    if not x.isfinite().all():
+    if any(part.isnan().any() for part in tensors(x)) or (isinstance(x, Tensor) and not x.isfinite().all()):
         raise RunError(
             "the perturbed images are not finite: the gradient of a teacher's logits to its images is not; take "
             "the method kd, or another teacher"

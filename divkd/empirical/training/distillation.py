@@ -12,22 +12,26 @@ from torch.nn import functional as F
 
 from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
+from divkd.empirical.networks.handed import choice
 from divkd.empirical.training.clock import span
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, train
-from divkd.empirical.training.perturb import perturb
+from divkd.empirical.training.perturb import PIXELS, Space, perturb
 from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun
 from divkd.empirical.training.students import STUDENTS
-from divkd.shared.errors import InputError, unknown
+from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
 from divkd.shared.manifest import bad_config, read_config
 from divkd.shared.run import Run
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-1/(M B) sum_mb log softmax(logits_mb)[labels_b]. Logits (M, B, K), labels (B,) -> a scalar, in nats."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+    """-1/(M B) sum_mb log softmax(logits_mb)[labels_b]. Logits (M, B, K), labels (B,) -> a scalar, in nats.
+
+    Soft labels q (B, K): -1/(M B) sum_mbk q_bk log softmax(logits_mb)_k.
+    """
+    return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits), *[1] * (labels.ndim - 1)))
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -127,7 +131,12 @@ def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
 
 
 def student_loss(
-    method: str, teachers: DeepEnsemble, temperature: float, kd_weight: float, step_size: float
+    method: str,
+    teachers: DeepEnsemble,
+    temperature: float,
+    kd_weight: float,
+    step_size: float | Tensor,
+    space: Space = PIXELS,
 ) -> BatchLoss:
     """The loss of a student (Nam et al. 2021, section 3), with t the temperature and a the weight of the KD term:
 
@@ -135,10 +144,9 @@ def student_loss(
 
     Member m of a student learns from teacher m; a single network learns from all. The clean forward pass comes first,
     and with a perturbation its backward pass too: two graphs at once would take twice the memory. Raises `InputError`
-    for an unknown method.
+    for an unknown method. Perturbed inputs move in their `space`.
     """
-    if str(method) not in METHODS:
-        raise unknown("method", str(method), METHODS)
+    choice("method", method, METHODS)
     if method == "none":
         return label_loss
 
@@ -156,7 +164,7 @@ def student_loss(
         yield ce, logits.detach()
         del ce, logits  # and with them the clean pass's graph
         with span("perturbation"):
-            perturbed = perturb(method, x, teachers, temperature, step_size, generator)
+            perturbed = perturb(method, x, teachers, temperature, step_size, generator, space)
         yield kd(perturbed, net(perturbed).float()), None
 
     return loss

@@ -95,11 +95,15 @@ def train(
 
 def sgd(net: nn.Module, schedule: Schedule, momentum: float, rank_one_lr: float) -> torch.optim.SGD:
     """SGD on all of `net`; rank-one factors get `rank_one_lr` times the learning rate and no weight decay."""
+    return torch.optim.SGD(groups(net, schedule, rank_one_lr), lr=schedule.lr, momentum=momentum)
+
+
+def groups(net: nn.Module, schedule: Schedule, rank_one_lr: float) -> list[dict[str, Any]]:
+    """An optimiser's parameters of `net`: rank-one factors apart, if it has any."""
     factors = dict.fromkeys(rank_one(net))
     rest = [parameter for parameter in net.parameters() if parameter not in factors]
-    groups = [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}]
-    groups += [{"params": list(factors), "weight_decay": 0.0, "share": rank_one_lr}] if factors else []
-    return torch.optim.SGD(groups, lr=schedule.lr, momentum=momentum)
+    own = {"params": list(factors), "weight_decay": 0.0, "share": rank_one_lr}
+    return [{"params": rest, "weight_decay": schedule.weight_decay, "share": 1.0}, *([own] if factors else [])]
 
 
 def set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int) -> None:
@@ -141,7 +145,8 @@ def run_epoch(
                 value.backward()
             total += value.detach() * len(labels)
             if logits is not None:
-                correct += (logits.detach().argmax(-1) == labels).double().mean(0).sum()
+                hard = labels if labels.ndim == 1 else labels.argmax(-1)
+                correct += (logits.detach().argmax(-1) == hard).double().mean(0).sum()
         with span("optimiser"):
             ranks.average(net, generator, len(labels))
             optimiser.step()

@@ -1,17 +1,18 @@
 """Perturbed images on which the teachers disagree: Gaussian, ODS and ConfODS (Nam et al. 2021, section 3).
 
-Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W.
+Pixels live in [0, 1]; what comes back is clipped to it and carries no gradient. D = C*H*W. Other inputs say in a
+`Space` where they live, and D is what one of them counts.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.networks.handed import answer
+from divkd.empirical.networks.handed import Moved, answer, mapped, output_at, tensors
 from divkd.shared.errors import InputError, unknown
 
 
@@ -24,9 +25,56 @@ class Perturbation(NamedTuple):
     draws: str  # kinds of the same name are given the same draws where they are compared: they differ in length alone
 
 
+class Space(NamedTuple):
+    """Where inputs are moved: within [low, high] (None: without an end), or in what the module `at` puts out."""
+
+    low: float | None = 0.0
+    high: float | None = 1.0
+    at: str | None = None
+
+
+PIXELS = Space()
+
+
+class Through(nn.Module):
+    """z -> net(put(z)): a network as a function of what moves."""
+
+    def __init__(self, net: nn.Module, put: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.put = net, put
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, ...) -> logits (B, K)."""
+        return answer(self.net, self.put(z))
+
+
+def moving(x: Any, teacher: nn.Module, at: str | None) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """What of the inputs `x` moves, and what puts its like in their place: the only floats, or a step at a module.
+
+    Raises `InputError` where it is not one tensor.
+    """
+    if at is not None:
+        with torch.no_grad():
+            here = output_at(teacher, x, at)
+        return torch.zeros_like(here), lambda z: Moved(x, z, at)
+    floats = [part for part in tensors(x) if part.is_floating_point()]
+    if len(floats) != 1:
+        raise InputError(
+            f"the inputs hold {len(floats)} tensors of floats, and one can be moved; give perturb_at, the name of a "
+            "module whose floats move, such as an embedding, or take the method kd"
+        )
+    return floats[0], lambda z: mapped(lambda part: z if part is floats[0] else part, x)
+
+
 def perturb(
-    kind: str, x: Tensor, teachers: DeepEnsemble, temperature: float, step_size: float, rng: np.random.Generator
-) -> Tensor:
+    kind: str,
+    x: Any,
+    teachers: DeepEnsemble,
+    temperature: float,
+    step_size: float | Tensor,
+    rng: np.random.Generator,
+    space: Space = PIXELS,
+) -> Any:
     """x~ = clip(x + step), with a step of the `kind` drawn from `rng`:
 
         gaussian   eta n,  n ~ N(0, I) per pixel
@@ -36,12 +84,28 @@ def perturb(
 
     x (B, C, H, W) in [0, 1] -> the same shape; `teachers` in eval mode, their logits (B, K) each. What is drawn does
     not depend on the number of teachers. Raises `InputError` for another `kind`.
+
+    Other inputs (B, ...), alone or among others, move in their `space`; step_size may be a tensor, the scale s of each
+    number in one of them: then x / s takes a step of size 1, with g its gradient.
     """
     if kind not in PERTURBATIONS:
         raise unknown("perturbation", kind, PERTURBATIONS)
     chosen = PERTURBATIONS[kind]
-    length = step_size * x[0].numel() ** 0.5 if chosen.unit else step_size
-    return torch.clamp(x + length * chosen.direction(x, teachers, temperature, rng), 0, 1)
+    z, put = moving(x, teachers.nets[0], space.at)
+    start, size, scale = z, step_size, z.new_ones(())
+    back = put
+    if isinstance(step_size, Tensor):
+        scale, size, start = step_size.to(z), 1.0, torch.zeros_like(z)
+
+        def back(u: Tensor) -> Any:
+            return put(z + scale * u)
+
+    if isinstance(step_size, Tensor) or not isinstance(x, Tensor) or space.at is not None:
+        teachers = DeepEnsemble([Through(net, back) for net in teachers.nets])
+    length = size * z[0].numel() ** 0.5 if chosen.unit else size
+    moved = z + scale * (length * chosen.direction(start, teachers, temperature, rng))
+    bounded = space.at is None and (space.low is not None or space.high is not None)
+    return put(torch.clamp(moved, space.low, space.high) if bounded else moved)
 
 
 def perturbed(
@@ -69,7 +133,7 @@ def ods_direction(
     largest magnitude: autograd through a float32 softmax loses the direction once 1 - p_top < 1e-7. Where the gradient
     is zero the direction is zero. A class that the teacher excludes (-inf) has p = 0 and moves nothing.
 
-    x (B, C, H, W), w (B, K) float64, or what draws it from U(-1, 1) -> direction (B, C, H, W), confidence (B,) float64.
+    x (B, ...), w (B, K) float64, or what draws it from U(-1, 1) -> direction (B, ...), confidence (B,) float64.
     `teacher` is a plain network in eval mode. Raises `InputError` where its logits have no gradient.
     """
     x = x.detach().requires_grad_()
@@ -88,7 +152,7 @@ def ods_direction(
     cotangent = p * (lead - (p * lead).sum(-1, keepdim=True))
     cotangent = _divide(cotangent, cotangent.abs().amax(-1, keepdim=True))
     (gradient,) = torch.autograd.grad(logits, x, cotangent.to(logits.dtype))
-    norm = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+    norm = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.ndim)), keepdim=True)
     return _divide(gradient, norm), confidence.squeeze(-1)
 
 
@@ -107,7 +171,7 @@ def _ods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.G
 
 def _confods(x: Tensor, teachers: DeepEnsemble, temperature: float, rng: np.random.Generator) -> Tensor:
     direction, confidence = ods_direction(_one_of(teachers, rng), x, rng, temperature)
-    return direction * confidence.to(x.dtype)[:, None, None, None]
+    return direction * confidence.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _one_of(teachers: DeepEnsemble, rng: np.random.Generator) -> torch.nn.Module:

@@ -6,6 +6,7 @@ cost, results and restoring ask the record.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -36,7 +37,7 @@ class Student:
 STUDENTS = {
     kind.name: kind
     for kind in (
-        Student("batch_ensemble", to_batch_ensemble, alone=False, merges=True),
+        Student("batch_ensemble", partial(to_batch_ensemble, init="normal"), alone=False, merges=True),
         Student("single", lambda net, members, seed: DeepEnsemble([net]), alone=True),
     )
 }

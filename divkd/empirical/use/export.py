@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import Ensemble
-from divkd.empirical.networks.handed import check_network, memory, reason, whole
+from divkd.empirical.networks.handed import check_network, memory, reason, shown, whole
 from divkd.empirical.use.given import check_flaw, device_of, evaluating, member_logits
 from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import InputError, RunError
@@ -45,11 +45,11 @@ def export(model: Restored | nn.Module, path: Path | str, shape: tuple[int, int,
     if shape is None:
         raise InputError("the shape of an image is not known; give shape=(channels, height, width)")
     if not isinstance(shape, Sequence) or len(shape) != 3:
-        raise InputError(f"the shape {shape!r} is not that of an image; give shape=(channels, height, width)")
+        raise InputError(f"the shape {shown(shape)} is not that of an image; give shape=(channels, height, width)")
     shape = cast(tuple[int, int, int], tuple(whole("a length in shape", length, 1) for length in shape))
     facts["shape"] = shape
     if not isinstance(path, str | Path) or not str(path) or not writable(Path(path)):
-        raise InputError(f"path {path!r} is no name of a file that can be written; give one such as net.pt2")
+        raise InputError(f"path {shown(path)} is no name of a file that can be written; give one such as net.pt2")
     if device_of(net).type != "cpu":
         raise InputError(f"the network is on {device_of(net)}; export a copy on the CPU: copy.deepcopy(net).cpu()")
     with evaluating(net):

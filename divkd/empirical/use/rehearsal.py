@@ -1,18 +1,22 @@
 """The first step of a student, taken by a copy before it is taken: what cannot be trained is told in one line."""
 
+import copy
 import inspect
+import io
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
-from divkd.empirical.networks.handed import copied, memory, reason
+from divkd.empirical.networks.handed import copied, described, memory, output_at, reason, taken
 from divkd.empirical.training.loop import BatchLoss
-from divkd.empirical.training.perturb import PERTURBATIONS, ods_direction
+from divkd.empirical.training.perturb import PERTURBATIONS, Through, moving, ods_direction
 from divkd.empirical.use.given import check_flaw, check_labels, evaluating, member_logits
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.seeds import rng
@@ -43,8 +47,45 @@ def check_optimiser(net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         )
 
 
+def check_scheduler(scheduler: Any, optimiser: torch.optim.Optimizer | None, epochs: int, keeps: bool) -> None:
+    """Raise `InputError` unless `scheduler` moves the rates of one's own `optimiser` for `epochs`, and can be kept."""
+    if not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
+        raise InputError(f"the scheduler is {described(scheduler)}; give one of torch.optim.lr_scheduler")
+    if optimiser is None or scheduler.optimizer is not optimiser:
+        raise InputError("the scheduler is not of the optimiser that is given; give optimiser=... and make it of that")
+    before = copy.deepcopy(scheduler.state_dict())
+    rates = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    rates = copy.deepcopy(rates)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no step of the optimiser came before
+            for _ in range(epochs):
+                step(scheduler, 1.0)
+        if keeps:
+            buffer = io.BytesIO()
+            torch.save(before, buffer)
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except Exception as error:  # whatever its own code raises
+        raise InputError(
+            f"{type(scheduler).__name__} does not take {epochs} steps, one an epoch: {reason(error)}; make it for "
+            "epochs, or step it yourself in each_epoch"
+        ) from error
+    finally:
+        scheduler.load_state_dict(before)
+        for group, was in zip(optimiser.param_groups, rates, strict=True):
+            group.update(was)
+
+
+def step(scheduler: torch.optim.lr_scheduler.LRScheduler, loss: float) -> None:
+    """One step, of an epoch of this `loss`."""
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(loss)
+    else:
+        scheduler.step()
+
+
 def rehearse(
-    net: Ensemble, teachers: DeepEnsemble, loss: BatchLoss, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor
+    net: Ensemble, teachers: DeepEnsemble, loss: BatchLoss, optimiser: torch.optim.Optimizer, x: Any, y: Tensor
 ) -> int:
     """The number of classes K, after a first step of a copy of `net` on the first batch; `net` stays as it is.
 
@@ -66,9 +107,9 @@ def rehearse(
     check_labels(y, classes)
     trial.train().zero_grad()
     logits = check_flaw(member_logits(trial, x, "the student in train mode"), "the student in train mode")
-    if logits.shape != (members, len(x), classes):
+    if logits.shape != (members, len(y), classes):
         raise InputError(
-            f"the student makes {tuple(logits.shape)} in train mode and {(members, len(x), classes)} in eval mode; "
+            f"the student makes {tuple(logits.shape)} in train mode and {(members, len(y), classes)} in eval mode; "
             "they must agree"
         )
     if not logits.requires_grad:
@@ -101,8 +142,8 @@ def rehearse(
     return int(classes)
 
 
-def check_teachers(teachers: DeepEnsemble, method: str, x: Tensor) -> None:
-    """Raise `InputError` for the first teacher whose answers to `x` cannot be used by `method`."""
+def check_teachers(teachers: DeepEnsemble, method: str, x: Any, at: str | None = None) -> None:
+    """Raise `InputError` for the first teacher whose answers to `x` cannot be used by `method`, at the module `at`."""
     for m, net in enumerate(teachers.nets):
         if isinstance(net, Ensemble):
             raise InputError(f"teacher {m} is an ensemble; give plain networks, e.g. member(model, 0)")
@@ -110,9 +151,13 @@ def check_teachers(teachers: DeepEnsemble, method: str, x: Tensor) -> None:
             logits = check_flaw(member_logits(net, x, f"teacher {m}"), f"teacher {m}")
         if len(logits) > 1:
             raise InputError(f"teacher {m} has {len(logits)} members; give plain networks, images to logits (B, K)")
-        if method in PERTURBATIONS and PERTURBATIONS[method].passes:
+        if method in PERTURBATIONS:
             try:
-                direction, _ = ods_direction(net, x, rng(0, "rehearsal"), 1.0)
+                z, put = moving(x, net, at)
+                if not PERTURBATIONS[method].passes:
+                    continue
+                through = net if isinstance(x, Tensor) and at is None else Through(net, put)
+                direction, _ = ods_direction(through, z, rng(0, "rehearsal"), 1.0)
             except InputError as error:
                 raise InputError(f"teacher {m}: {error}") from error
             except RuntimeError as error:
@@ -129,10 +174,38 @@ def check_teachers(teachers: DeepEnsemble, method: str, x: Tensor) -> None:
                 )
 
 
-def takes_one(net: Ensemble, x: Tensor) -> bool:
-    """Whether `net` can be trained on a batch of one image: BatchNorm refuses one row of one pixel."""
+def check_places(net: Ensemble, teachers: DeepEnsemble, method: str, x: Any, at: str) -> None:
+    """Raise `InputError` unless what module `at` puts out means the same to all: a step of one is a step of each.
+
+    Gaussian noise needs the same shape alone.
+    """
+    first: Tensor | None = None
+    names = [f"teacher {m}" for m in range(teachers.members)]
+    for name, one, place in (
+        *((name, part, at) for name, part in zip(names, teachers.nets, strict=True)),
+        ("the student", net, f"nets.0.{at}" if isinstance(net, DeepEnsemble) else f"net.{at}"),
+    ):
+        try:
+            with evaluating(one):
+                here = output_at(one, x, place).detach()
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        here = here[: len(here) // one.members] if isinstance(one, Ensemble) else here
+        first = here if first is None else first
+        if here.shape != first.shape:
+            shapes = f"{tuple(first.shape)} in teacher 0 and {tuple(here.shape)} in {name}"
+            raise InputError(f"module {at!r} puts out {shapes}; perturb_at wants one of the same shape in all")
+        if PERTURBATIONS[method].passes and not torch.allclose(here, first, rtol=1e-3, atol=1e-4):
+            raise InputError(
+                f"module {at!r} puts out other numbers in {name} than in teacher 0: a step along the gradient of one "
+                "means nothing to the other; let all share one frozen embedding, or take gaussian or kd"
+            )
+
+
+def takes_one(net: Ensemble, x: Any) -> bool:
+    """Whether `net` can be trained on a batch of one row: BatchNorm refuses one row of one pixel."""
     try:
-        member_logits(copied(net).train(), x[:1], "the student")
+        member_logits(copied(net).train(), taken(x, slice(1)), "the student")
     except InputError:
         return False
     return True

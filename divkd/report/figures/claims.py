@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, mean_and_sd
-from divkd.report.words import spread
+from divkd.report.style import COLOURS, figure, mean_and_sd, points
+from divkd.report.words import spread, views_of
 from divkd.shared.kinds import CLAIMS
 from divkd.shared.verdicts import verdicts
 
@@ -19,7 +19,7 @@ def misses(name: str, claim: dict[str, Any]) -> str:
 
 
 def claims_bars(results: dict[str, Any]) -> Any:
-    """Single-view test error of every claim, beside the theorem's bound and the finite-size prediction."""
+    """Single-view test error of every claim, beside its bound and the finite-size prediction."""
     claims = {name: results["claims"][name] for name in CLAIMS if name in results["claims"]}
     fig, (ax,) = figure(width=7.2, height=1.2 + 0.42 * len(claims))
     rows = np.arange(len(claims))[::-1]
@@ -28,21 +28,29 @@ def claims_bars(results: dict[str, Any]) -> Any:
     if len(results["seeds"]) > 1:
         ax.errorbar(means, rows, xerr=deviations, color=COLOURS[0], capsize=3, linestyle="none", linewidth=1)
     named: set[str] = set()
+    views = views_of(results)
+    expected = "expected of a control" if views == 2 else f"expected of {views} views"
+    right = max(0.5, 1 - 1 / views)  # of the errors; the words come beyond
     for row, (name, claim) in zip(rows, claims.items(), strict=True):
         if claim["bound"] is not None:
             low, high = claim["bound"]
-            label, style = ("theorem's bound", "-") if CLAIMS[name].theorem else ("expected of a control", ":")
+            label, style = ("theorem's bound", "-") if verdicts(name, claim)["theorem"] else (expected, ":")
             # an interval of 0 to 0.001 would be no wider than its own edge
             ax.barh(row, max(high - low, 0.004), left=low, height=0.86, facecolor="none", edgecolor=COLOURS[2],
                     linewidth=1.4, linestyle=style, label=None if label in named else label)  # fmt: skip
             named.add(label)
     predicted = [claim["predicted"] for claim in claims.values()]
     ax.plot(predicted, rows, "D", color=COLOURS[0], markersize=4, label="finite-size prediction", linestyle="none")
+    alone = {row: claim["by_lotteries"] for row, claim in zip(rows, claims.values(), strict=True)
+             if "by_lotteries" in claim}  # fmt: skip
+    if alone:
+        points(ax, [row - 0.4 for row in alone], alone.values(), sideways=True, fmt="|", color=COLOURS[3], markersize=5,
+               linewidth=1, capsize=2, label="lotteries alone, ± 1 sd of a seed")  # fmt: skip
     for row, mean, (name, claim) in zip(rows, means, claims.items(), strict=True):
-        ax.text(0.545, row, f"{mean:.3f}", va="center", fontsize="small")
-        ax.text(0.605, row, misses(name, claim).replace(", ", "\n"), va="center", fontsize="x-small")
-    ax.set(xlabel="error on single-view test samples", xlim=(0, 0.75))
-    ax.set_xticks(np.arange(0, 0.51, 0.1))
+        ax.text(right + 0.045, row, f"{mean:.3f}", va="center", fontsize="small")
+        ax.text(right + 0.105, row, misses(name, claim).replace(", ", "\n"), va="center", fontsize="x-small")
+    ax.set(xlabel="error on single-view test samples", xlim=(0, right + 0.25))
+    ax.set_xticks(np.arange(0, right + 0.01, 0.1))
     ax.set_yticks(rows, [CLAIMS[name].short for name in claims], fontsize="small")
     fig.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return fig
@@ -54,9 +62,9 @@ def error_by_members(results: dict[str, Any]) -> Any:
     keys = ("members", "single_view_error", "predicted", "predicted_from_views", "asymptotic")
     members, measured, predicted, given, asymptotic = (np.array([row[key] for row in rows]) for key in keys)
     deviations = np.array([row["std"] or 0.0 for row in rows])
-    floor = 0.5 * np.concatenate([asymptotic, predicted[predicted > 0], measured[measured > 0]]).min()
+    floor = 0.5 * np.concatenate([one[one > 0] for one in (asymptotic, predicted, measured)]).min(initial=1.0)
     fig, (ax,) = figure(width=6.4, height=4.2)
-    ax.plot(members, asymptotic, color="0.5", linestyle=":", label=r"asymptotic $2^{-K}$")
+    ax.plot(members, asymptotic, color="0.5", linestyle=":", label=f"asymptotic ${law(views_of(results))}$")
     ax.plot(members, predicted, "s--", color=COLOURS[1], markersize=4, label="finite-size prediction")
     ax.plot(
         members,
@@ -80,6 +88,11 @@ def error_by_members(results: dict[str, Any]) -> Any:
     ax.set_ylabel("error on single-view test samples")
     ax.legend(loc="lower left", fontsize="small")
     return fig
+
+
+def law(views: int) -> str:
+    """((V - 1)/V)^K, as a formula."""
+    return "2^{-K}" if views == 2 else f"({views - 1}/{views})^K"
 
 
 def _simulated(results: dict[str, Any]) -> str:

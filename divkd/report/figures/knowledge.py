@@ -63,7 +63,7 @@ def simulated_confidence(results: dict[str, Any]) -> Any:
 def members(sources: list[Source]) -> tuple[Any, str]:
     """What each member knows, before distillation above and after it below.
 
-    Theory: the share of each class's two views that each network learned. Practice: how often two members predict the
+    Theory: the views of each class that each network learned. Practice: how often two members predict the
     same class of a test image, mean over seeds, for the teachers and for the BatchEnsemble's members.
     """
     fig, axes = figure(4.4 * len(sources), 7.2, columns=len(sources), rows=2)
@@ -82,7 +82,7 @@ def members(sources: list[Source]) -> tuple[Any, str]:
 
 
 def _views(ax: Any, learned: np.ndarray, whose: str, name: str) -> None:
-    """Networks x classes: the number of views that are known, 0 to 2."""
+    """Networks x classes: the number of views that are known."""
     known_views(ax, learned, learned.sum(2), "Blues", 8)
     ax.set(ylabel="network")
     ax.set_title(f"{whose}views known, {name}\n{learned.mean():.0%} of the views, one seed", fontsize=9)

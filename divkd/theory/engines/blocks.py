@@ -32,12 +32,12 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
 class Network(NamedTuple):
     """One member: its coordinates, what its outputs are made of, and what bounds how fast its blocks move."""
 
-    a: np.ndarray  # (k, m, 2k) feature coordinates
+    a: np.ndarray  # (k, m, V k) feature coordinates
     g: np.ndarray  # (k, m, E) products with the patches' noise
     sums: np.ndarray  # (k, N) of activations, float64 because every step adds to them
     outputs: np.ndarray  # (k, N) F
-    top: np.ndarray  # (k, m, 2k + 1) a block's largest u = z a + g, 0 if none is above
-    mass: np.ndarray  # (k, m, 2k + 1) its sum_e z_e sReLU'(u_e)
+    top: np.ndarray  # (k, m, V k + 1) a block's largest u = z a + g, 0 if none is above
+    mass: np.ndarray  # (k, m, V k + 1) its sum_e z_e sReLU'(u_e)
 
 
 class Lag(NamedTuple):
@@ -46,7 +46,7 @@ class Lag(NamedTuple):
     time_integral: np.ndarray  # (k, N) of dloss/dF, float64
     drive: np.ndarray  # (k, N) the same in the precision of what is `seen`
     seen: np.ndarray  # (k, m, E) the drive by which an entry has moved
-    pending: np.ndarray  # (k, m, 2k + 1) how far towards being due a block is; 1 is due, 0 lags behind in nothing
+    pending: np.ndarray  # (k, m, V k + 1) how far towards being due a block is; 1 is due, 0 lags behind in nothing
 
 
 class Constants(NamedTuple):

@@ -1,8 +1,12 @@
 """The dense engine: the same network with weights and patches in R^d, the independent check of the limit engine.
 
 F_i(X) = varrho sum_r sum_p sReLU(<w_{i,r}, x_p>), x_p = z_p v_{f(p)} + sum_v alpha_{p,v} v + xi_p,
-xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first 2k unit vectors, which
-loses nothing: everything else is rotation invariant. Weights are in units of varrho.
+xi_p ~ N(0, nu^2 / d I), following Allen-Zhu and Li, arXiv 2012.09816. The features are the first V k unit vectors,
+which loses nothing: everything else is rotation invariant. Weights are in units of varrho.
+
+With `coherence` c features are unit vectors v_f = sum_g B_fg e_g of <v_f, v_g> = c or -c, B B^T = G. A neuron is held
+by its feature coordinates a = B w, a patch by B^-T x, both in place of their first V k numbers: products <w, x> are
+what they were, a feature is a unit vector, and descent moves a by G times its gradient.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,20 +32,26 @@ class DenseNetworks:
     """
 
     def __init__(
-        self, config: MultiViewConfig, patches: Tensor, weights: Tensor, products: Tensor | None = None
+        self,
+        config: MultiViewConfig,
+        patches: Tensor,
+        weights: Tensor,
+        products: Tensor | None = None,
+        gram: Tensor | None = None,
     ) -> None:
         self.config, self.patches, self._weights = config, patches, weights  # (N P, d), (M, k m, d)
         self.products = torch.stack([patches @ w.T for w in weights]) if products is None else products
+        self._gram = gram  # G (V k, V k); None for orthogonal features
 
     @property
     def weights(self) -> np.ndarray:
-        """(M, k, m, d); the first 2k numbers of a neuron are its feature coordinates."""
+        """(M, k, m, d); the first V k numbers of a neuron are its feature coordinates."""
         return self._by_neuron(self._weights)
 
     @property
     def coordinates(self) -> np.ndarray:
-        """(M, k, m, 2k)."""
-        return self._by_neuron(self._weights[..., : 2 * self.config.classes])
+        """(M, k, m, V k)."""
+        return self._by_neuron(self._weights[..., : self.config.features])
 
     def _by_neuron(self, weights: Tensor) -> np.ndarray:
         return np.asarray(weights.unflatten(1, (self.config.classes, self.config.neurons)).cpu().numpy())
@@ -59,7 +69,7 @@ class DenseNetworks:
         coordinate below it would be driven through 0 in steps of its own small size. A member with 0 `remaining` (M,)
         stands still.
         """
-        config, device = self.config, self._weights.device
+        config, device, features = self.config, self._weights.device, self.config.features
         slope = torch.from_numpy(np.ascontiguousarray(slopes, np.float32)).to(device)
         limits = torch.from_numpy(np.asarray(remaining, np.float32)).to(device)
         scale, hidden = (
@@ -72,10 +82,12 @@ class DenseNetworks:
             drive = products.clamp(0, 1).pow_(config.power - 1).unflatten(1, (config.classes, config.neurons))
             drive.unflatten(0, (-1, config.patches)).mul_(scale * slope[row][:, None, :, None])
             gradient = drive.flatten(1).T @ self.patches
+            if self._gram is not None:
+                gradient[:, :features] = gradient[:, :features] @ self._gram
             moved = self.patches @ gradient.T
-            size = weights[:, : 2 * config.classes].abs()
+            size = weights[:, :features].abs()
             clamp = torch.maximum(size, hidden * size.amax(1, keepdim=True)).clamp(config.init_scale, config.trust_cap)
-            relative = (gradient[:, : 2 * config.classes].abs() / clamp).max()
+            relative = (gradient[:, :features].abs() / clamp).max()
             time = torch.minimum(
                 config.trust / torch.maximum(relative, config.noise_trust * moved.abs().max()), limits[row]
             )
@@ -89,23 +101,33 @@ class DenseNetworks:
 
     def copy(self, rows: Sequence[int]) -> "DenseNetworks":
         """Networks of their own that go on from where `rows` stand."""
-        return DenseNetworks(self.config, self.patches, self._weights[list(rows)], self.products[list(rows)])
+        return DenseNetworks(
+            self.config, self.patches, self._weights[list(rows)], self.products[list(rows)], self._gram
+        )
 
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> DenseNetworks:
     """The networks `members` of `seed` at their initial weights."""
-    return DenseNetworks(config, draw_patches(config, samples, seed, "train"), initial(config, seed, members))
+    gram = None
+    if config.coherence:
+        basis = basis_of(config, seed)
+        gram = torch.from_numpy((basis @ basis.T).astype(np.float32)).to(config.device)
+    return DenseNetworks(
+        config, draw_patches(config, samples, seed, "train"), initial(config, seed, members), gram=gram
+    )
 
 
 def initial(config: MultiViewConfig, seed: int, members: Sequence[int]) -> Tensor:
     """w ~ N(0, sigma_0^2 I), (M, k m, d). Feature coordinates come first: whatever d is, those of the limit engine."""
-    width, features = config.classes * config.neurons, 2 * config.classes
+    width, features = config.classes * config.neurons, config.features
     weights = np.empty((len(members), width, config.dimension), np.float32)
     for member, of_member in zip(members, weights, strict=True):
         generator = rng(seed, "init", member)
         for part in (of_member[:, :features], of_member[:, features:]):
             part[:] = generator.standard_normal(part.shape, np.float32)
     weights *= np.float32(config.init_scale)
+    if config.coherence:
+        weights[..., :features] = weights[..., :features] @ basis_of(config, seed).T
     return torch.from_numpy(weights).to(config.device)
 
 
@@ -129,20 +151,42 @@ def draw_patches(config: MultiViewConfig, samples: Samples, seed: int, role: str
 def _patches(config: MultiViewConfig, samples: Samples, seed: int, role: str) -> Iterator[Tensor]:
     """The same, the patches of `SAMPLES` samples at a time."""
     generator = rng(seed, f"noise/{role}")
+    inverse = np.linalg.inv(basis_of(config, seed)) if config.coherence else None
     for first in range(0, len(samples), SAMPLES):
         some = slice(first, first + SAMPLES)
         feature, weight = samples.feature[some].ravel(), samples.weight[some].ravel()
         patches = generator.standard_normal((feature.size, config.dimension), np.float32)
         patches *= np.float32(config.noise / config.dimension**0.5)
+        if inverse is not None:
+            patches[:, : config.features] = patches[:, : config.features] @ inverse
         filled = np.flatnonzero(feature != NOISE)
         patches[filled, feature[filled]] += weight[filled]
         if samples.mixed is not None:
-            patches[:, : 2 * config.classes] += samples.mixed[some].reshape(len(patches), -1)
+            patches[:, : config.features] += samples.mixed[some].reshape(len(patches), -1)
         yield torch.from_numpy(patches).to(config.device)
 
 
+def basis_of(config: MultiViewConfig, seed: int) -> np.ndarray:
+    """B (V k, V k), lower triangular, whose rows are the features: G = B B^T = I + c S, S of random signs off 0.
+
+    Random directions in d dimensions have inner products of either sign, of size 1/sqrt(d). The larger V k, the smaller
+    the c at which G is no longer positive: about 1 / (2 sqrt(V k)). Raises `InputError` there.
+    """
+    signs = np.triu(rng(seed, "features").choice((-1.0, 1.0), (config.features, config.features)), 1)
+    signs += signs.T
+    most = -1 / np.linalg.eigvalsh(signs)[0] if config.features > 1 else np.inf
+    if config.coherence >= 0.999 * most:
+        raise InputError(
+            f"--coherence {config.coherence}: no {config.features} unit vectors have such products, of the signs of "
+            f"seed {seed}; give less than {0.999 * most:.4f}"
+        )
+    return np.linalg.cholesky(np.eye(config.features) + config.coherence * signs)
+
+
 def check_device(config: MultiViewConfig) -> None:
-    """Raise `InputError` where the configured device is not there."""
+    """Raise `InputError` where the configured device is not there, or no features of that coherence are."""
+    for seed in config.seeds if config.coherence else ():
+        basis_of(config, seed)
     if config.device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if torch.device(config.device).index not in {None, *range(count)} or not count:
@@ -160,18 +204,15 @@ def state_bytes(config: MultiViewConfig) -> int:
     Members that are trained together keep <w, x_p>, and so do those that go on from them; or the two widest networks.
     """
     width = config.classes * config.neurons
-    joint = width * max(config.students, 1)
+    joint = width * (config.joint if config.students else 1)
     rows = config.patches * config.train_samples
-    kept = (
-        rows
-        * width
-        * max(sum(min(many, together(config)) for many in (config.members, config.students)), 2 * config.students)
-    )
+    beside = sum(min(many, together(config)) for many in (config.members, config.students))
+    kept = rows * width * max(beside, 2 * config.joint if config.students else 0)
     drawn = min(
         2 * rows, rows + config.patches * SAMPLES
     )  # the parts, and beside them the whole that they are put into
     testing = config.patches * min(SAMPLES, config.test_samples) * (config.dimension + 4 * joint)
-    weights = (config.members + 7 * config.students) * joint * config.dimension
+    weights = (config.members + (7 + config.chain) * config.students) * joint * config.dimension
     return 4 * (max(drawn * config.dimension, rows * (config.dimension + 3 * joint) + kept, testing) + 2 * weights)
 
 

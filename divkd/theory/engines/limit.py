@@ -1,6 +1,6 @@
 """The limit engine: the patch network in d -> infinity dimensions at fixed noise norm, exactly.
 
-Each neuron is known by its 2k feature coordinates a_f = <w, v_f> and one scalar g_{n,p} = <w, xi_{n,p}> a training
+Each neuron is known by its V k feature coordinates a_f = <w, v_f> and one scalar g_{n,p} = <w, xi_{n,p}> a training
 patch: as d grows at fixed nu^2 = sigma_p^2 d, noise becomes orthogonal to the features and to other noise, and
 <xi, xi> = nu^2. With u = z_{n,p} a_{f(n,p)} + g_{n,p}, descent on L = 1/N sum_n loss_n moves
 
@@ -12,7 +12,7 @@ sample meets the initial weights alone: <w, xi> ~ N(0, (sigma_0 nu)^2).
 
 Entries (n, p) are sorted by feature and contiguous: a block, one neuron's entries of one feature, fits into the
 innermost cache, and only blocks that have to move in a step are read from memory (see `blocks`). Where patches have
-feature noise, every entry depends on all 2k coordinates, and `MixedNetworks` take the place of blocks (see `mixed`).
+feature noise, every entry depends on all V k coordinates, and `MixedNetworks` take the place of blocks (see `mixed`).
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not
 class LimitNetworks:
     """M networks on their training samples, members first; `step` moves them in place.
 
-    `weights` (M, k, m, 2k) are the feature coordinates, `noise` (M, k, m, E) the scalars g in `layout`'s order. Blocks
+    `weights` (M, k, m, V k) are the feature coordinates, `noise` (M, k, m, E) the scalars g in `layout`'s order. Blocks
     that hardly move lag behind (see `blocks`) until `settle`.
     """
 
     def __init__(self, config: MultiViewConfig, samples: Samples, weights: np.ndarray, noise: np.ndarray) -> None:
         self.config, self.samples, self.weights, self.noise = config, samples, weights, noise
-        self.layout, constants = Layout.of(samples, 2 * config.classes), _constants(config, len(samples))
+        self.layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
         self._outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
         networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
         lags = [blocks.Lag(*map(np.zeros_like, (n.sums, n.outputs, n.g, n.top))) for n in networks]
@@ -119,7 +119,7 @@ class MixedNetworks(LimitNetworks):
 
 
 def _coefficients(samples: Samples) -> np.ndarray:
-    """X (2k, N P): what a patch shows of every feature, its own and those that are mixed in."""
+    """X (V k, N P): what a patch shows of every feature, its own and those that are mixed in."""
     assert samples.mixed is not None
     shown = samples.mixed.reshape(samples.feature.size, -1).copy()
     filled = np.flatnonzero(samples.feature != NOISE)
@@ -137,9 +137,9 @@ def _mix(layout: Layout, coefficients: np.ndarray, weights: np.ndarray, noise: n
 
 def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequence[int]) -> LimitNetworks:
     """The networks `members` of `seed` at their initial weights, w ~ N(0, sigma_0^2 I)."""
-    layout = Layout.of(samples, 2 * config.classes)
+    layout = Layout.of(samples, config.features)
     shape = (len(members), config.classes, config.neurons)
-    weights = np.empty((*shape, 2 * config.classes), np.float32)
+    weights = np.empty((*shape, config.features), np.float32)
     noise = np.empty((*shape, samples.feature.size), np.float32)
 
     def draw(row: int) -> None:
@@ -159,13 +159,13 @@ def create(config: MultiViewConfig, samples: Samples, seed: int, members: Sequen
 def fresh_outputs(
     config: MultiViewConfig, weights: np.ndarray, samples: Samples, seed: int, role: str, members: Sequence[int]
 ) -> np.ndarray:
-    """F on samples that were not trained on, (M, N, k), for the coordinates `weights` (M, k, m, 2k) of `members`.
+    """F on samples that were not trained on, (M, N, k), for the coordinates `weights` (M, k, m, V k) of `members`.
 
     Their noise meets the initial weights alone: <w, xi> ~ N(0, (sigma_0 nu)^2), drawn for `role` and each number in
     `members`. Rows of the same number, a member before and after it was distilled, or students that learned by other
     rules from the same start, meet the same noise.
     """
-    layout, constants = Layout.of(samples, 2 * config.classes), _constants(config, len(samples))
+    layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
     outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
     coefficients = None if samples.mixed is None else _coefficients(samples)
 
@@ -189,13 +189,13 @@ def together(config: MultiViewConfig) -> int:
 
 def state_bytes(config: MultiViewConfig) -> int:
     """The most memory that a part of a seed needs, in bytes: training members, or the widest networks, or testing."""
-    wide = dataclasses.replace(config, neurons=config.neurons * max(config.students, 1))
+    wide = dataclasses.replace(config, neurons=config.neurons * (config.joint if config.students else 1))
     continued = min(together(config), config.students)
     members = (min(config.members, 2 * max(1, together(config) // 2)) + continued) * _network_bytes(config)
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
     fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
-    answers = 24 * config.classes * config.test_samples * (config.members + 6 * config.students)
-    alpha = 4 * config.patches * 2 * config.classes if config.feature_noise else 0  # of a sample
+    answers = 24 * config.classes * config.test_samples * (config.members + (6 + config.chain) * config.students)
+    alpha = 4 * config.patches * config.features if config.feature_noise else 0  # of a sample
     trained = max(members, joint) + 3 * alpha * config.train_samples  # with X, which is turned from a copy
     tested = fresh * (2 if alpha else 1) + answers + alpha * (config.train_samples + 5 * config.test_samples)
     return max(trained, tested)

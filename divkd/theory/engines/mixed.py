@@ -1,11 +1,11 @@
 """Compiled loops of the limit engine where every patch shows a little of every feature, and no block stands alone.
 
-With x_(n,p) = sum_f X_(n,p),f v_f + xi_(n,p), X the weight of the patch's own feature and what is mixed in of all 2k,
+With x_(n,p) = sum_f X_(n,p),f v_f + xi_(n,p), X the weight of the patch's own feature and what is mixed in of all V k,
 
     u_e = sum_f X_ef a_f + g_e,    du_e = -eta (sum_f X_ef da_f + nu^2 c_e),    da_f = sum_e X_ef c_e,
     c_e = varrho / N  dloss_n(e)/dF  sReLU'(u_e),
 
-so that a step costs two products with X, 2k numbers an entry, where `blocks` has one, and nothing can lag behind.
+so that a step costs two products with X, V k numbers an entry, where `blocks` has one, and nothing can lag behind.
 Entries are patches in the order of their samples; samples are taken `CHUNK` at a time, which stay in cache.
 """
 
@@ -20,7 +20,7 @@ CHUNK = 8
 
 @compiled(nogil=True)
 def add_features(u: Any, a: Any, coefficients: Any) -> None:
-    """u_e += sum_f X_ef a_f of one member, u (k, m, E), a (k, m, 2k), X (2k, E)."""
+    """u_e += sum_f X_ef a_f of one member, u (k, m, E), a (k, m, V k), X (V k, E)."""
     for i, r, f in np.ndindex(a.shape):
         for e in range(u.shape[2]):
             u[i, r, e] += coefficients[f, e] * a[i, r, f]

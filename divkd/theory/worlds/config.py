@@ -6,6 +6,10 @@ from divkd.shared.config import SEEDS, Config, Interval, field
 from divkd.shared.errors import InputError
 from divkd.theory.config import MultiViewConfig
 
+RULES = {"clipped": "theorem 3's, which only pushes up", "temperature": "t^2 KL at temperature t, the practice's"}
+FACTORS = {"normal": "N(1, sd^2)", "signs": "random signs", "aligned": "N(1, sd^2) that gate features one by one",
+           "aligned_signs": "random signs that do"}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class GaussianConfig(Config):
@@ -104,3 +108,57 @@ class ConvergenceConfig(Config):
                 "features; raise it"
             )
         self.world(self.dimension).validate()
+
+
+@dataclass(frozen=True)
+class StudentsConfig(Config):
+    """BatchEnsembles and single networks that learn from members of the multi-view world: symbols of both papers."""
+
+    seeds: tuple[int, ...] = field((0, 1, 2, 3, 4), high=SEEDS, hint="e.g. 0,1,2")
+    scan_seeds: int = field(3, "seeds of every scanned cell, the first of --seeds; 0 leaves the scan out", 0, 100)
+    scan_time: float = field(3e3, "flow time of students in the scan", symbol="T'", above=True)
+    members: int = field(4, "teachers, and members of a BatchEnsemble", 2, 100, "M")
+
+    classes: int = field(4, "classes", 2, 100, "k")
+    patches: int = field(12, "patches of a sample", 2, 1000, "P")
+    train_samples: int = field(120, "training samples, two single-view ones a class included", 1, 10_000, "N")
+    test_samples: int = field(1000, "fresh samples of either kind, multi-view and single-view", 1, 100_000)
+    expected_others: float = field(
+        2.0, "another class's feature is present with probability s / k", symbol="s", above=True
+    )
+    other_weight: Interval = field((0.3, 0.4), "another class's feature in a multi-view sample", symbol="z")
+    other_weight_single: Interval = field((0.16, 0.22), "the same in a single-view sample", symbol="Gamma")
+    neurons: int = field(8, "neurons a class", 1, 1000, "m")
+
+    teacher_time: float = field(0.0, "flow time on labels by which teachers go on after they fit")
+    distill_time: float = field(1e4, "flow time of students; labels until fitted follow", symbol="T'", above=True)
+    rule: str = field("temperature", "what students make of their teachers' answers", choices=RULES)
+    clip: float = field(1.2, "clipped rule: outputs at c or above count as c", symbol="c", above=True)
+    soft_temperature: float = field(
+        0.1, "clipped rule: of the soft labels softmax(min(F / c, 1) / tau)", symbol="tau", above=True
+    )
+    temperature: float = field(
+        4.0, "of softmax(F / t), in the rule of that name and in ODS steps", symbol="t", above=True
+    )
+    max_steps: int = field(12000, "most steps of the distillation", 1)
+
+    factors: str = field(
+        "normal",
+        "rank-one factors: N(1, sd^2) or random signs; aligned: they gate features one by one",
+        choices=FACTORS,
+    )
+    factor_sd: float = field(0.5, "standard deviation of normal factors", 0, 100)
+    factor_rate: float = field(0.5, "rate at which factors learn, beside the weights'", 0, 100)
+
+    step_size: float = field(0.6, "norm of a step, on a sample", symbol="eta")
+    redraw: int = field(20, "descent steps for which a draw of perturbed samples serves", 1, 10_000)
+
+    def world(self) -> MultiViewConfig:
+        """The multi-view distribution, the network and the descent."""
+        names = ("members", "classes", "patches", "train_samples", "test_samples", "expected_others", "other_weight",
+                 "other_weight_single", "neurons")  # fmt: skip
+        return MultiViewConfig(**{name: getattr(self, name) for name in names})
+
+    def rules(self) -> None:
+        """Raise `InputError` where the world's values do not fit each other."""
+        self.world().validate()

@@ -36,7 +36,7 @@ from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import Layout, Samples, training_samples
 from divkd.theory.engines import limit
 from divkd.theory.evaluate import learned_views
-from divkd.theory.students import FRESH
+from divkd.theory.roster import FRESH
 from divkd.theory.worlds.config import ConvergenceConfig
 
 if TYPE_CHECKING:

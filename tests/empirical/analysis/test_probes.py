@@ -36,7 +36,7 @@ def ensemble(*seeds):
 
 
 def student(seed=9, members=3):
-    return to_batch_ensemble(small(seed), members, seed).eval().requires_grad_(False)
+    return to_batch_ensemble(small(seed), members, seed, "normal").eval().requires_grad_(False)
 
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(20, 236, (COUNT, 3, 4, 4), dtype=np.uint8))

@@ -177,7 +177,7 @@ def test_a_member_that_fails_leaves_the_others_their_rows():
 
 @pytest.mark.parametrize("m", [-1, 3])
 def test_a_member_that_is_not_there_is_refused(m):
-    with pytest.raises(InputError, match=rf"no member {m}; give 0 to 2"):
+    with pytest.raises(InputError, match=rf"member {m} is not allowed; give a whole number from 0 to 2"):
         member(to_batch_ensemble(resnet(), 3), m)
 
 
@@ -237,17 +237,23 @@ def test_factors_are_a_function_of_seed_and_member(init):
 
 
 def test_factors_are_drawn_from_the_members_own_stream():
-    """The first layer's r and s of member 1, written out: N(1, 0.5), or the signs of the same numbers."""
+    """The first layer's r and s of member 1, written out: N(1, 0.02), N(1, 0.5), or the signs of the same numbers."""
     draws = rng(7, "student/rank-one", 1).standard_normal(3 + 16, dtype=np.float32)
-    for init, expected in (("normal", 1 + draws / 2), ("signs", np.where(draws < 0, -1, 1).astype(np.float32))):
+    near = np.float32(0.02) * draws + 1
+    for init, expected in (
+        ("near", near),
+        ("normal", 1 + draws / 2),
+        ("signs", np.where(draws < 0, -1, 1).astype(np.float32)),
+    ):
         stem = to_batch_ensemble(resnet(), 2, seed=7, init=init).net.stem
         assert np.array_equal(torch.cat([stem.r, stem.s], 1)[1].detach().numpy(), expected)
 
 
 def test_factors_have_the_distribution_of_their_name():
-    normal, signs, ones = (
+    near, normal, signs, ones = (
         torch.cat([f.flatten() for f in rank_one(to_batch_ensemble(resnet(), 64, init=init))]) for init in INITS
     )
+    assert near.std().item() == pytest.approx(0.02, rel=0.02)
     assert normal.mean().item() == pytest.approx(1, abs=0.01)
     assert normal.std().item() == pytest.approx(0.5, abs=0.01)
     assert set(signs.tolist()) == {-1.0, 1.0}

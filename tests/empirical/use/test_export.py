@@ -11,8 +11,8 @@ from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.networks.layers import BatchEnsembleLayer
 from divkd.empirical.use import export as module
-from divkd.empirical.use.distill import predict
 from divkd.empirical.use.export import export
+from divkd.empirical.use.predict import predict
 from divkd.empirical.use.restore import Restored
 from divkd.shared.errors import RunError
 

@@ -43,9 +43,7 @@ def test_images(images, mend, follow):
         net = nn.Sequential(Normalize((0.5,) * 3, (0.25,) * 3), net)  # the other half of the advice
     assert mend in refusal(lambda: predict(net, images))
     assert predict(net, follow(images)).probabilities.shape[1] == 5
-    assert mend in refusal(
-        lambda: distill([plain(1)], net, [(images, Y[: len(images)].new_zeros(len(images)))], 1, "kd")
-    )
+    assert mend in refusal(lambda: distill([plain(1)], net, [(images, Y[: len(images)].new_zeros(len(images)))], 1))
 
 
 class Strings:
@@ -126,7 +124,7 @@ def own(net, *more, **options):
             lambda: own(plain()),
         ),
         case(
-            "the optimiser is a float; give one of torch.optim",
+            "the optimiser is a float; give 'adamw', 'sgd', or one of torch.optim",
             lambda: (plain(), {"optimiser": 0.1}, GOOD),
             lambda: own(plain()),
         ),
@@ -177,8 +175,8 @@ def own(net, *more, **options):
         case("labels[:, 0]", lambda: (plain(), {}, [(X, Y[:, None])]), lambda: (plain(), {}, GOOD)),
         case(
             "labels.argmax(1)",
-            lambda: (plain(), {}, [(X, torch.eye(5)[Y])]),
-            lambda: (plain(), {}, [(X, torch.eye(5)[Y].argmax(1))]),
+            lambda: (plain(), {}, [(X, torch.eye(5)[Y].long())]),
+            lambda: (plain(), {}, [(X, torch.eye(5)[Y].long().argmax(1))]),
         ),
         case("labels.long()", lambda: (plain(), {}, [(X, Y.float())]), lambda: (plain(), {}, [(X, Y.float().long())])),
         case(
@@ -187,7 +185,7 @@ def own(net, *more, **options):
             lambda: (plain(), {}, DataLoader(range(8), 8, collate_fn=lambda rows: (X[rows], Y[rows]))),
         ),
         case("epochs True", lambda: (plain(), {"epochs": True}, GOOD), lambda: (plain(), {"epochs": 1}, GOOD)),
-        case("lr 0.1 is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
+        case("lr '0.1' is", lambda: (plain(), {"lr": "0.1"}, GOOD), lambda: (plain(), {"lr": 0.1}, GOOD)),
         case("momentum -1", lambda: (plain(), {"momentum": -1}, GOOD), lambda: (plain(), {"momentum": 0}, GOOD)),
         case(
             "each_epoch is a list; give a function of a record, such as print",

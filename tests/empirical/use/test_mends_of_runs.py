@@ -75,7 +75,7 @@ def converted(net):
             lambda: member(plain(), 0),
             lambda: member(DeepEnsemble([plain()]), 0),
         ),
-        ("give 0 to 1", lambda: member(batch(), 2), lambda: member(batch(), 1)),
+        ("from 0 to 1", lambda: member(batch(), 2), lambda: member(batch(), 1)),
         ("give a BatchEnsemble, whose members", lambda: merge(DeepEnsemble([plain()])), lambda: merge(batch())),
         (
             "give one teacher for each member, or a plain network",

@@ -9,7 +9,7 @@ from training_runs import Killed, experiment, tiny
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import to_float
 from divkd.empirical.training import loop
-from divkd.empirical.use.distill import predict
+from divkd.empirical.use.predict import predict
 from divkd.empirical.use.restore import load_model
 from divkd.shared.errors import InputError
 from divkd.shared.files import read_json, write_json

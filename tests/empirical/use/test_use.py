@@ -17,7 +17,8 @@ from divkd.empirical.networks.ensembles import DeepEnsemble, to_batch_ensemble
 from divkd.empirical.training.config import Schedule
 from divkd.empirical.training.distillation import student_loss
 from divkd.empirical.training.loop import train
-from divkd.empirical.use.distill import distill, predict
+from divkd.empirical.use.distill import distill
+from divkd.empirical.use.predict import predict
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.run import open_run
 
@@ -50,7 +51,8 @@ def test_distill_is_the_loop_of_a_run_to_the_bit(tmp_path, method, members):
     teachers = [network(1), network(2)]
     mine = to_batch_ensemble(network(), 2) if members == 2 else network()
     theirs = copy.deepcopy(mine) if members == 2 else DeepEnsemble([copy.deepcopy(mine)])
-    records = distill(teachers, mine, Epochs(), 3, method, temperature=2.0, kd_weight=0.7, step_size=0.05)
+    options = {"temperature": 2.0, "kd_weight": 0.7, "step_size": 0.05, "optimiser": "sgd"}
+    records = distill(teachers, mine, Epochs(), 3, method, **options)
     frozen = DeepEnsemble(copy.deepcopy(teachers)).eval().requires_grad_(False)
     loss = student_loss(method, frozen, 2.0, 0.7, 0.05)
     schedule = Schedule(3, 64, 0.1, 4e-4, (0.05, 0.5, 0.9))
@@ -98,7 +100,7 @@ def test_teachers_come_back_as_they_were_and_a_loader_is_enough():
 
 
 def test_predictions_obey_their_laws():
-    model = to_batch_ensemble(network(), 3)
+    model = to_batch_ensemble(network(), 3, init="normal")
     images = to_float(DATA.test.images)
     model.net.bn.eval()  # a mode that must come back
     found = predict(model, images)
@@ -135,15 +137,15 @@ X, Y = to_float(DATA.train.images[:8]), DATA.train.labels[:8]
 BAD_BATCHES = [
     ([(X * 2, Y)], "from 0 to 2", "largest value"),
     ([(X - 1, Y)], "from -1", "[0, 1]"),
-    ([(X / 0, Y)], "nan", "[0, 1]"),
+    ([(X / 0, Y)], "nan", "leave such rows out"),
     ([(DATA.train.images[:8], Y)], "uint8", "images / 255"),
     ([(X[0], Y)], "labels are torch.int64 of shape (8,)", "(B,)"),
-    ([(X[:, 0], Y)], "(8, 8, 8)", "(B, C, H, W)"),
+    ([(X[:, 0], Y)], "(8, 8, 8)", "images[:, None]"),
     ([(X, Y[:3])], "(3,)", "(B,)"),
     ([(X, Y.float())], "torch.float32", "whole"),
     ([(X, Y + 5)], "from", "0 to 9"),
     ([(X.expand(-1, 2, -1, -1), Y)], "teacher 0 fails on images of shape (8, 2, 8, 8)", "channels"),
-    ([X], "Tensor", "(images, labels)"),
+    ([X], "Tensor", "(inputs, labels)"),
     ([], "no batch", "at least one"),
 ]
 
