@@ -29,8 +29,9 @@ def test_a_committed_run_has_a_page(folder):
     """It says what made the run, shows its figures, leads to its files, and can be found."""
     text = page_of(folder.name)
     assert text.startswith(f"# {folder.name}: ")
-    command = json.loads((folder / "config.json").read_text(encoding="utf-8"))["command"]
-    assert f"`divkd {command.replace('train cifar', 'train cifar10')}" in text
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    trained = f"train {content['config'].get('dataset')}"
+    assert f"`divkd {content['command'].replace('train cifar', trained)}" in text
     linked = set(re.findall(r"\]\(([^)#]+)\)", text))
     assert {"config.json", "results.json", "../README.md"} <= linked
     assert {f"figures/{path.name}" for path in folder.glob("figures/*.png")} <= linked
@@ -77,6 +78,13 @@ def test_the_cells_that_a_page_prints_are_those_of_its_run(name):
             shown = ["none", *[""] * (len(values) - 1)]
             assert f"{row['name']}: {row['failed']}" in text
         assert f"| {row['name']} | {' | '.join(shown)} |" in text
+
+
+@pytest.mark.parametrize("run", ["views", "views/self", "views/labels"])
+def test_the_views_that_a_page_prints_are_those_of_its_runs(run):
+    for row in results_of(run)["views"]["summary"]:
+        cells = [str(row["networks"]), *(show(row[key]) for key in ("missed", "weaker", "stronger"))]
+        assert f"| {' | '.join(cells)} |" in page_of("views")
 
 
 @pytest.mark.parametrize("page", ["results/multiview-views/README.md", "theory.md"])

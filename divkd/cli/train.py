@@ -11,8 +11,9 @@ import click
 
 from divkd.cli.contents import Sectioned
 from divkd.cli.options import by_jobs, common, device_of, from_fields, given, printed, resolve
-from divkd.empirical.data.names import DATASETS, full
+from divkd.empirical.data.names import DATASETS, ViewsConfig, full
 from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
+from divkd.shared.config import described, option_of, shown
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 from divkd.shared.kinds import METHODS
@@ -26,6 +27,7 @@ COMMAND = "train cifar"  # the name in config.json and results.json, whatever th
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
 SECTIONS = {
     "Data": ("dataset", "data_dir", "download", "split", "train_images", "image_size", "crop", "flip"),
+    "Data: views alone": tuple(one.name for one in described(ViewsConfig)),
     "Networks": ("network", "teacher_network", "weights", "teachers", "members", "ladder", "students"),
     "Distillation": ("methods", "temperature", "kd_weight", "step_size"),
     "Training": ("epochs", "teacher_epochs", "student_epochs", "batch_size", "lr", "precision", "compile", "profile"),
@@ -34,6 +36,7 @@ SECTIONS = {
 
 DATA = {
     "digits": "1,797 handwritten digits of 8 x 8 pixels, built in",
+    "views": "generated images whose classes have several visual features, which are known",
     "cifar10, cifar100, svhn": "published, in --data-dir, where --download puts them",
     "tinyimagenet": "published, in --data-dir",
     "FOLDER": "train/CLASS/*, test/CLASS/* and perhaps val/CLASS/*, image files; or CLASS/* with --split 0.2",
@@ -68,6 +71,7 @@ def _preset(config: TrainConfig) -> str:
 @click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent.")
 @from_fields(TrainConfig, defaults=False)
 @from_fields(Schedule, defaults=False)
+@from_fields(ViewsConfig)
 @click.option("--teacher-epochs", **EPOCHS, help="Epochs of teachers, whatever --epochs says.")
 @click.option("--student-epochs", **EPOCHS, help="Epochs of students, whatever --epochs says.")
 def train(**options: Any) -> None:
@@ -75,9 +79,9 @@ def train(**options: Any) -> None:
 
     Follows Nam et al., "Diversity Matters When Learning From Ensembles" (NeurIPS 2021). Methods: none (labels only),
     kd (clean images), gaussian, ods and confods (images moved to where the teachers disagree). Presets: smoke (digits,
-    under a minute), cpu (CIFAR-10, the paper's regime of teachers that fit their data, at a laptop's size), gpu (all of
-    CIFAR-10, a short schedule) and nam2021-*, after the authors' code. The default is smoke for digits and cpu for all
-    else.
+    under a minute), views (generated images, whose views are known), cpu (CIFAR-10, the paper's regime of teachers that
+    fit their data, at a laptop's size), gpu (all of CIFAR-10, a short schedule) and nam2021-*, after the authors' code.
+    The default is smoke for digits, views for views and cpu for all else.
 
     \b
     divkd train digits --out runs/digits
@@ -106,7 +110,7 @@ def train(**options: Any) -> None:
     from divkd.empirical.training.work import Source, follow
 
     fetch, size, share = options["download"], config.image_size, config.split
-    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share)
+    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share, config.views)
     facts = data.facts()
     if config.teachers is not None:
         reused(config, facts["sha256"])
@@ -176,9 +180,9 @@ def dataset_of(options: Mapping[str, Any]) -> str | None:
 def configure(options: Mapping[str, Any]) -> TrainConfig:
     """The validated configuration behind the command's options."""
     dataset = dataset_of(options)
-    base = resolve(PRESETS, COMMAND, options, "smoke" if dataset == "digits" else "cpu")
+    base = resolve(PRESETS, COMMAND, options, {"digits": "smoke", "views": "views"}.get(str(dataset), "cpu"))
     if dataset not in (None, base.dataset):
-        base = dataclasses.replace(base, dataset=str(dataset))
+        base = dataclasses.replace(base, dataset=str(dataset), views=None)
         base = base if options["config"] else suited(base)
     if options["teachers"] is not None and options["teacher_network"] is not None:
         raise InputError("--teachers brings networks of its own; leave --teacher-network out")
@@ -188,12 +192,24 @@ def configure(options: Mapping[str, Any]) -> TrainConfig:
         values = given(Schedule, options if own is None else {**options, "epochs": own})
         schedule = dataclasses.replace(getattr(base, role), **values)
         changes[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))
-    config = dataclasses.replace(base, **changes)
+    config = dataclasses.replace(base, **changes, views=_views(base, options))
     config.validate()
     device = device_of(config, options)  # before anything that imports torch
     from divkd.empirical.training.execution import decided
 
     return decided(dataclasses.replace(config, device=device))
+
+
+def _views(base: TrainConfig, options: Mapping[str, Any]) -> ViewsConfig | None:
+    """What the generated data set is made of; raises `InputError` where an option of it is given for another."""
+    values = given(ViewsConfig, options)
+    if base.dataset == "views":
+        return dataclasses.replace(base.views or ViewsConfig(), **values)
+    if values:
+        name, value = next(iter(values.items()))
+        option = option_of(next(one for one in described(ViewsConfig) if one.name == name))
+        raise InputError(f"{option} {shown(value)} is of the data set views, not of {base.dataset}; leave it out")
+    return base.views
 
 
 def suited(config: TrainConfig) -> TrainConfig:

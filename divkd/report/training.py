@@ -1,6 +1,7 @@
 """The report of `divkd train`: deep ensembles and what is distilled from them, quality and cost."""
 
 from divkd.report import summaries
+from divkd.report.figures import known
 from divkd.report.figures import training as figures
 from divkd.report.published import beside, published_tables, split_table, views_tables
 from divkd.report.record import Figure, Report, Results, Table, counted, has, unique
@@ -14,6 +15,7 @@ from divkd.report.words import (
     learned,
     listed_seeds,
     network,
+    one_seed,
     seeds,
     spread,
 )
@@ -43,6 +45,7 @@ def _tables(results: Results) -> list[Table]:
         *_differences(results["differences"]),
         *_ladders(results["ladders"]),
         *_teachers(results["teacher_diversity"]),
+        *_known(results.get("views")),
     ]
 
 
@@ -119,6 +122,18 @@ def _teachers(rows: list[Results]) -> list[Table]:
     return [Table(caption, heads, lines, notes=notes if void else ())] if rows else []
 
 
+def _known(views: Results | None) -> list[Table]:
+    """What networks miss of the views of generated images, where the run has them."""
+    lines = [
+        [known.called(row), "alone" if row["alone"] else "together", str(row["networks"])]
+        + [show(row[key]) for key in ("missed", "weaker", "stronger")]
+        for row in (views or {"summary": ()})["summary"]
+    ]
+    heads = ["network", "members", "n", "classes with a view missed", "weaker view", "stronger view"]
+    notes = (f"Accuracy on images that show one own view alone; missed: below {known.MISSED:g}. n counts networks.",)
+    return [Table("Views known: single-view probes, mean ± sd over seeds", heads, lines, 2, notes)] if lines else []
+
+
 def _published(results: Results) -> list[Table]:
     """Numbers of the papers on the same data set; what was measured is for the same model, method and members."""
     accuracy = {(row["model"], row["method"], row["members"]): row["acc"] for row in results["summary"]}
@@ -170,6 +185,10 @@ FIGURES = (
     Figure("dee", figures.equivalents,
            "The ladder's calibrated NLL by members, and the deep ensemble equivalent of students", test_images,
            figures.has_equivalents),
+    Figure("views_known", known.views_known,
+           "Accuracy of every network on images that show one view of their class alone", one_seed, has("views")),
+    Figure("views_missed", known.views_missed,
+           "The share of classes of which networks, ensembles and students miss a view", test_images, has("views")),
 )  # fmt: skip
 REPORT = Report(
     ("train cifar",), _sentence, _tables, FIGURES, _comparison, summary=summaries.training, published=_published

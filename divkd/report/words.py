@@ -53,6 +53,7 @@ TRAINED = (
     Measure("train_acc", "train accuracy"),
     Measure("temperature", "temperature", digits=2),
     Measure("dee", "DEE", digits=2),
+    Measure("views_missed", "classes with a view missed"),
 )
 MEASURE = {one.key: one for one in (*MEASURES, *TRAINED)}
 

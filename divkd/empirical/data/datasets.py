@@ -11,8 +11,9 @@ import torch
 
 from divkd.empirical.data.archives import unpack
 from divkd.empirical.data.images import read_folder, read_images, read_npz, spread
-from divkd.empirical.data.names import DATASETS, full
+from divkd.empirical.data.names import DATASETS, ViewsConfig, full
 from divkd.empirical.data.splits import ImageData, Moments, Split, check, moments
+from divkd.empirical.data.views import read_views
 from divkd.shared.errors import InputError, unknown
 
 CIFAR_TRAIN = 45_000  # of the 50,000 training images
@@ -32,12 +33,14 @@ def load(
     train_images: int | None,
     image_size: int | None = None,
     split: float | None = None,
+    views: ViewsConfig | None = None,
 ) -> ImageData:
     """Read a data set of `divkd.empirical.data.names.DATASETS`, or the images at the path `name`.
 
     `train_images` keeps a prefix of the training split, in whose order the classes are mixed whatever the source: as
     published for CIFAR, SVHN and the digits, which are not sorted by class, and by `images.spread` for all others.
-    `split` is the share of each class that tests, of a folder of CLASS/* alone.
+    `split` is the share of each class that tests, of a folder of CLASS/* alone. `views` says what the data set of that
+    name is made of.
     Raises `InputError` where the files are absent or damaged, or the images are not what the data set promises.
     """
     name = full(name)
@@ -59,7 +62,7 @@ def load(
             raise InputError(
                 f"--download does not fetch {name}; leave it out, with {DATASETS[name].files} in --data-dir"
             )
-        data = READERS[name](data_dir, download)
+        data = read_views(views, train_images) if views else READERS[name](data_dir, download)
     if train_images is not None:
         if train_images > len(data.train):
             have = f"the training split of {name}; give at most {len(data.train)}"
@@ -168,6 +171,7 @@ def read_tinyimagenet(data_dir: str | None, download: bool) -> ImageData:
 
 READERS: dict[str, Callable[[str | None, bool], ImageData]] = {
     "digits": read_digits,
+    "views": lambda data_dir, download: read_views(ViewsConfig()),
     "cifar10": partial(read_cifar, "cifar10"),
     "cifar100": partial(read_cifar, "cifar100"),
     "svhn": read_svhn,

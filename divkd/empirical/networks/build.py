@@ -29,7 +29,7 @@ def architecture(name: str, classes: int, mean: Stats, std: Stats) -> nn.Module:
         return WideResNet(blocks, width, classes, mean, std)
     if kind == "resnet18":
         return ResNet((64, 128, 256, 512), blocks, classes, mean, std, project=True)
-    return ResNet((16, 32, 64), blocks, classes, mean, std, project=False)
+    return ResNet((width, 2 * width, 4 * width), blocks, classes, mean, std, project=False)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 from divkd.empirical.analysis.cost import training_passes
 from divkd.empirical.data.splits import ImageData
-from divkd.empirical.training import work
+from divkd.empirical.training import known, work
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.distillation import reused, teacher_name
 from divkd.empirical.training.plan import step_bytes
@@ -33,14 +33,15 @@ def run_training(
     """
     records = workers.records(jobs(config, data, profile), run)
     ensembles = {seed: records[_ensemble(config, seed)] for seed in config.seeds}
-    rows: list[dict[str, Any]] = []
-    spent = 0.0
+    rows, views, spent = list[dict[str, Any]](), list[dict[str, Any]](), 0.0
     for seed, measured in ensembles.items():
         rows += measured["rows"]
+        views += measured.get("views", [])  # of a job of before there was this, none
         spent += measured["seconds"]
         for student, method in itertools.product(config.students, config.methods):
             record = records[STUDENTS[student].checkpoint(method, config.members, seed)]
             spent += record["seconds"]
+            views += record.get("views", [])
             for row in record["rows"]:
                 dee = equivalent(measured["curve"], row["cal_nll"])
                 rows.append({**row, "dee": {"value": dee.value, "censored": dee.censored}})
@@ -60,6 +61,7 @@ def run_training(
         "differences": differences(rows),
         "teacher_diversity": [one["diversity"] for one in ensembles.values() if one["diversity"]],
         "ladders": [{"seed": seed, "curve": one["curve"]} for seed, one in ensembles.items()],
+        **({"views": {"rows": views, "summary": known.summary(views)}} if config.views else {}),
         "networks": [row for one in ensembles.values() for row in one["networks"]],  # of the deep ensemble, one by one
         "seconds": spent,  # training of all networks, over all sittings of a resumed run
     }

@@ -12,7 +12,7 @@ from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
-from divkd.empirical.training import ranks
+from divkd.empirical.training import known, ranks
 from divkd.empirical.training.clock import profiling
 from divkd.empirical.training.config import FITTED, TrainConfig
 from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
@@ -58,7 +58,8 @@ def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place], 
 
 @functools.lru_cache(1)
 def _read(config: TrainConfig) -> ImageData:
-    return load(config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split)
+    place = config.dataset, config.data_dir, False
+    return load(*place, config.train_images, config.image_size, config.split, config.views)
 
 
 def teacher(source: Source, seed: int, member: int, run: Run, progress: Progress) -> dict[str, Any]:
@@ -73,11 +74,18 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
     config, seed_run = source.config, SeedRun(source.config, source.data, seed, run, progress)
     networks, seconds = teachers_of(seed_run, config.networks)
     predictions, labels = seed_run.predictions(networks), _labels(source.data)
+    probed, views = known.answers(seed_run, networks), list[dict[str, Any]]()
     each, rows = parameters(networks) // config.networks, []
     for size in range(1, config.networks + 1):
         scores = _scores([answers[:size] for answers in predictions], labels)
-        rows.append({"model": "deep_ensemble", "method": "none", "members": size, "seed": seed, **scores})
+        names = {"model": "deep_ensemble", "method": "none", "members": size, "seed": seed}
+        rows.append({**names, **scores})
         rows[-1] |= {"params": each * size, "seconds": sum(seconds[:size])}
+        if config.views and probed is not None:
+            views.append(known.row(probed[:, :size], config.views, names))
+            rows[-1]["views_missed"] = known.missed(views[-1])
+            if size > 1:
+                views.append(known.row(probed, config.views, {**names, "members": 1}, size - 1))
     alone = []
     for number in range(config.networks):
         train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
@@ -87,6 +95,7 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
         "rows": rows,
         "curve": equivalent_curve(predictions[0], labels[0], predictions[1], labels[1]),
         "networks": alone,
+        "views": views,
         "diversity": {"seed": seed, **perturbed_diversity(seed_run, taught)} if config.members > 1 else None,
         "seconds": sum(seconds),
     }
@@ -102,13 +111,18 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
         net, taken = train_student(seed_run, teachers, kind, method)
     if not ranks.leads():
         return {}
-    rows = []
+    rows, views = [], []
     for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
         names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
         rows.append({**names, **_scores(seed_run.predictions(one), _labels(data))})
         rows[-1] |= {"params": parameters(one), "seconds": taken}
+        probed = known.answers(seed_run, one)
+        if config.views and probed is not None:
+            members = range(one.members) if one.members > 1 else ()
+            views += [known.row(probed, config.views, names, member) for member in (None, *members)]
+            rows[-1]["views_missed"] = known.missed(views[-1 - len(members)])
         run.log(event="row", **rows[-1])
-    return {"rows": rows, "seconds": taken}
+    return {"rows": rows, "views": views, "seconds": taken}
 
 
 def follow(source: Source) -> None:

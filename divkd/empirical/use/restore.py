@@ -235,7 +235,7 @@ def _data(run: Run, config: TrainConfig, facts: dict[str, Any], what: str) -> Im
         raise InputError(f"{what} needs the data of {run.path}, and {config.dataset} is gone; restore it")
     try:
         data = datasets.load(
-            config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split
+            config.dataset, config.data_dir, False, config.train_images, config.image_size, config.split, config.views
         )
     except InputError as error:
         raise InputError(f"{what} needs the data of {run.path}: {error}") from None

@@ -99,7 +99,19 @@ def test_networks_load_without_torchvision():
 @pytest.mark.parametrize(
     "name",
     [
-        *("resnet9", "resnet2", "resnet", "resnet32x", "resnet08", "resnet32x2", "Resnet32", "resnet\u0663\u0662", ""),
+        *(
+            "resnet9",
+            "resnet2",
+            "resnet",
+            "resnet32x",
+            "resnet8w0",
+            "resnet8w",
+            "resnet08",
+            "resnet32x2",
+            "Resnet32",
+            "resnet\u0663\u0662",
+            "",
+        ),
         *("wrn28", "wrn26x10", "wrn4x1", "wrn28x0", "wrn28x", "wrn-28-10", "wrn28x1000", "resnet18 "),
     ],
 )
@@ -114,6 +126,13 @@ def test_unknown_networks_are_refused_by_name(name):
 def test_a_near_miss_is_answered_with_what_was_meant(name, meant):
     with pytest.raises(InputError, match=f"did you mean '{meant}'"):
         parse(name)
+
+
+def test_a_width_of_16_is_the_published_one_and_a_quarter_has_about_a_sixteenth_of_the_weights():
+    published, same, narrow = (resnet(name) for name in ("resnet8", "resnet8w16", "resnet8w4"))
+    assert all(torch.equal(a, b) for a, b in zip(published.parameters(), same.parameters(), strict=True))
+    assert narrow.stem.weight.shape[0] == 4
+    assert parameters(narrow) < parameters(published) / 14
 
 
 def test_every_example_is_a_network():

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from training_runs import arrays, experiment, tiny
 
+from divkd.empirical.data.names import ViewsConfig
 from divkd.empirical.training.config import Schedule, TrainConfig
 
 BASE = {"methods": ("none", "kd", "ods"), "students": ("single", "batch_ensemble"), "train_images": 40}
@@ -38,6 +39,7 @@ FIELDS = {
     "weights": ("file", ""),
     "teachers": ("run", "teacher none"),
     "rank_one_lr": (0.1, "teacher"),
+    "views": (ViewsConfig(), "teacher none kd ods"),  # the sum of the images stands beside it
     "ladder": (4, "teacher none kd ods"),
 }
 
