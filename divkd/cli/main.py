@@ -55,7 +55,9 @@ class Terminated(KeyboardInterrupt):
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing would catch what it raises now
+    sys.exit(code)
 
 
 def _terminate(*_: object) -> None:

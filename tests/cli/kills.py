@@ -50,6 +50,8 @@ def command(line, folder, die_before):
     signal.signal(signal.SIGTERM, main._terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main.run(line.split())
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.SIG_IGN)
     Path("writes").write_text(str(count))
     os._exit(code)
 

@@ -293,7 +293,8 @@ def test_help_follows_the_terminal_and_lists_data_and_presets(width, monkeypatch
     # commands are whole lines
     assert width - 12 <= max(len(line) for line in lines if not line.startswith("  divkd train")) <= width
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["DATA:", "Presets:", "Data:", "Networks:", "Distillation:", "Training:", "Run:"]
+    assert titles == ["DATA:", "Presets:", "Data:", "Data: views alone:",
+                      "Networks:", "Distillation:", "Training:", "Run:"]  # fmt: skip
     words = " ".join(" ".join(lines).split())
     assert "FILE.npz x_train" in words
     for preset in SHIPPED.values():
