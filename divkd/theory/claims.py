@@ -106,6 +106,7 @@ def _below(name: str, share: float) -> Callable[[float, Measured], bool]:
 
 SINGLE: Interval = (0.49, 0.51)
 NEXT_TO_NONE: Interval = (0.0, 0.001)
+QUARTER: Interval = (0.0, 0.26)
 
 CLAIMS = {
     "single": Claim(SINGLE, "0.48 to 0.51", lambda error, m: 0.48 <= error <= 0.51),
@@ -122,7 +123,7 @@ CLAIMS = {
         _by_views("union"),
     ),
     "self_distilled": Claim(
-        (0.0, 0.26),
+        QUARTER,
         "0.20 to 0.30; learned 0.96 inside the union, at most 0.12 outside",
         lambda error, m: (
             0.20 <= error <= 0.30
@@ -132,7 +133,7 @@ CLAIMS = {
         _by_lotteries("self_distilled", "pair", 2),
     ),
     "chain_1": Claim(
-        (0.0, 0.26),
+        QUARTER,
         "0.20 to 0.30",
         lambda error, m: 0.20 <= error <= 0.30,
         _by_lotteries("chain_1", "chain_1", 2),
@@ -177,7 +178,7 @@ def asymptotic(name: str, config: MultiViewConfig) -> Interval | None:
     one, two, all_of_them = (round(predict.asymptotic_error(views, count), 3) for count in (1, 2, config.members))
     if bound == SINGLE:
         return max(round(one - 0.01, 3), 0.0), round(one + 0.01, 3)
-    return 0.0, round(two + 0.01, 3) if name == "self_distilled" else max(all_of_them, 0.001)
+    return 0.0, round(two + 0.01, 3) if bound == QUARTER else max(all_of_them, 0.001)
 
 
 def table(config: MultiViewConfig, seeds: list[SeedResult]) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from divkd.theory import descent, evaluate, predict
+from divkd.theory import claims, descent, evaluate, predict
 from divkd.theory.config import PRESETS
 from divkd.theory.data import training_samples
 from divkd.theory.engines import limit
@@ -241,3 +241,13 @@ def test_the_lottery_has_v_tickets():
     times = predict.lottery_times(1e-3 * start, samples, config)
     assert times.shape == (1, 10, 3)
     assert (times.argmin(2) == 2).all()
+
+
+def test_what_is_expected_of_two_networks_views_is_the_square_whoever_goes_on():
+    """Of self-distilled networks and of S_1, which know what two lotteries won; of V views, ((V - 1)/V)^2."""
+    for views in (1, 3, 4):
+        config = dataclasses.replace(FIRST, views=views)
+        for name in ("self_distilled", "chain_1"):
+            low, high = claims.asymptotic(name, config)
+            assert (low, high) == (0.0, pytest.approx(predict.asymptotic_error(views, 2) + 0.01, abs=1e-3))
+        assert claims.asymptotic("chain_2", config) is None
