@@ -32,3 +32,10 @@ def draw(results: Results, folder: Path) -> list[Path]:
             paths.append(folder / f"{figure.name}.{kind}")
             write_bytes(paths[-1], contents[kind])
     return paths
+
+
+def write_captions(results: Results, folder: Path) -> None:
+    """Write captions.md, what each figure that `draw` makes shows and of how much, into `folder`."""
+    figures = REPORTS[results["command"]].figures_of(results)
+    shown = (f"![{one.name}]({one.name}.png)\n\n{one.caption}; {one.of(results)}.\n" for one in figures)
+    write_bytes(folder / "captions.md", "\n".join([f"# {results['command']}\n", *shown]).encode())

@@ -43,6 +43,16 @@ def test_a_run_is_whole_repeats_and_grows(name, capsys, tmp_path):
     assert {row["seed"] for row in grown["rows"]} == {4, 5}
     assert grown["config"]["members"] == 3
     assert run("report first again --out page.html".split()) == 0
+    assert run("figures first again --out drawn".split()) == 0
+    for name in ("first", "again"):
+        drawn = {file.name for file in (tmp_path / "drawn" / name).glob("*.png")}
+        assert drawn == {file.name for file in (tmp_path / name / "figures").glob("*.png")} != set()
+        captions = (tmp_path / "drawn" / name / "captions.md").read_text()
+        assert all(f"]({file})" in captions for file in drawn)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "again").rename(tmp_path / "other/first")
+    assert run("figures first other/first --out two".split()) == 2
+    assert "rename one, or draw it apart" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
