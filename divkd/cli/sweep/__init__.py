@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from divkd.cli.cells import Cell
+from divkd.cli.sweep.cells import Cell
 from divkd.cli.options import parse_interval, parse_seeds, placed
 from divkd.shared.errors import InputError, RunError, unknown
 
