@@ -14,6 +14,7 @@ from divkd.cli import simulate
 from divkd.cli.analyse import analyse
 from divkd.cli.contents import WIDEST, Contents
 from divkd.cli.evaluate import evaluate
+from divkd.cli.experiments import experiment
 from divkd.cli.figures import figures
 from divkd.cli.report import report
 from divkd.cli.sweep import sweep
@@ -27,7 +28,7 @@ class Divkd(Contents):
 
     sections: ClassVar = {
         "Theory": ("simulate",),
-        "Practice": ("train", "predict", "export"),
+        "Practice": ("train", "experiment", "predict", "export"),
         "Evaluate": ("evaluate", "analyse"),
         "Both": ("sweep",),
         "Figures": ("figures", "report"),
@@ -44,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (simulate.group, train, analyse, evaluate, sweep, predict, export, figures, report):
+for command in (simulate.group, train, experiment, analyse, evaluate, sweep, predict, export, figures, report):
     cli.add_command(command)
 
 
@@ -98,6 +99,7 @@ def run(arguments: list[str]) -> int:
 # What takes less memory, by command.
 SMALLER = {
     "train": "give a lower --batch-size or fewer --members",
+    "experiment": "give a lower --batch-size or fewer --members",
     "simulate": "give fewer --members, or fewer samples",
     "analyse": "give fewer --images",
 }

@@ -5,14 +5,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from divkd.cli.contents import Sectioned
 from divkd.cli.options import by_jobs, common, device_of, from_fields, given, printed, resolve
 from divkd.empirical.data.names import DATASETS, ViewsConfig, full
-from divkd.empirical.training.config import PRESETS, Schedule, TrainConfig
+from divkd.empirical.training.config import PRESETS, NetworksConfig, Schedule, TrainConfig
 from divkd.shared.config import described, option_of, shown
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
@@ -20,9 +20,11 @@ from divkd.shared.kinds import METHODS
 from divkd.shared.machine import launched
 
 if TYPE_CHECKING:
+    from divkd.empirical.data.splits import ImageData
     from divkd.shared.jobs import Workers
     from divkd.shared.run import Run
 
+Asked = TypeVar("Asked", bound=NetworksConfig)
 COMMAND = "train cifar"  # the name in config.json and results.json, whatever the data
 EPOCHS: dict[str, Any] = {"type": click.IntRange(1, 100_000), "metavar": "N"}
 SECTIONS = {
@@ -89,37 +91,20 @@ def train(**options: Any) -> None:
     divkd train cifar100 --data-dir data
     divkd train photos/ --image-size 32 --flip
     """
-    config = configure(options)
+    config = configure(options, COMMAND, PRESETS)
     if launched()[1] > 1:
         options = _together(options)
     if printed(COMMAND, dataclasses.asdict(config), options):
         return
-    if options["dry_run"] and options["download"]:
-        raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
-
     from divkd.cli.runs import carry_out
     from divkd.cli.tables import print_profile
     from divkd.empirical.analysis.profile import profile
-    from divkd.empirical.data.datasets import load
-    from divkd.empirical.networks.backbones import start_from
-    from divkd.empirical.networks.build import architecture
     from divkd.empirical.training import ranks
-    from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.experiment import run_training
     from divkd.empirical.training.plan import kinds, measured, plan
     from divkd.empirical.training.work import Source, follow
 
-    fetch, size, share = options["download"], config.image_size, config.split
-    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share, config.views)
-    facts = data.facts()
-    if config.teachers is not None:
-        reused(config, facts["sha256"])
-    for network in {config.network, config.teacher_network or config.network} if config.weights else ():
-        start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
-    if config.weights:
-        facts["weights_sha256"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
-    # One's own images may have moved; open_run knows them by their bytes.
-    moved = () if config.dataset in DATASETS else ("dataset",)
+    data, facts = loaded(config, options)
 
     def work(run: "Run", workers: "Workers") -> dict[str, Any]:
         results = run_training(config, data, run, workers, profile=options["profile"])
@@ -145,10 +130,37 @@ def train(**options: Any) -> None:
             name=config.preset,
             plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
             measure=lambda: measured(config, data),
-            extendable=("seeds", "members", "ladder", "methods", "students", "data_dir", "preset", *moved),
+            extendable=("seeds", "members", "ladder", "methods", "students", "preset", *moved(config)),
             shareable=shareable,
             data=facts,
         )
+
+
+def loaded(config: NetworksConfig, options: Mapping[str, Any]) -> "tuple[ImageData, dict[str, Any]]":
+    """The images that `config` names, and what is known of them; all that it reads beside them is checked."""
+    if options["dry_run"] and options["download"]:
+        raise InputError("--dry-run fetches nothing; leave --download out, or fetch the data first without --dry-run")
+
+    from divkd.empirical.data.datasets import load
+    from divkd.empirical.networks.backbones import start_from
+    from divkd.empirical.networks.build import architecture
+    from divkd.empirical.training.distillation import reused
+
+    fetch, size, share = options["download"], config.image_size, config.split
+    data = load(config.dataset, config.data_dir, fetch, config.train_images, size, share, config.views)
+    facts = data.facts()
+    if config.teachers is not None:
+        reused(config, facts["sha256"])
+    for network in {config.network, config.teachers_network} if config.weights else ():
+        start_from(architecture(network, data.classes, data.mean, data.std), Path(str(config.weights)))
+    if config.weights:
+        facts["weights_sha256"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
+    return data, facts
+
+
+def moved(config: NetworksConfig) -> tuple[str, ...]:
+    """What of the data may be elsewhere when a run goes on: one's own images, which `open_run` knows by their bytes."""
+    return ("data_dir",) if config.dataset in DATASETS else ("data_dir", "dataset")
 
 
 def _together(options: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +177,7 @@ def _together(options: dict[str, Any]) -> dict[str, Any]:
 
 def dataset_of(options: Mapping[str, Any]) -> str | None:
     """The data set that DATA or --dataset names; None where the preset or the run of --config decides."""
-    data, dataset = options["data"], options["dataset"]
+    data, dataset = options["data"], options.get("dataset")
     if data not in (None, "cifar"):
         if dataset is not None:
             raise InputError(f"'train {data}' names the data already; leave --dataset out")
@@ -177,16 +189,16 @@ def dataset_of(options: Mapping[str, Any]) -> str | None:
     return None if dataset is None else full(str(dataset))
 
 
-def configure(options: Mapping[str, Any]) -> TrainConfig:
-    """The validated configuration behind the command's options."""
+def configure(options: Mapping[str, Any], command: str, presets: Mapping[str, Asked]) -> Asked:
+    """The validated configuration behind the options of a `command` that trains."""
     dataset = dataset_of(options)
-    base = resolve(PRESETS, COMMAND, options, {"digits": "smoke", "views": "views"}.get(str(dataset), "cpu"))
+    base = resolve(presets, command, options, {"digits": "smoke", "views": "views"}.get(str(dataset), "cpu"))
     if dataset not in (None, base.dataset):
         base = dataclasses.replace(base, dataset=str(dataset), views=None)
         base = base if options["config"] else suited(base)
-    if options["teachers"] is not None and options["teacher_network"] is not None:
+    if options["teachers"] is not None and options.get("teacher_network") is not None:
         raise InputError("--teachers brings networks of its own; leave --teacher-network out")
-    changes = given(TrainConfig, {**options, "dataset": dataset})
+    changes = given(type(base), {**options, "dataset": dataset})
     for role in ("teacher", "student"):
         own = options[f"{role}_epochs"]
         values = given(Schedule, options if own is None else {**options, "epochs": own})
@@ -200,7 +212,7 @@ def configure(options: Mapping[str, Any]) -> TrainConfig:
     return decided(dataclasses.replace(config, device=device))
 
 
-def _views(base: TrainConfig, options: Mapping[str, Any]) -> ViewsConfig | None:
+def _views(base: NetworksConfig, options: Mapping[str, Any]) -> ViewsConfig | None:
     """What the generated data set is made of; raises `InputError` where an option of it is given for another."""
     values = given(ViewsConfig, options)
     if base.dataset == "views":
@@ -212,7 +224,7 @@ def _views(base: TrainConfig, options: Mapping[str, Any]) -> ViewsConfig | None:
     return base.views
 
 
-def suited(config: TrainConfig) -> TrainConfig:
+def suited(config: Asked) -> Asked:
     """`config` with augmentation that its data set bears, where it was made for another; of one's own images, all.
 
     Whether a shifted or mirrored image of one's own keeps its class is not known, so neither is done unasked.

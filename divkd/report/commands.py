@@ -5,15 +5,15 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import divkd.report as rooms
-from divkd.report import worlds
+from divkd.report import experiments, worlds
 from divkd.report.record import Report, Results
 from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 
-# Those modules of this folder and of `worlds` that have a REPORT; `page` is made of them all.
+# Those modules of this folder, of `worlds` and of `experiments` that have a REPORT; `page` is made of them all.
 MODULES = [
     f"{package.__name__}.{one.name}"
-    for package in (rooms, worlds)
+    for package in (rooms, worlds, experiments)
     for one in iter_modules(package.__path__)
     if one.name not in ("commands", "page")
 ]

@@ -25,6 +25,19 @@ MODELS = {"deep_ensemble": "deep ensemble", **STUDENTS, "merged": "BatchEnsemble
 ENGINES = {"limit": "d to infinity, exact, on the CPU", "dense": "finite d"}
 
 
+# What answers in `divkd experiment mysteries` and `ensemble-over-kd`: the rows of their results.json.
+ANSWERS = {
+    "network": "one network",
+    "ensemble": "their ensemble",
+    "pair": "ensemble of the first two",
+    "average": "their average, trained as one",
+    "distilled": "distilled from the ensemble, at a temperature",
+    "distilled_mixed": "distilled from the ensemble, t CE + (1 - t) H",
+    "self_distilled": "self-distilled, at a temperature",
+    "self_distilled_mixed": "self-distilled, t CE + (1 - t) H",
+    "ensemble_over_kd": "ensemble of the distilled",
+}
+
 LINKS = 3  # of a chain of self-distillation at most: S_1 is a fresh network taught by one, S_2 one taught by S_1, ...
 
 

@@ -11,7 +11,7 @@ import pytest
 from refusals import refused
 
 from divkd.cli.main import run
-from divkd.cli.train import configure, train
+from divkd.cli.train import COMMAND, PRESETS, configure, train
 from divkd.empirical.training import config as training
 from divkd.shared.errors import RunError
 from divkd.theory import config as theory
@@ -168,7 +168,7 @@ def test_train_writes_a_whole_run_and_refuses_to_write_over_it(capsys, tmp_path)
 
 def test_data_sets_keep_the_preset_of_their_own(capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options)))
+    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options, COMMAND, PRESETS)))
     lines = (
         "train digits",
         "train cifar --preset smoke",
@@ -199,7 +199,7 @@ def test_data_sets_keep_the_preset_of_their_own(capsys, monkeypatch):
 
 def test_hyphens_are_accepted_where_names_have_underscores(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options)))
+    monkeypatch.setattr(train, "callback", lambda **options: seen.append(configure(options, COMMAND, PRESETS)))
     assert run("train digits --student batch-ensemble".split()) == 0
     assert seen[0].students == ("batch_ensemble",)
     old = dataclasses.asdict(seen[0]) | {"students": ["batch-ensemble"], "crop": 3}

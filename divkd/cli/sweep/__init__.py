@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from divkd.cli.sweep.cells import Cell
 from divkd.cli.options import parse_interval, parse_seeds, placed
+from divkd.cli.sweep.cells import Cell
 from divkd.shared.errors import InputError, RunError, unknown
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
         if not own:
             continue
         deep = kind.model == "deep_ensemble"
-        network = (config.teacher_network or config.network) if deep else config.network
+        network = config.teachers_network if deep else config.network
         passes = training_passes(kind.model, kind.method, 1 if deep else config.members)
         images = len(data.train) * len(own)
         seconds = {part: sum(record["seconds"][part] for record in own) for part in (*PARTS, "other")}

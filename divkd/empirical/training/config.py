@@ -69,22 +69,17 @@ _NOT_OF = {
 }
 
 
-@dataclass(frozen=True)
-class TrainConfig(Config):
-    """One `divkd train` run: deep-ensemble teachers and the students distilled from them."""
+@dataclass(frozen=True, kw_only=True)
+class NetworksConfig(Config):
+    """What networks of a run are and learn from: data, architecture, schedules, seeds, and how they are computed."""
 
     preset: str = field()
     dataset: str = field(hint="a name or a path")  # a name of DATASETS, or the path of a folder or an .npz file
     network: str = field(meaning=f"network of teachers and students: {RULE}", metavar="NAME")
     members: int = field(low=1, high=64)  # M, of the deep ensemble and of every BatchEnsemble student
-    methods: tuple[str, ...] = field(meaning="how students learn; repeatable", choices=METHODS, option="--method")
-    students: tuple[str, ...] = field(meaning="what learns; repeatable", choices=STUDENTS, option="--student")
     seeds: tuple[int, ...] = field(high=SEEDS, hint="e.g. 0,1,2")
     teacher: Schedule = field()
     student: Schedule = field()
-    temperature: float = field(meaning="of the distillation term", above=True, symbol="t")
-    kd_weight: float = field(meaning="in the loss (1 - a) CE + a KD", high=1, symbol="a")
-    step_size: float = field(meaning="of the perturbations, pixels in [0, 1]", high=1, symbol="eta")
     train_images: int | None = field(meaning="learn from the first N; the classes are mixed", low=2)  # None: all
     crop: int = field(
         meaning="random crops with so many pixels of padding; 0: none", high=16, hint="pixels of padding; 0: no crop"
@@ -109,13 +104,39 @@ class TrainConfig(Config):
         "compile networks for training; auto: off, as no measured network gained by it",
         choices=("auto", "on", "off"),
     )
-    teacher_network: str | None = field(None, "network of the teachers, where it is another", metavar="NETWORK")
     weights: str | None = field(
         None, "weights that networks of torchvision start from, but for the classifier", metavar="FILE"
     )
     teachers: str | None = field(None, "use the teachers of this run instead of training some", metavar="RUN")
     rank_one_lr: float = field(0.5)  # learning rate of the rank-one factors, as a share of the student's
     views: ViewsConfig | None = field(None)  # what the data set `views` is made of; None for any other
+
+    @property
+    def networks(self) -> int:
+        """How many networks of the deep ensemble are trained."""
+        return self.members
+
+    @property
+    def teachers_network(self) -> str:
+        """The network that teaches."""
+        return self.network
+
+    def rules(self) -> None:
+        """Raise `InputError` for an unknown network."""
+        for network in (self.network, self.teachers_network):
+            parse(network)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(NetworksConfig):
+    """One `divkd train` run: deep-ensemble teachers and the students distilled from them."""
+
+    methods: tuple[str, ...] = field(meaning="how students learn; repeatable", choices=METHODS, option="--method")
+    students: tuple[str, ...] = field(meaning="what learns; repeatable", choices=STUDENTS, option="--student")
+    temperature: float = field(meaning="of the distillation term", above=True, symbol="t")
+    kd_weight: float = field(meaning="in the loss (1 - a) CE + a KD", high=1, symbol="a")
+    step_size: float = field(meaning="of the perturbations, pixels in [0, 1]", high=1, symbol="eta")
+    teacher_network: str | None = field(None, "network of the teachers, where it is another", metavar="NETWORK")
     ladder: int = field(
         0, "networks whose ensembles measure the deep ensemble equivalent; those beyond --members teach nobody", high=64
     )
@@ -125,6 +146,11 @@ class TrainConfig(Config):
         """How many networks of the deep ensemble are trained: all of the ladder, and every teacher."""
         return max(self.members, self.ladder)
 
+    @property
+    def teachers_network(self) -> str:
+        """The network that teaches."""
+        return self.teacher_network or self.network
+
     def behind(self, role: str) -> dict[str, Any]:
         """All that a network depends on beside its images and its name: runs of equal values can share it.
 
@@ -132,15 +158,14 @@ class TrainConfig(Config):
         """
         values = dataclasses.asdict(self)
         if role == "teacher":
-            values |= {"network": self.teacher_network or self.network, "teacher_network": None}
+            values |= {"network": self.teachers_network, "teacher_network": None}
         return {key: value for key, value in values.items() if key not in (*_OF_NONE, *_NOT_OF.get(role, ()))}
 
     def rules(self) -> None:
         """Raise `InputError` for an unknown preset or network."""
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
-        for network in (self.network, self.teacher_network or self.network):
-            parse(network)
+        super().rules()
 
 
 # Teachers of `cpu` and `smoke` must fit their training images: that is the regime which the paper is about.

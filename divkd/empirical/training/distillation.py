@@ -14,7 +14,7 @@ from divkd.empirical.data.splits import ImageData, to_float
 from divkd.empirical.networks.ensembles import BatchEnsemble, DeepEnsemble, Ensemble, merge
 from divkd.empirical.networks.handed import choice
 from divkd.empirical.training.clock import span
-from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.config import NetworksConfig, TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, train
 from divkd.empirical.training.perturb import PIXELS, Space, perturb
@@ -76,19 +76,22 @@ def teachers_of(seed_run: SeedRun, count: int) -> tuple[DeepEnsemble, list[float
         seed_run = dataclasses.replace(seed_run, config=theirs, run=source)
     nets, seconds, epochs = [], [], seed_run.config.teacher.epochs
     for member in range(count):
-        net, name = _teacher(seed_run, member), teacher_name(seed_run.seed, member)
-        epoch, spent, _ = load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, seed_run.run)
-        if epoch < epochs:
-            raise InputError(
-                f"{seed_run.run.path} has {epoch} of {epochs} epochs of {name}; --resume trains the others"
-            )
+        net = _teacher(seed_run, member)
+        seconds.append(finished(net, epochs, teacher_name(seed_run.seed, member), seed_run.run))
         nets.append(net.nets[0])
-        seconds.append(spent)
     return DeepEnsemble(nets).eval().requires_grad_(False), seconds
 
 
+def finished(net: nn.Module, epochs: int, name: str, run: Run) -> float:
+    """Put the finished checkpoint `name` into `net`; the seconds that it took. Raises `InputError` where it is none."""
+    epoch, spent, _ = load(net, torch.optim.SGD(net.parameters(), lr=0.0), epochs, name, run)
+    if epoch < epochs:
+        raise InputError(f"{run.path} has {epoch} of {epochs} epochs of {name}; --resume trains the others")
+    return spent
+
+
 def _teacher(seed_run: SeedRun, member: int) -> DeepEnsemble:
-    return DeepEnsemble([seed_run.plain(seed_run.config.teacher_network or seed_run.config.network, "teacher", member)])
+    return DeepEnsemble([seed_run.plain(seed_run.config.teachers_network, "teacher", member)])
 
 
 def teacher_name(seed: int, member: int) -> str:
@@ -96,7 +99,7 @@ def teacher_name(seed: int, member: int) -> str:
     return f"seed{seed}-teacher{member}"
 
 
-def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
+def reused(config: NetworksConfig, sha256: str) -> tuple[Run, TrainConfig]:
     """The run that `config.teachers` names, and how its first `config.networks` teachers were trained.
 
     Raises `InputError` where it holds no finished teachers for every seed, or they learned from other data than that of
@@ -127,7 +130,7 @@ def reused(config: TrainConfig, sha256: str) -> tuple[Run, TrainConfig]:
             raise InputError(
                 f"--teachers {source.path} has no finished {name}; train it there with --resume, or ask for less"
             )
-    return source, dataclasses.replace(theirs, members=config.members, ladder=config.ladder, device=config.device)
+    return source, dataclasses.replace(theirs, members=config.members, ladder=config.networks, device=config.device)
 
 
 def student_loss(
@@ -172,7 +175,7 @@ def student_loss(
 
 def train_student(seed_run: SeedRun, teachers: DeepEnsemble, student: str, method: str) -> tuple[Ensemble, float]:
     """One student of the kind `student` (a key of `STUDENTS`) by `method`, and its seconds."""
-    config, kind = seed_run.config, STUDENTS[student]
+    config, kind = cast(TrainConfig, seed_run.config), STUDENTS[student]
     net = kind.create(seed_run.plain(config.network, "student"), config.members, seed_run.seed).to(
         torch.device(config.device)
     )

@@ -8,16 +8,18 @@ import sys
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.config import NetworksConfig
 from divkd.shared.errors import InputError
 
+Asked = TypeVar("Asked", bound=NetworksConfig)
 TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 
 
-def decided(config: TrainConfig) -> TrainConfig:
+def decided(config: Asked) -> Asked:
     """`config` with "auto" replaced by what this machine does, so that config.json holds it and a resumed run does too.
 
     precision    bfloat16 where the processor multiplies in it, else float32

@@ -52,7 +52,7 @@ def run_training(
         "preset": config.preset,
         "dataset": data.name,
         "network": config.network,
-        "teacher_network": theirs.teacher_network or theirs.network,
+        "teacher_network": theirs.teachers_network,
         "split": {"rule": data.rule, **sizes},
         "seeds": list(config.seeds),
         "members": config.members,

@@ -13,7 +13,7 @@ from divkd.empirical.analysis.cost import peak_training_bytes, weight_bytes
 from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_float
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
-from divkd.empirical.training.config import Schedule, TrainConfig
+from divkd.empirical.training.config import NetworksConfig, Schedule, TrainConfig
 from divkd.empirical.training.distillation import label_loss, student_loss, teacher_name
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
 from divkd.empirical.training.seed_run import SeedRun
@@ -78,7 +78,7 @@ def weights(config: TrainConfig, data: ImageData) -> tuple[int, int]:
     """Bytes of the weights that are held at once, teachers and the largest student, and of the largest network."""
     with torch.device("meta"):  # shapes alone
         stats = data.classes, data.mean, data.std
-        teacher = weight_bytes(architecture(config.teacher_network or config.network, *stats))
+        teacher = weight_bytes(architecture(config.teachers_network, *stats))
         students = [
             weight_bytes(STUDENTS[student].create(architecture(config.network, *stats), config.members, 0))
             for student in config.students
@@ -90,14 +90,14 @@ def step_bytes(config: TrainConfig, data: ImageData) -> int:
     """About what a job holds: images, weights of teachers and student, and the outputs of its layers for a batch."""
     pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
     held, one = weights(config, data)
-    student, teacher = (_outputs(config, data, name or config.network) for name in ("", config.teacher_network))
+    student, teacher = (_outputs(data, name) for name in (config.network, config.teachers_network))
     rows = config.members if config.students else 1
     return (
         pixels + held + 2 * one + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)
     )
 
 
-def _outputs(config: TrainConfig, data: ImageData, network: str) -> int:
+def _outputs(data: ImageData, network: str) -> int:
     """Bytes of the outputs of all layers of a network for one image."""
     sizes: list[int] = []
     with torch.device("meta"):  # shapes alone
@@ -112,21 +112,18 @@ def _outputs(config: TrainConfig, data: ImageData, network: str) -> int:
 def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:
     """How long training takes and what a step holds, by timed steps of every kind of network on its own images."""
     data = data.to(torch.device(config.device))
-    seed_run = _first(config, data)
+    seed_run = first(config, data)
     images, total, most, lines = len(data.train), 0.0, 0, []
     teachers = DeepEnsemble(
-        [
-            seed_run.plain(config.teacher_network or config.network, "teacher", member)
-            for member in range(config.members)
-        ]
+        [seed_run.plain(config.teachers_network, "teacher", member) for member in range(config.members)]
     )
     teachers.eval().requires_grad_(False)
     for kind in kinds(config):
         loss: BatchLoss = label_loss
         if kind.model == "deep_ensemble":
-            net: Ensemble = DeepEnsemble([seed_run.plain(config.teacher_network or config.network, "teacher")])
+            net: Ensemble = DeepEnsemble([seed_run.plain(config.teachers_network, "teacher")])
         else:
-            net = _student(seed_run, kind.model)
+            net = _student(seed_run, config, kind.model)
             loss = student_loss(kind.method, teachers, config.temperature, config.kd_weight, config.step_size)
         step, peak = timed(seed_run, net, loss, kind.schedule)
         taken = step * kind.steps(images) * len(kind.names)
@@ -170,11 +167,11 @@ def size(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def _first(config: TrainConfig, data: ImageData) -> SeedRun:
+def first(config: NetworksConfig, data: ImageData) -> SeedRun:
+    """A seed's work that is only tried."""
     return SeedRun(config, data, config.seeds[0], Run(Path()), Progress(quiet=True))  # which writes nothing
 
 
-def _student(seed_run: SeedRun, student: str) -> Ensemble:
-    config = seed_run.config
+def _student(seed_run: SeedRun, config: TrainConfig, student: str) -> Ensemble:
     plain = seed_run.plain(config.network, "student")
     return STUDENTS[student].create(plain, config.members, seed_run.seed).to(torch.device(config.device))

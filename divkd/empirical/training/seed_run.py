@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from divkd.empirical.data.splits import ImageData, Split, to_float
 from divkd.empirical.networks.backbones import start_from
 from divkd.empirical.networks.build import build
-from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.config import NetworksConfig
 from divkd.shared.errors import RunError
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
@@ -24,7 +24,7 @@ CACHED_BATCH = 50  # on a CPU: the activations of more leave the cache (benchmar
 class SeedRun:
     """The networks of one seed of a run: how they are trained, on what, and where their checkpoints lie."""
 
-    config: TrainConfig
+    config: NetworksConfig
     data: ImageData
     seed: int
     run: Run

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from divkd.empirical.networks.build import parameters
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import known, ranks
 from divkd.empirical.training.clock import profiling
-from divkd.empirical.training.config import FITTED, TrainConfig
+from divkd.empirical.training.config import FITTED, NetworksConfig, TrainConfig
 from divkd.empirical.training.distillation import merged, teachers_of, train_student, train_teacher
 from divkd.empirical.training.perturb import perturbed
 from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun, log_probs
@@ -35,7 +35,7 @@ class Source:
     On another machine, where they are not, the data are read anew, once for all jobs that a process gets.
     """
 
-    def __init__(self, config: TrainConfig, data: ImageData, profile: bool = False) -> None:
+    def __init__(self, config: NetworksConfig, data: ImageData, profile: bool = False) -> None:
         self.config, self.data, self.profile = config, data.to(torch.device(config.device)), profile
 
     @functools.cached_property
@@ -48,7 +48,7 @@ class Source:
         return _arrived, (self.config, bare, self.places, self.profile)
 
 
-def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place], profile: bool) -> Source:
+def _arrived(config: NetworksConfig, bare: ImageData, places: Mapping[str, Place], profile: bool) -> Source:
     if all(Path(place.path).exists() for place in places.values()):
         data = bare.each(lambda name, split: Split(torch.from_numpy(mapped(places[name])), split.labels))
     else:
@@ -57,7 +57,7 @@ def _arrived(config: TrainConfig, bare: ImageData, places: Mapping[str, Place], 
 
 
 @functools.lru_cache(1)
-def _read(config: TrainConfig) -> ImageData:
+def _read(config: NetworksConfig) -> ImageData:
     place = config.dataset, config.data_dir, False
     return load(*place, config.train_images, config.image_size, config.split, config.views)
 
@@ -73,13 +73,13 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
     """Measure a seed's deep ensembles of the first 1, 2, ... networks, each one alone, and the teachers' premise."""
     config, seed_run = source.config, SeedRun(source.config, source.data, seed, run, progress)
     networks, seconds = teachers_of(seed_run, config.networks)
-    predictions, labels = seed_run.predictions(networks), _labels(source.data)
+    predictions, labels = seed_run.predictions(networks), labels_of(source.data)
     probed, views = known.answers(seed_run, networks), list[dict[str, Any]]()
     each, rows = parameters(networks) // config.networks, []
     for size in range(1, config.networks + 1):
-        scores = _scores([answers[:size] for answers in predictions], labels)
+        found = scores([answers[:size] for answers in predictions], labels)
         names = {"model": "deep_ensemble", "method": "none", "members": size, "seed": seed}
-        rows.append({**names, **scores})
+        rows.append({**names, **found})
         rows[-1] |= {"params": each * size, "seconds": sum(seconds[:size])}
         if config.views and probed is not None:
             views.append(known.row(probed[:, :size], config.views, names))
@@ -104,7 +104,7 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
 def student(source: Source, seed: int, kind: str, method: str, run: Run, progress: Progress) -> dict[str, Any]:
     """Train one student and measure it, merged too where its kind merges."""
     ranks.tell("student", str(run.path.absolute()), seed, kind, method)
-    config, data = source.config, source.data
+    config, data = cast(TrainConfig, source.config), source.data
     seed_run = SeedRun(config, data, seed, run, progress)
     teachers, _ = teachers_of(seed_run, config.members)
     with profiling(source.profile):
@@ -114,7 +114,7 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
     rows, views = [], []
     for model, one in {kind: net, **({"merged": merged(net, data)} if STUDENTS[kind].merges else {})}.items():
         names = {"model": model, "method": method, "members": rows_of(model, config.members), "seed": seed}
-        rows.append({**names, **_scores(seed_run.predictions(one), _labels(data))})
+        rows.append({**names, **scores(seed_run.predictions(one), labels_of(data))})
         rows[-1] |= {"params": parameters(one), "seconds": taken}
         probed = known.answers(seed_run, one)
         if config.views and probed is not None:
@@ -142,7 +142,7 @@ def perturbed_diversity(seed_run: SeedRun, teachers: DeepEnsemble) -> dict[str, 
     500. `train_acc` is the teachers' mean accuracy on them: below `FITTED` the ratios are `void`, as the paper is about
     teachers that fit their images.
     """
-    config, train = seed_run.config, seed_run.data.train
+    config, train = cast(TrainConfig, seed_run.config), seed_run.data.train
     images, labels = train.images[:1000], train.labels[:1000].cpu()
     blocks = [to_float(block) for block in images.split(EVALUATION_BATCH)]
     step = config.temperature, config.step_size
@@ -156,11 +156,12 @@ def perturbed_diversity(seed_run: SeedRun, teachers: DeepEnsemble) -> dict[str, 
     return row
 
 
-def _labels(data: ImageData) -> list[Tensor]:
+def labels_of(data: ImageData) -> list[Tensor]:
+    """The labels of the validation, the test and the training images."""
     return [split.labels.cpu() for split in (data.validation, data.test, data.train)]
 
 
-def _scores(predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Any]:
+def scores(predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Any]:
     """What a row says of predictions of the validation, the test and the training images."""
-    scores = evaluate(predictions[0], labels[0], predictions[1], labels[1])
-    return {**scores, "train_acc": accuracy(predictions[2], labels[2])}
+    found = evaluate(predictions[0], labels[0], predictions[1], labels[1])
+    return {**found, "train_acc": accuracy(predictions[2], labels[2])}

@@ -88,7 +88,7 @@ def load_model(
             theirs, their_facts = _read(source)
         if their_facts["sha256"] != facts["sha256"]:
             raise InputError(f"the teachers' run {source.path} has other data now; make it again, or take a student")
-        nets = [plain(theirs.teacher_network or theirs.network) for _ in range(count)]
+        nets = [plain(theirs.teachers_network) for _ in range(count)]
         for m, teacher in enumerate(nets):
             # saved as an ensemble of one
             _fill(DeepEnsemble([teacher]), teacher_name(seed, m), theirs.teacher.epochs, source, theirs, seed)

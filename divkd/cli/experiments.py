@@ -1,0 +1,146 @@
+"""``divkd experiment``: the papers' experiments with trained networks, a command each."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from divkd.cli.contents import Contents, Sectioned
+from divkd.cli.options import Decorator, by_jobs, common, from_fields, printed, together
+from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, moved
+from divkd.empirical.data.names import ViewsConfig
+from divkd.empirical.experiments.config import MYSTERIES, OVER_KD
+from divkd.empirical.training.config import NetworksConfig, Schedule
+
+if TYPE_CHECKING:
+    from divkd.empirical.experiments.experiment import Experiment
+    from divkd.shared.jobs import Workers
+    from divkd.shared.run import Run
+
+
+SHARED = ("Data", "Data: views alone", "Networks", "Training")  # sections that `train` has too
+
+
+@click.group(cls=Contents, short_help="The papers' experiments: why ensembles gain, and where.")
+def experiment() -> None:
+    """The papers' experiments with trained networks, each a command that makes a run.
+
+    They take the data, networks and training of `divkd train`, and its presets but the published ones of Nam et al.; with
+    --teachers RUN, the networks of a run of `divkd train`.
+    """
+
+
+def of_networks(presets: Mapping[str, NetworksConfig], **own: tuple[str, ...]) -> Decorator:
+    """A command of `experiment` with the options of its configuration; `own` are its sections, {title: names}."""
+    kind = type(next(iter(presets.values())))
+    named = {name for names in own.values() for name in names}
+    sections = {title: tuple(name for name in SECTIONS[title] if name not in named) for title in SHARED} | own
+    makes = click.command(
+        cls=Sectioned,
+        sections=sections,
+        lists={"DATA": DATA, "Presets": {name: _preset(one) for name, one in presets.items()}},
+        no_args_is_help=True,
+    )
+    epochs = [
+        click.option(f"--{role}-epochs", **EPOCHS, help=f"Epochs of {role}s, whatever --epochs says.")
+        for role in ("teacher", "student")
+    ]
+    return together(
+        makes,
+        click.argument("data", required=False, metavar="DATA"),
+        common,
+        by_jobs,
+        click.option("--download", is_flag=True, help="Fetch CIFAR or SVHN into --data-dir where it is absent."),
+        from_fields(kind, defaults=False),
+        from_fields(Schedule, defaults=False),
+        from_fields(ViewsConfig),
+        *epochs,
+    )
+
+
+def _preset(config: NetworksConfig) -> str:
+    """The values of a preset that tell it from the others, in one line."""
+    images = f"{config.dataset}, {config.train_images or 'all'} images"
+    epochs = "/".join(dict.fromkeys(str(one.epochs) for one in (config.teacher, config.student)))
+    return f"{images}; {config.members} {config.network}; {epochs} epochs"
+
+
+def conduct(
+    name: str,
+    presets: Mapping[str, NetworksConfig],
+    options: dict[str, Any],
+    found: "Callable[[], Experiment]",
+    *more: str,
+) -> None:
+    """Carry out `experiment NAME`, which `found` imports; `more` are fields that may grow when a run goes on."""
+    command = f"experiment {name}"
+    config = configure(options, command, presets)
+    if printed(command, dataclasses.asdict(config), options):
+        return
+    data, facts = loaded(config, options)
+
+    from divkd.cli.runs import carry_out
+    from divkd.empirical.experiments.experiment import measured, plan, run_experiment
+    from divkd.empirical.training.work import Source
+
+    what, source = found(), Source(config, data)
+
+    def work(run: "Run", workers: "Workers") -> dict[str, Any]:
+        return run_experiment(what, source, run, workers)
+
+    carry_out(
+        command,
+        dataclasses.asdict(config),
+        work,
+        options,
+        name=config.preset,
+        plan=(*filter(None, (data.summary(), data.passed)), *plan(what, source)),
+        measure=lambda: measured(what, source),
+        extendable=("seeds", "members", "preset", *more, *moved(config)),
+        data=facts,
+    )
+
+
+@of_networks(MYSTERIES, Distillation=("temperature", "kd_weight", "label_share"))
+def mysteries(**options: Any) -> None:
+    """Single networks, their ensemble, their average trained as one, and what is distilled from them.
+
+    After Allen-Zhu and Li (ICLR 2023, figure 1): an ensemble is better than its networks, their average trained as one is
+    not, and one network that is distilled from the ensemble, or from another one like it, keeps a part. Students learn
+    at a temperature, and by the paper's t CE + (1 - t) H.
+
+    \b
+    divkd experiment mysteries digits --out runs/mysteries
+    divkd experiment mysteries cifar --data-dir data --seeds 0,1,2
+    """
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.mysteries import EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("mysteries", MYSTERIES, options, found)
+
+
+@of_networks(OVER_KD, Distillation=("temperature", "kd_weight", "students"))
+def ensemble_over_kd(**options: Any) -> None:
+    """Several students of one ensemble, and their own ensemble: does it gain as the teachers' did?
+
+    After a talk by Allen-Zhu and Li on their paper: students of one ensemble have learned the same views from it, so that
+    together they gain little.
+
+    \b
+    divkd experiment ensemble-over-kd digits --out runs/over-kd
+    """
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.mysteries import OVER_KD as EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("ensemble-over-kd", OVER_KD, options, found, "students")
+
+
+for one in (mysteries, ensemble_over_kd):
+    experiment.add_command(one)
