@@ -26,8 +26,8 @@ SHARED = ("Data", "Data: views alone", "Networks", "Training")  # sections that 
 def experiment() -> None:
     """The papers' experiments with trained networks, each a command that makes a run.
 
-    They take the data, networks and training of `divkd train`, and its presets but the published ones of Nam et al.; with
-    --teachers RUN, the networks of a run of `divkd train`.
+    They take the data, networks and training of `divkd train`, and most of its presets; with --teachers RUN, the
+    networks of a run of `divkd train`.
     """
 
 
@@ -106,9 +106,9 @@ def conduct(
 def mysteries(**options: Any) -> None:
     """Single networks, their ensemble, their average trained as one, and what is distilled from them.
 
-    After Allen-Zhu and Li (ICLR 2023, figure 1): an ensemble is better than its networks, their average trained as one is
-    not, and one network that is distilled from the ensemble, or from another one like it, keeps a part. Students learn
-    at a temperature, and by the paper's t CE + (1 - t) H.
+    After Allen-Zhu and Li (ICLR 2023, figure 1): an ensemble is better than its networks, their average trained as one
+    is not, and one network that is distilled from the ensemble, or from another one like it, keeps a part. Students
+    learn at a temperature, and by the paper's t CE + (1 - t) H.
 
     \b
     divkd experiment mysteries digits --out runs/mysteries
@@ -127,8 +127,8 @@ def mysteries(**options: Any) -> None:
 def ensemble_over_kd(**options: Any) -> None:
     """Several students of one ensemble, and their own ensemble: does it gain as the teachers' did?
 
-    After a talk by Allen-Zhu and Li on their paper: students of one ensemble have learned the same views from it, so that
-    together they gain little.
+    After a talk by Allen-Zhu and Li on their paper: students of one ensemble have learned the same views from it, so
+    that together they gain little.
 
     \b
     divkd experiment ensemble-over-kd digits --out runs/over-kd

@@ -1,1 +1,1 @@
-"""The papers' experiments with trained networks, one module each: which networks there are, and what is asked of them."""
+"""The papers' experiments: which networks each trains, and what it asks of them."""

@@ -1,4 +1,4 @@
-"""What the experiments depend on beside data and networks, and their presets. Imports nothing heavy: ``--help`` reads it."""
+"""What experiments depend on beside data and networks, and their presets. Imports no torch: ``--help`` reads it."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -42,6 +42,7 @@ from divkd.shared.jobs import Job, Record
 from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 
+Pairs = tuple[tuple[str, str], ...]
 # What is compared with what, over seeds: the mysteries, a line each.
 PAIRS = (
     ("ensemble", "network"),
@@ -131,9 +132,7 @@ def measure_over(source: Source, seed: int, run: Run, progress: Progress) -> Row
     return {"rows": found}
 
 
-def results(
-    pairs: tuple[tuple[str, str], ...], config: MysteriesConfig, records: Mapping[str, Record]
-) -> dict[str, Any]:
+def results(pairs: Pairs, config: MysteriesConfig, records: Mapping[str, Record]) -> dict[str, Any]:
     """rows, their summary by model over seeds, and the paired differences of `pairs`."""
     found = [row for record in records.values() for row in record.get("rows", [])]
     there = {row["model"] for row in found}

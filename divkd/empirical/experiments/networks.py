@@ -21,6 +21,7 @@ from divkd.shared.stats import paired, summarise
 
 Row = dict[str, Any]
 Rows = list[Row]
+Kind = tuple[Any, ...]  # the values of some fields of a row, which make it of a kind with others
 
 
 class Averaged(nn.Module):
@@ -167,10 +168,8 @@ def summary(rows: Rows, by: tuple[str, ...] = ("model",)) -> Rows:
     return lines
 
 
-def differences(
-    rows: Rows, pairs: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]], by: tuple[str, ...] = ("model",)
-) -> Rows:
-    """Paired differences over seeds of the metrics that both of a pair have: {**by, against_*, metric: `stats.paired`}."""
+def differences(rows: Rows, pairs: Iterable[tuple[Kind, Kind]], by: tuple[str, ...] = ("model",)) -> Rows:
+    """Paired differences over seeds of what both of a pair were measured by: {**by, against_*, metric: `paired`}."""
     kinds, lines = _by_seed(rows, by), []
     for ours, theirs in pairs:
         one, other = kinds[ours], kinds[theirs]
@@ -180,8 +179,8 @@ def differences(
     return lines
 
 
-def _by_seed(rows: Rows, by: tuple[str, ...]) -> dict[tuple[Any, ...], dict[int, Rows]]:
-    kinds: dict[tuple[Any, ...], dict[int, Rows]] = {}
+def _by_seed(rows: Rows, by: tuple[str, ...]) -> dict[Kind, dict[int, Rows]]:
+    kinds: dict[Kind, dict[int, Rows]] = {}
     for row in rows:
         kinds.setdefault(tuple(row[name] for name in by), {}).setdefault(row["seed"], []).append(row)
     return kinds

@@ -1,11 +1,11 @@
-"""The reports of `divkd experiment mysteries` and `ensemble-over-kd`: single networks, ensembles, and what they teach."""
+"""The reports of `divkd experiment mysteries` and `ensemble-over-kd`: networks, ensembles, what they teach."""
 
 from typing import Any
 
 from divkd.report.published import views_tables
 from divkd.report.record import Figure, Report, Results, Table
 from divkd.report.style import COLOURS, figure, points
-from divkd.report.words import MEASURE, difference, labels, listed_seeds, spread
+from divkd.report.words import MEASURE, difference, labels, listed_seeds, spread, trained_on
 from divkd.shared.kinds import ANSWERS
 from divkd.shared.stats import show
 
@@ -75,7 +75,7 @@ def _published(results: Results) -> list[Table]:
 
 
 def answers(results: Results) -> Any:
-    """Test error and calibrated NLL of every answer: a mark a seed, and mean with sd; lines at one network and ensemble."""
+    """Test error and calibrated NLL of every answer: a bar a network, mean and sd; lines at one network and ensemble."""
     rows = results["summary"]
     fig, axes = figure(10.0, 1.5 + 0.36 * len(rows), columns=2)
     for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", MEASURE["cal_nll"].axis), strict=True):
@@ -91,8 +91,7 @@ def answers(results: Results) -> Any:
         ax.set(ylim=(0.6 - len(rows), 0.6), xlabel=label)
     axes[0].set_yticks([-place for place in range(len(rows))], [ANSWERS[row["model"]] for row in rows])
     axes[1].set_yticks([-place for place in range(len(rows))], [""] * len(rows))
-    made = f"{results['dataset']}, {results['members']} {results['network']}, {results['split']['train']:,} training images"
-    fig.suptitle(f"{made}; {spread(results)}; bars: a network each", fontsize=9)
+    fig.suptitle(f"{trained_on(results)}; {spread(results)}; bars: a network each", fontsize=9)
     return fig
 
 
