@@ -75,7 +75,7 @@ def _published(results: Results) -> list[Table]:
 
 
 def answers(results: Results) -> Any:
-    """Test error and calibrated NLL of every answer: a bar a network, mean and sd; lines at one network and ensemble."""
+    """Test error and calibrated NLL of every answer: a bar a network, mean and sd; lines at network and ensemble."""
     rows = results["summary"]
     fig, axes = figure(10.0, 1.5 + 0.36 * len(rows), columns=2)
     for ax, key, label in zip(axes, ("acc", "cal_nll"), ("test error", MEASURE["cal_nll"].axis), strict=True):
