@@ -12,18 +12,24 @@ Asked = TypeVar("Asked", bound=NetworksConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MysteriesConfig(NetworksConfig):
-    """Single networks, their ensemble, their average trained as one, and what is distilled from them."""
+class TaughtConfig(NetworksConfig):
+    """Networks, and what is distilled from them at a temperature."""
 
     temperature: float = field(4.0, "of the distillation at a temperature", above=True, symbol="T")
     kd_weight: float = field(0.9, "weight of its term, in (1 - a) CE + a KD", high=1, symbol="a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MysteriesConfig(TaughtConfig):
+    """Single networks, their ensemble, their average trained as one, and what is distilled from them."""
+
     label_share: float = field(
         0.1, "weight of the labels in the mixed loss, t CE + (1 - t) H(S, T)", high=1, symbol="t"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverKdConfig(MysteriesConfig):
+class OverKdConfig(TaughtConfig):
     """Several students of one ensemble, and their ensemble."""
 
     students: int = field(4, "students, each with initial weights and data order of its own", 1, 64, "K")
