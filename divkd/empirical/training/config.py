@@ -186,6 +186,7 @@ _CPU = TrainConfig(
     train_images=1000,
     crop=0,
     flip=True,
+    precision="auto",
     ladder=8,
 )
 # Chosen on seeds 10 to 13, which are shown nowhere: few images and no crop, so that teachers fit and still disagree.
@@ -200,6 +201,7 @@ _SMOKE = dataclasses.replace(
     student=Schedule(30, 32, 0.1, 4e-4, (0.1, 0.5, 0.9)),
     train_images=200,
     flip=False,
+    precision="float32",
     ladder=4,
 )
 # Real size in GPU-minutes instead of hours: all of CIFAR-10, the paper's network and augmentation, a quarter of its
@@ -212,7 +214,6 @@ _GPU = dataclasses.replace(
     student=Schedule(60, 128, 0.1, 4e-4, (0.1, 0.5, 0.9)),
     train_images=None,
     crop=4,
-    precision="auto",
 )
 # Chosen on seed 100, which is shown nowhere: mu so small, and networks so narrow, that they fit without both views.
 _VIEWS = dataclasses.replace(
@@ -226,7 +227,6 @@ _VIEWS = dataclasses.replace(
     student=Schedule(25, 32, 0.01, 4e-4, (0.05, 0.5, 0.9)),
     train_images=1000,
     flip=False,
-    precision="auto",
     views=ViewsConfig(),
     ladder=5,
 )
@@ -247,7 +247,8 @@ def _published(
         changes["teacher_network"] = "wrn28x10"
     for role, (epochs, batch, lr) in (("teacher", teacher), ("student", student)):
         changes[role] = Schedule(epochs, batch, lr, weight_decay, (5 / epochs, 0.5, 0.9), look, look)
-    return dataclasses.replace(_CPU, preset=name, train_images=None, crop=data.crop, flip=data.flip, **changes)
+    changes |= {"crop": data.crop, "flip": data.flip, "precision": "float32"}
+    return dataclasses.replace(_CPU, preset=name, train_images=None, **changes)
 
 
 PRESETS = {

@@ -105,7 +105,8 @@ def test_auto_is_decided_once_by_what_the_machine_is(monkeypatch, lower):
     chosen = decided(config)
     assert (chosen.precision, chosen.compile) == ("bfloat16" if lower else "float32", "off")
     assert decided(chosen) == chosen
-    assert decided(PRESETS["cpu"]).precision == "float32"
+    assert decided(PRESETS["cpu"]).precision == chosen.precision
+    assert {one.precision for one in PRESETS.values() if one.preset.startswith("nam2021")} == {"float32"}
 
 
 def test_what_the_machine_lacks_is_refused_in_a_line(monkeypatch):
