@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from divkd.report.figures.known import views_map
 from divkd.report.record import Figure, Report, Results, Table, unique
 from divkd.report.style import legend_below, look, one_scale, panels
 from divkd.report.words import MEASURE, TRAINED, listed_seeds, span, spread
@@ -242,5 +243,9 @@ def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]
 
 
 SHOWS = "The measure against an option, mean and 95 % interval over seeds, a panel a network and a line by the others"
-FIGURES = (Figure("sweep", picture, SHOWS, fits=lambda results: bool(results["rows"])),)
+FIGURES = (
+    Figure("sweep", picture, SHOWS, fits=lambda results: bool(results["rows"])),
+    Figure("views_map", views_map, "The share of classes of which networks, ensembles and students miss a view, by the "
+           "options", fits=lambda results: any("views_missed_member" in row for row in results["rows"])),
+)  # fmt: skip
 REPORT = Report(("sweep",), _sentence, _tables, FIGURES, again=_again, vector=True)

@@ -79,7 +79,7 @@ def _shown(row: Results, key: str) -> str:
 
 
 def _differences(rows: list[Results]) -> list[Table]:
-    keys = [key for key in (*FIRST, *OTHERS) if all(key in row for row in rows)]
+    keys = [key for key in (*FIRST, "views_missed", *OTHERS) if all(key in row for row in rows)]
     lines = [
         [MODELS[row["model"]], learned(row["method"]), _against(row)]
         + ["" if MEASURE[key].of_members and row["model"] in SINGLE else difference(row[key]) for key in keys]

@@ -54,6 +54,7 @@ TRAINED = (
     Measure("temperature", "temperature", digits=2),
     Measure("dee", "DEE", digits=2),
     Measure("views_missed", "classes with a view missed"),
+    Measure("views_missed_member", "members' mean of classes with a view missed", of_members=True),
 )
 MEASURE = {one.key: one for one in (*MEASURES, *TRAINED)}
 

@@ -10,6 +10,8 @@ from divkd.cli.main import run
 from divkd.empirical.data.names import ViewsConfig
 from divkd.empirical.training import known
 from divkd.empirical.use.restore import load_run
+from divkd.report import swept
+from divkd.report.figures.known import views_map
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
 TINY = (
@@ -43,6 +45,9 @@ def test_views_are_measured_member_by_member(trained):
         (same,) = [one for one in rows if (one["model"], one["members"]) == (row["model"], row["members"])
                    and one["member"] in (None, 0) and (one["member"] is None or one["members"] == 1)]  # fmt: skip
         assert row["views_missed"] == np.mean(np.min(same["accuracy"], 1) < 0.5)
+        own = [one for one in rows if one["member"] is not None and one["method"] == row["method"]]
+        own = [one for one in own if one["model"] == row["model"]][: row["members"]]
+        assert row["views_missed_member"] == pytest.approx(np.mean([known.missed(one) for one in own]))
     single = results["views"]["summary"][0]
     assert single["networks"] == 2
     assert single["missed"]["mean"] == np.mean(accuracies[[0, 2]].min(2) < known.MISSED)
@@ -54,6 +59,25 @@ def test_the_report_says_what_is_missed(trained):
     page = trained.parent / "page.html"
     assert run(["report", str(trained), "--out", str(page)]) == 0
     assert "Views known: single-view probes" in page.read_text(encoding="utf-8")
+
+
+def test_a_sweep_is_drawn_by_what_is_missed(trained):
+    """A line a network over the option: the mean over networks of one, their ensemble, and each student."""
+    results = json.loads((trained / "results.json").read_text())
+    cells = [{"name": f"contrast={value}", "changes": {"contrast": value}, "members": 2} for value in ("0.1", "0.3")]
+    rows = [{"cell": cell["name"], **row} for cell in cells for row in swept.gather(results)]
+    swept_results = {"vary": {"contrast": ["0.1", "0.3"]}, "against": "contrast", "cells": cells, "rows": rows}
+    assert "views_map" in [figure.name for figure in swept.FIGURES if figure.fits(swept_results)]
+    (ax,) = views_map(swept_results).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
+    by = {(row["model"], row["members"]): row for row in results["rows"]}
+    assert drawn == {
+        "one network": [by["deep_ensemble", 2]["views_missed_member"]] * 2,
+        "deep ensemble of 2": [by["deep_ensemble", 2]["views_missed"]] * 2,
+        "BatchEnsemble, kd": [by["batch_ensemble", 2]["views_missed"]] * 2,
+        "BatchEnsemble merged into one, kd": [by["merged", 1]["views_missed"]] * 2,
+        "single network, kd": [by["single", 1]["views_missed"]] * 2,
+    }
 
 
 def test_the_parameters_are_kept_and_given_again(trained, capsys):

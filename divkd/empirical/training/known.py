@@ -47,6 +47,11 @@ def missed(row: Row) -> float:
     return _mean(min(of_class) < MISSED for of_class in row["accuracy"])
 
 
+def measures(together: Row, alone: list[Row]) -> dict[str, float]:
+    """What a model's row says of its views: the share missed by all together, and the mean of its members' shares."""
+    return {"views_missed": missed(together), "views_missed_member": _mean(map(missed, alone))}
+
+
 def summary(rows: list[Row]) -> list[Row]:
     """By model, method and members, together or each alone: what is missed, {mean, std, n} over seeds.
 

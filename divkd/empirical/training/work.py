@@ -82,10 +82,10 @@ def ensemble(source: Source, seed: int, run: Run, progress: Progress) -> dict[st
         rows.append({**names, **found})
         rows[-1] |= {"params": each * size, "seconds": sum(seconds[:size])}
         if config.views and probed is not None:
-            views.append(known.row(probed[:, :size], config.views, names))
-            rows[-1]["views_missed"] = known.missed(views[-1])
+            views.append(together := known.row(probed[:, :size], config.views, names))
             if size > 1:
                 views.append(known.row(probed, config.views, {**names, "members": 1}, size - 1))
+            rows[-1] |= known.measures(together, [row for row in views if row["members"] == 1])
     alone = []
     for number in range(config.networks):
         train, test = (accuracy(predictions[part][number : number + 1], labels[part]) for part in (2, 1))
@@ -118,9 +118,10 @@ def student(source: Source, seed: int, kind: str, method: str, run: Run, progres
         rows[-1] |= {"params": parameters(one), "seconds": taken}
         probed = known.answers(seed_run, one)
         if config.views and probed is not None:
-            members = range(one.members) if one.members > 1 else ()
-            views += [known.row(probed, config.views, names, member) for member in (None, *members)]
-            rows[-1]["views_missed"] = known.missed(views[-1 - len(members)])
+            together = known.row(probed, config.views, names)
+            alone = [known.row(probed, config.views, names, m) for m in range(one.members) if one.members > 1]
+            views += [together, *alone]
+            rows[-1] |= known.measures(together, alone or [together])
         run.log(event="row", **rows[-1])
     return {"rows": rows, "views": views, "seconds": taken}
 

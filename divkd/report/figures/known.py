@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import COLOURS, figure, points
+from divkd.report.record import unique
+from divkd.report.style import COLOURS, beside, figure, legend_below, look, panels, points
 from divkd.report.words import learned, spread
 from divkd.shared.kinds import MODELS
 
 MISSED = 0.5
+CLAIMED = (0.2, 0.05)  # the least that one network is to miss, and the most that the ensemble may
 
 
 def called(row: dict[str, Any]) -> str:
@@ -67,4 +69,47 @@ def views_missed(results: dict[str, Any]) -> Any:
     ax.set_yticks([-place for place in range(len(rows))], [called(row) for row in rows], fontsize=8)
     ax.set(xlabel=f"(network, class) pairs with a view below {MISSED:g}", xlim=(-0.02, None))
     ax.set_title(f"Views missed, {results['network']}, {spread(results)}", fontsize=9)
+    return fig
+
+
+def views_map(results: dict[str, Any]) -> Any:
+    """Of a sweep: what one network, the teachers' ensemble and students miss against an option, a dot a seed.
+
+    A panel for each combination of the other options. One network is the mean of all of its seed's. Dashed are
+    `CLAIMED`.
+    """
+    against = results["against"]
+    others = [name for name in results["vary"] if name not in (against, "seeds")]
+    cells = {cell["name"]: cell for cell in results["cells"]}
+    places = {value: place for place, value in enumerate(results["vary"].get(against, ()))}
+    shares: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = {}
+    for row in results["rows"]:
+        cell = cells[row["cell"]]
+        if "views_missed_member" not in row or (row["model"] == "deep_ensemble" and row["members"] != cell["members"]):
+            continue
+        panel = shares.setdefault(tuple(f"{name} {cell['changes'][name]}" for name in others), {})
+        at = places[cell["changes"][against]]
+        if row["model"] == "deep_ensemble":
+            panel.setdefault("one network", {}).setdefault(at, []).append(row["views_missed_member"])
+        panel.setdefault(called(row), {}).setdefault(at, []).append(row["views_missed"])
+    across = min(4, len(shares))
+    fig, axes = panels(len(shares), across, max(2.3 * across, 6.0), 2.2, 1.1)
+    named = unique(name for panel in shares.values() for name in panel)
+    for ax, (panel, lines) in zip(axes, shares.items(), strict=True):
+        for name, found in lines.items():
+            index = named.index(name)
+            moved = beside(index, len(named), 0.08)
+            at = [place + moved for place in sorted(found)]
+            means = [float(np.mean(found[place])) for place in sorted(found)]
+            ax.plot(at, means, markersize=4, linewidth=1, label=name, **look(index))
+            for place, values in found.items():
+                ax.plot([place + moved] * len(values), values, ".", color=look(index)["color"], markersize=3, alpha=0.6)
+        for limit in CLAIMED:
+            ax.axhline(limit, color="0.6", linestyle="--", linewidth=0.8, zorder=0)
+        ax.set_title(", ".join(panel), fontsize=8)
+        ax.set_xticks(range(len(places)), list(places), fontsize=8)
+        ax.set(xlim=(-0.4, len(places) - 0.6), ylim=(-0.04, 1.04), xlabel=against)
+    for ax in axes[::across]:
+        ax.set_ylabel("classes with a view missed")
+    legend_below(fig, axes, columns=min(4, len(named)))
     return fig
