@@ -49,7 +49,9 @@ def plan(experiment: Experiment, source: Source) -> tuple[str, ...]:
     """The networks of a run and what they take, in words."""
     jobs, config = experiment.jobs(source), source.config
     networks = sum(job.networks for job in jobs)
-    lengths = " and ".join(dict.fromkeys(f"{one.epochs}" for one in (config.teacher, config.student)))
+    taught = 0 if config.teachers else config.networks * len(config.seeds)
+    schedules = [config.teacher] * (taught > 0) + [config.student] * (networks > taught)
+    lengths = " and ".join(dict.fromkeys(f"{one.epochs}" for one in schedules)) or "no"
     taken = f" (the teachers are those of {config.teachers})" if config.teachers else ""
     each = f", {networks // len(config.seeds)} for each of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     return (
