@@ -81,7 +81,7 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
 
 
 def maps(networks: DeepEnsemble, test: Split) -> tuple[Tensor, Tensor]:
-    """S (2 M + 1, N, H, W) float32 of the members, of the ensemble, of that of all but member m; and log p(y) (M, N)."""
+    """S (2 M + 1, N, H, W) float32 of the members, of the ensemble, and of that of all but m; log p(y) (M, N)."""
     found, logs, members = [], [], networks.members
     for images, labels in zip(test.images.split(BATCH), test.labels.split(BATCH), strict=True):
         each, log_p = gradients(networks, to_float(images), labels)

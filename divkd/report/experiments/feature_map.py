@@ -55,7 +55,7 @@ def _tables(results: Results) -> list[Table]:
             f"{show(known[f'cells_{key}'], 1)} {words}" for key, words in (("learned", "learned"), ("missed", "missed"))
         )
         notes = (
-            "A cell has 1/16 = 0.062 of the pixels; learned: accuracy of 0.5 on images that show the view alone, or more.",
+            "A cell has 1/16 = 0.062 of the pixels; learned: accuracy of 0.5 on images of the view alone, or more.",
             f"By seed, (network, class, view) cells: {cells}.",
         )
         caption = f"Share of a map that lies where, {spread(results)}"
