@@ -19,6 +19,7 @@ from divkd.cli.contents import Contents
 from divkd.cli.main import cli, run
 from divkd.empirical.analysis import analysis
 from divkd.empirical.data import datasets
+from divkd.empirical.experiments import config as experiments
 from divkd.empirical.training import config as training
 from divkd.shared.errors import InputError
 from divkd.theory import config as theory
@@ -165,6 +166,9 @@ def small_world(monkeypatch, tmp_path):
         short = dataclasses.replace(preset.teacher, epochs=1, batch_size=32)
         changes = {"teacher": short, "student": short, "members": 2, "ladder": 2, "train_images": 64}
         monkeypatch.setitem(training.PRESETS, name, dataclasses.replace(preset, **changes, methods=("kd",)))
+    for presets in (experiments.MYSTERIES, experiments.OVER_KD):
+        changes = {"teacher": short, "student": short, "members": 2, "train_images": 64, "network": "resnet8w4"}
+        monkeypatch.setitem(presets, "smoke", dataclasses.replace(presets["smoke"], **changes))
     monkeypatch.setattr(analysis, "BATCH", 2)  # of images whose time is measured
     load = datasets.load
     stand_in = ("cifar10", "svhn")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divkd.report.words import equivalent, learned
-from divkd.shared.kinds import METHODS, MODELS
+from divkd.report.figures.kept import shares
+from divkd.report.words import difference, equivalent, learned
+from divkd.shared.kinds import ANSWERS, METHODS, MODELS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -231,3 +232,27 @@ def test_the_readme_tells_what_the_runs_hold():
         both = ("model", "method", "against_model", "against_method")
         (value,) = [d["acc"] for d in results["differences"] if tuple(d[key] for key in both) == pair]
         assert f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:+.3f})" in text
+
+
+@pytest.mark.parametrize("name", ["mysteries", "ensemble-over-kd"])
+def test_the_answers_that_a_page_prints_are_those_of_its_run(name):
+    """Each row of the summary, each paired difference, and what is kept of the ensemble's gain, by mean and by seed."""
+    page, results = page_of(name), results_of(name)
+    for row in results["summary"]:
+        cells = [
+            ANSWERS[row["model"]],
+            str(row["networks"]),
+            *(show(row[key]) for key in ("acc", "cal_nll", "train_acc")),
+        ]
+        assert f"| {' | '.join(cells)} |" in page
+    for row in results["differences"]:
+        cells = [
+            ANSWERS[row["model"]],
+            ANSWERS[row["against_model"]],
+            *(difference(row[key]) for key in ("acc", "cal_nll")),
+        ]
+        assert f"| {' | '.join(cells)} |" in page
+    found = shares(results)
+    for line, mean, seeds in table(page, "answer | of the gain"):
+        assert float(mean) == pytest.approx(found[line].mean, abs=0.0051)
+        assert [float(part) for part in seeds.split(", ")] == pytest.approx(found[line].seeds, abs=0.0051)

@@ -12,11 +12,9 @@ TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --la
 PLANE = "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20 --width 4"
 GAUSSIAN = "simulate gaussian --members 2 --seeds 0,1 --epochs 1 --train-samples 200 --test-samples 100 --width 8"
 NTK = "simulate ntk --members 2 --seeds 0,1 --train-samples 60 --test-samples 50 --students 2"
-EXPERIMENT = "digits --device cpu --train-images 40 --epochs 2 --members 2"
+EXPERIMENT = "digits --device cpu --train-images 40 --epochs 2 --members 2 --network resnet8w4"
 COMMANDS = {
     "train": f"{TRAIN} --seeds 0,1",
-    "mysteries": f"experiment mysteries {EXPERIMENT}",
-    "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
     "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
     "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
     "plane": PLANE,
@@ -26,9 +24,14 @@ COMMANDS = {
     "evaluate": "evaluate answers.npz --bootstrap 200",
     "sweep": f"sweep --vary noise=0.1,0.2 -- {PLANE}",
 }
+# What goes on as `train` does: looked at where there is time.
+SLOW = {
+    "mysteries": f"experiment mysteries {EXPERIMENT}",
+    "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
+}
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
+@pytest.fixture(scope="module", params=[*COMMANDS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def undisturbed(request, tmp_path_factory):
     """A command, where it can be given, how long it takes, its writes, and what it makes."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -37,7 +40,7 @@ def undisturbed(request, tmp_path_factory):
     answers = np.random.default_rng(0).normal(size=(3, 60, 4)) * 3
     np.savez(folder / "answers.npz", logits=answers[:, :40], labels=np.arange(40) % 4,
              val_logits=answers[:, 40:], val_labels=np.arange(20) % 4)  # fmt: skip
-    line = COMMANDS[request.param].split(" -- ")
+    line = {**COMMANDS, **SLOW}[request.param].split(" -- ")
     line[0] += " --out run"
     line = " -- ".join(line)
     seconds, writes = timed(line, folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from divkd.report.figures import beside
+from divkd.report.figures import beside, kept
 from divkd.report.figures.beside import told_apart
 from divkd.report.figures.manual import FIGURES, draw_all
 from divkd.report.sources import Source
@@ -61,7 +61,7 @@ def test_a_column_a_run_and_what_is_missing_is_named(tmp_path):
     sources = [Source("mine", practice()), Source("world", theory())]
     paths, missing = draw_all(sources, tmp_path)
     assert [path.stem for path in paths] == [
-        "ensemble_gain", "recovered", "diversity_by_confidence", "members", "equivalents"
+        "ensemble_gain", "recovered", "diversity_by_confidence", "members", "equivalents", "kept"
     ]  # fmt: skip
     assert any(line.startswith("diversity_by_confidence.png lacks a column: no run of 'analyse'") for line in missing)
     captions = (tmp_path / "captions.md").read_text()
@@ -80,6 +80,49 @@ def test_a_column_a_run_and_what_is_missing_is_named(tmp_path):
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 
 
+def experiment():
+    """Two seeds of two networks: their ensemble gains .1 and .2, their student .05 and .2, the average nothing."""
+    rows = []
+    for seed, errors in ((0, (0.5, 0.3, 0.3, 0.35, 0.4)), (1, (0.4, 0.4, 0.2, 0.2, 0.4))):
+        kinds = ("network", "network", "ensemble", "distilled", "average")
+        rows += [{"model": model, "seed": seed, "acc": 1 - error} for model, error in zip(kinds, errors, strict=True)]
+    return {
+        "command": "experiment mysteries", "dataset": "digits", "network": "resnet8", "split": {"train": 9, "test": 4},
+        "seeds": [0, 1], "rows": rows,
+    }  # fmt: skip
+
+
+def test_shares_of_the_gain_are_of_means_and_of_each_seed(tmp_path):
+    found = kept.shares(experiment())
+    assert list(found) == ["their average, trained as one", "distilled, at a temperature"]
+    assert found["distilled, at a temperature"].mean == pytest.approx(0.125 / 0.15)
+    assert found["distilled, at a temperature"].seeds == pytest.approx([0.05 / 0.1, 0.2 / 0.2])
+    assert found["their average, trained as one"].seeds == pytest.approx([0, 0])
+    simulated = kept.shares(theory())
+    claims = theory()["claims"]
+    errors = {
+        name: claims[name]["single_view_error"]["mean"] for name in ("single", "ensemble", "distilled_temperature")
+    }
+    share = (errors["single"] - errors["distilled_temperature"]) / (errors["single"] - errors["ensemble"])
+    assert simulated["distilled, at a temperature"].mean == pytest.approx(share)
+    assert simulated["ensemble of two"].seeds == []  # of which the run keeps the mean alone
+    paths, missing = draw_all([Source("world", theory()), Source("asked", experiment())], tmp_path)
+    assert "kept" in {path.stem for path in paths}
+    assert not any(line.startswith("kept.png lacks a column: no run of 'experiment mysteries'") for line in missing)
+
+
+@pytest.mark.parametrize("lost", ["gain", "ensemble", "students"])
+def test_a_run_without_the_numbers_is_left_out(lost, tmp_path):
+    results = experiment()
+    if lost == "gain":
+        for row in results["rows"]:
+            row["acc"] = 0.5
+    rest = {"ensemble": ("network", "distilled"), "students": ("network", "ensemble")}.get(lost)
+    results["rows"] = [row for row in results["rows"] if rest is None or row["model"] in rest]
+    assert not kept.fits(Source("asked", results))
+    assert draw_all([Source("asked", results)], tmp_path)[0] == []
+
+
 def test_a_world_without_errors_has_no_shares():
     results = json.loads(json.dumps(theory()))
     results["claims"]["single"]["single_view_error"]["mean"] = 0.0
@@ -88,7 +131,7 @@ def test_a_world_without_errors_has_no_shares():
 
 
 def test_the_manuals_figures_are_of_the_committed_results(tmp_path):
-    names = ("multiview-default", "plane", "cifar10-cpu-long", "cifar10-cpu-analysis")
+    names = ("multiview-default", "plane", "cifar10-cpu-long", "cifar10-cpu-analysis", "mysteries", "ensemble-over-kd")
     paths, missing = draw_all([Source(name, read_json(RESULTS / name / "results.json")) for name in names], tmp_path)
     assert not missing
     shown = RESULTS.parent / "figures"

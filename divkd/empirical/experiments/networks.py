@@ -1,7 +1,7 @@
 """What an experiment trains beside teachers, and how it measures: a network alone, or several by one answer."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -79,8 +79,14 @@ def network_job(
 
     `together` is how many networks it is made of.
     """
-    cost, memory = float(passes * len(source.data.train)), step_bytes(source.config, source.data, together)
-    return Job(name, call, tuple(after), (name,), networks=1, cost=cost, memory=memory)
+    cost = float(passes * len(source.data.train))
+    return Job(name, call, tuple(after), (name,), networks=1, cost=cost, memory=_memory(source, together))
+
+
+@lru_cache(2)
+def _memory(source: Source, together: int) -> int:
+    """`step_bytes`, which takes longer than to list the jobs of a run."""
+    return step_bytes(source.config, source.data, together)
 
 
 def average_job(source: Source, seed: int) -> Job:
