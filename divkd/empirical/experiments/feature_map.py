@@ -54,8 +54,16 @@ def jobs(source: Source) -> list[Job]:
         name = f"seed{seed}-maps{config.members}-of{config.images}-{config.cut}"
         answered = float(config.members * (5 * config.images + len(source.data.test)))
         after = tuple(job.name for job in networks)
-        made += [*networks, Job(name, partial(measure, source, seed), after, cost=answered)]
+        work, memory = partial(measure, source, seed), _memory(config, source)
+        made += [*networks, Job(name, work, after, cost=answered, memory=memory)]
     return made
+
+
+def _memory(config: FeatureMapConfig, source: Source) -> int:
+    """Bytes of the maps, and of the gradients of a batch."""
+    channels, height, width = source.data.test.images.shape[1:]
+    each = (2 * config.members + 1) * height * width
+    return each * (4 * min(config.images, len(source.data.test)) + 8 * BATCH * channels)
 
 
 def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
