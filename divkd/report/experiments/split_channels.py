@@ -119,14 +119,15 @@ def split_errors(results: Results) -> Any:
         _beside(relative, cut)
         for which in (ax, relative):
             which.set_xscale("log", base=2)
-            which.set_xticks(ticks := sorted({*parts, *(1, 2, 4)}), [str(tick) for tick in ticks])
+            which.set_xticks(ticks := sorted({*parts, 1, 2, 4, 8}), [str(tick) for tick in ticks])
+            which.set_xlim(0.9, ticks[-1] * 1.1)
         ax.set(title=f"cut {CUT[cut]}", ylabel="test error")
         relative.set(
             xlabel="n: a network sees 1/n of the channels", ylabel="test error, relative to\none network, n = 1"
         )
     for together in (above, under):
         one_scale(together)
-    legend_below(fig, axes, 4)
+    legend_below(fig, axes, 3)
     fig.suptitle(f"{trained_on(results)}; {spread(results)}; ensembles of {results['members']}", fontsize=9)
     return fig
 
@@ -141,7 +142,7 @@ def _beside(ax: Any, cut: str) -> None:
         for key, style in (("single", "-"), ("ensemble", "--")):
             ax.plot([row["split"] for row in of_width], [(1 - row[key]["mean"]) / one for row in of_width],
                     linestyle=style, color=str(0.4 + 0.12 * place), linewidth=1,
-                    label=f"published, {network}{', ensemble' if key == 'ensemble' else ''}")  # fmt: skip
+                    label=f"published, {network} (ensemble: dashed)" if key == "single" else None)  # fmt: skip
 
 
 SHOWN = (
