@@ -9,7 +9,7 @@ import pytest
 
 from divkd.report.figures.kept import shares
 from divkd.report.words import difference, equivalent, learned
-from divkd.shared.kinds import ANSWERS, METHODS, MODELS
+from divkd.shared.kinds import ANSWERS, METHODS, MODELS, PARTS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -256,3 +256,31 @@ def test_the_answers_that_a_page_prints_are_those_of_its_run(name):
     for line, mean, seeds in table(page, "answer | of the gain"):
         assert float(mean) == pytest.approx(found[line].mean, abs=0.0051)
         assert [float(part) for part in seeds.split(", ")] == pytest.approx(found[line].seeds, abs=0.0051)
+
+
+def test_the_parts_of_layers_that_a_page_prints_are_those_of_its_run():
+    page, results = page_of("split-channels"), results_of("split-channels")
+    for row in results["summary"]:
+        place = ["", ""] if row["cut"] is None else [row["cut"], f"1/{row['split']}"]
+        cells = [PARTS[row["model"]], *place, *(show(row[key]) for key in ("acc", "cal_nll", "train_acc"))]
+        assert f"| {' | '.join(cells)} |" in page
+    for row in results["differences"]:
+        other = PARTS[row["against_model"]] + ("" if row["against_split"] == row["split"] else ", 1/1")
+        cells = [PARTS[row["model"]], row["cut"], f"1/{row['split']}", other, difference(row["acc"])]
+        assert f"| {' | '.join(cells)} |" in page
+    for row in results["growth"]:
+        assert f"| {row['cut']} | 1/{row['split']} | {difference(row['acc'])} |" in page
+
+
+@pytest.mark.parametrize("run", ["feature-map", "feature-map/views"])
+def test_the_maps_that_a_page_prints_are_those_of_its_runs(run):
+    page, results = page_of("feature-map"), results_of(run)
+    place = ["feature-map", "feature-map/views"].index(run)
+    for key in ("between", "with_others", "with_ensemble", "other_image", "purity", "purity_chance"):
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{key}`")]
+        assert line.strip("|").split("|")[1 + place].strip() == show(results["summary"][key])
+    for key in ("learned", "missed", "own", "others", "rest") if "views" in results else ():
+        known = results["views"]["summary"]
+        shown = [show(known[name]) if name in known else "" for name in (key, f"ensemble_{key}")]
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{key}`")]
+        assert [cell.strip() for cell in line.strip("|").split("|")[2:]] == shown

@@ -11,7 +11,7 @@ from divkd.cli.contents import Contents, Sectioned
 from divkd.cli.options import Decorator, by_jobs, common, from_fields, printed, together
 from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, moved
 from divkd.empirical.data.names import ViewsConfig
-from divkd.empirical.experiments.config import MYSTERIES, OVER_KD
+from divkd.empirical.experiments.config import FEATURE_MAP, MYSTERIES, OVER_KD, SPLIT_CHANNELS
 from divkd.empirical.training.config import NetworksConfig, Schedule
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
@@ -34,20 +34,24 @@ def experiment() -> None:
     """
 
 
-def of_networks(presets: Mapping[str, NetworksConfig], **own: tuple[str, ...]) -> Decorator:
-    """A command of `experiment` with the options of its configuration; `own` are its sections, {title: names}."""
+def of_networks(
+    presets: Mapping[str, NetworksConfig], roles: tuple[str, ...] = ("teacher", "student"), **own: tuple[str, ...]
+) -> Decorator:
+    """A command of `experiment` with the options of its configuration; `own` are its sections, {title: names}.
+
+    `roles` are the kinds of networks that it trains.
+    """
     kind = type(next(iter(presets.values())))
     named = {name for names in own.values() for name in names}
     sections = {title: tuple(name for name in SECTIONS[title] if name not in named) for title in SHARED} | own
     makes = click.command(
         cls=Sectioned,
         sections=sections,
-        lists={"DATA": DATA, "Presets": {name: _preset(one) for name, one in presets.items()}},
+        lists={"DATA": DATA, "Presets": {name: _preset(one, roles) for name, one in presets.items()}},
         no_args_is_help=True,
     )
     epochs = [
-        click.option(f"--{role}-epochs", **EPOCHS, help=f"Epochs of {role}s, whatever --epochs says.")
-        for role in ("teacher", "student")
+        click.option(f"--{role}-epochs", **EPOCHS, help=f"Epochs of {role}s, whatever --epochs says.") for role in roles
     ]
     return together(
         makes,
@@ -62,10 +66,10 @@ def of_networks(presets: Mapping[str, NetworksConfig], **own: tuple[str, ...]) -
     )
 
 
-def _preset(config: NetworksConfig) -> str:
+def _preset(config: NetworksConfig, roles: tuple[str, ...]) -> str:
     """The values of a preset that tell it from the others, in one line."""
     images = f"{config.dataset}, {config.train_images or 'all'} images"
-    epochs = "/".join(dict.fromkeys(str(one.epochs) for one in (config.teacher, config.student)))
+    epochs = "/".join(dict.fromkeys(str(getattr(config, role).epochs) for role in roles))
     return f"{images}; {config.members} {config.network}; {epochs} epochs"
 
 
@@ -155,6 +159,47 @@ def ensemble_over_kd(**options: Any) -> None:
     conduct("ensemble-over-kd", OVER_KD, options, found, "students")
 
 
-COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd)
+@of_networks(SPLIT_CHANNELS, **{"The layer": ("cuts",)})
+def split_channels(**options: Any) -> None:
+    """Networks that see a part of the channels of a trained network's layer: what one lacks, others have.
+
+    After a talk by Allen-Zhu and Li on their paper: a trained ResNet is cut behind its first or second group of blocks,
+    and fresh upper networks learn from 1/n of the channels there (n = 1, 2, 4, ... up to --members), while the lower
+    network stays as it is. Each loses accuracy, and their ensemble less. --members is how many there are for each n.
+
+    \b
+    divkd experiment split-channels digits --out runs/split
+    divkd experiment split-channels cifar --data-dir data --seeds 0,1,2
+    """
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.split_channels import EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("split-channels", SPLIT_CHANNELS, options, found, "cuts")
+
+
+@of_networks(FEATURE_MAP, ("teacher",), Maps=("images", "cut"))
+def feature_map(**options: Any) -> None:
+    """Where networks and their ensemble look in the same images, and what single channels respond to, as pictures.
+
+    Maps are of the gradient of the true class's log-probability. Of the generated images `views` it is measured how
+    much of them lies on each view of the class, beside which views the network has learned.
+
+    \b
+    divkd experiment feature-map digits --out runs/maps
+    divkd experiment feature-map views --out runs/maps-views
+    """
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.feature_map import EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("feature-map", FEATURE_MAP, options, found, "images", "cut")
+
+
+COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd, split_channels, feature_map)
 for one in COMMANDS:
     experiment.add_command(one)

@@ -200,7 +200,7 @@ def configure(options: Mapping[str, Any], command: str, presets: Mapping[str, As
         raise InputError("--teachers brings networks of its own; leave --teacher-network out")
     changes = given(type(base), {**options, "dataset": dataset})
     for role in ("teacher", "student"):
-        own = options[f"{role}_epochs"]
+        own = options.get(f"{role}_epochs")  # which a command without students lacks
         values = given(Schedule, options if own is None else {**options, "epochs": own})
         schedule = dataclasses.replace(getattr(base, role), **values)
         changes[role] = dataclasses.replace(schedule, choose_last=min(schedule.choose_last, schedule.epochs))

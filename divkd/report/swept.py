@@ -14,7 +14,7 @@ from divkd.report.style import legend_below, look, one_scale, panels
 from divkd.report.words import MEASURE, TRAINED, listed_seeds, span, spread
 from divkd.report.words import MEASURES as PREDICTED
 from divkd.shared.errors import unknown
-from divkd.shared.kinds import ANSWERS, CLAIMS, INPUTS, METHODS, MODELS
+from divkd.shared.kinds import ANSWERS, CLAIMS, INPUTS, METHODS, MODELS, PARTS
 from divkd.shared.stats import interval, show
 
 # Measures by command, what is drawn unasked first, and what a terminal has room for; of other commands all there are.
@@ -23,14 +23,14 @@ _OF_NETWORKS = tuple(one.key for one in (*PREDICTED, *TRAINED))
 MEASURES = {
     "train cifar": tuple(dict.fromkeys(("cal_nll", "acc", "pairwise_kl", "dee", *_OF_NETWORKS))),
     **dict.fromkeys(
-        ("experiment mysteries", "experiment ensemble-over-kd"),
+        ("experiment mysteries", "experiment ensemble-over-kd", "experiment split-channels"),
         tuple(dict.fromkeys(("acc", "cal_nll", *(key for key in _OF_NETWORKS if key != "dee")))),
     ),
     "simulate multiview": tuple(f"{of}_error" for of in ("single_view", "multi_view", "test", "train")),
     "simulate plane": ("ods", *(kind for kind in INPUTS if kind != "ods"), *(f"apart.{kind}" for kind in INPUTS)),
 }
 WORDS = {
-    "model": {**MODELS, **ANSWERS},
+    "model": {**MODELS, **PARTS, **ANSWERS},
     "method": {"none": METHODS["none"]},
     "claim": {key: one.title for key, one in CLAIMS.items()},
 }

@@ -4,6 +4,7 @@ A file that is sealed holds, behind a fixed beginning, the SHA-256 of its bytes 
 that was written before there were seals has neither the beginning nor a sum in that place, and is read as it is.
 """
 
+import base64
 import errno
 import fcntl
 import hashlib
@@ -104,6 +105,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def packed(array: Any) -> dict[str, Any]:
+    """An array of bytes (uint8) as JSON holds it, {shape, base64}."""
+    return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def unpacked(value: Mapping[str, Any]) -> Any:
+    """The array that `packed` was given; raises ValueError where the bytes are not those of its shape."""
+    import numpy as np  # here, as ``--help`` reads this module
+
+    flat = np.frombuffer(base64.b64decode(value["base64"], validate=True), np.uint8)
+    return flat.reshape(value["shape"])
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, parents: bool = True) -> None:

@@ -38,6 +38,15 @@ ANSWERS = {
     "ensemble_over_kd": "ensemble of the distilled",
 }
 
+# What answers in `divkd experiment split-channels`.
+PARTS = {
+    "network": "the network that is cut",
+    "part": "one network",
+    "parts": "their ensemble",
+    "pair_same": "two on the same part",
+    "pair_apart": "two on different parts",
+}
+
 LINKS = 3  # of a chain of self-distillation at most: S_1 is a fresh network taught by one, S_2 one taught by S_1, ...
 
 

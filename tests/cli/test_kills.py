@@ -28,6 +28,8 @@ COMMANDS = {
 SLOW = {
     "mysteries": f"experiment mysteries {EXPERIMENT}",
     "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
+    "split-channels": f"experiment split-channels {EXPERIMENT} --cut b",
+    "feature-map": f"experiment feature-map {EXPERIMENT} --images 30",
 }
 
 

@@ -165,6 +165,15 @@ def test_the_same_quantities_of_the_other_paper_stand_beside_a_run():
     assert views_tables({}, "here", ("digits",)) == []
 
 
+def test_split_channels_stand_behind_a_runs_own_with_their_gains():
+    row = {"dataset": "digits", "network": "resnet8", "cut": "a", "split": 2, "input_channels": 16}
+    row |= {"single": {"mean": 0.5, "std": 0.25}, "ensemble": {"mean": 0.75, "std": None}}
+    own, first, *_ = split_table([row]).lines
+    assert own == ["digits", "resnet8", "a", "16", "1/2", "0.5000 ± 0.2500", "0.7500", "+0.2500", "measured here"]
+    assert first == ["cifar100", "ResNet-28", "a", "16", "1/1", "0.7044 ± 0.0029", "0.7552", "+0.0508", "published"]
+    assert "was not stated" in " ".join(split_table().notes)
+
+
 def test_every_committed_run_is_summed_up_with_its_n():
     for path in sorted(RESULTS.glob("*/results.json")):
         results = json.loads(path.read_text())

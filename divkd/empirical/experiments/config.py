@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from divkd.empirical.networks.names import CUTS, channels_at
 from divkd.empirical.training.config import PRESETS, NetworksConfig
 from divkd.shared.config import field
+from divkd.shared.errors import InputError
 
 Asked = TypeVar("Asked", bound=NetworksConfig)
 
@@ -35,6 +37,55 @@ class OverKdConfig(TaughtConfig):
     students: int = field(4, "students, each with initial weights and data order of its own", 1, 64, "K")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitChannelsConfig(NetworksConfig):
+    """Fresh upper networks on parts of the channels of a trained network's intermediate layer."""
+
+    cuts: tuple[str, ...] = field(
+        tuple(CUTS), "group of blocks that is the last below: a the first, b the second; repeatable",
+        choices=tuple(CUTS), option="--cut",
+    )  # fmt: skip
+
+    @property
+    def networks(self) -> int:
+        """One network is cut."""
+        return 1
+
+    def splits(self, cut: str) -> tuple[int, ...]:
+        """Into how many parts the channels at `cut` are split: 1, 2, 4, ... that `members` and the width allow."""
+        width, found = channels_at(self.network, cut), [1]
+        while 2 * found[-1] <= self.members and width % (2 * found[-1]) == 0:
+            found.append(2 * found[-1])
+        return tuple(found)
+
+    def rules(self) -> None:
+        """Raise `InputError` for a network that is not cut, and where there is nothing to split."""
+        super().rules()
+        for cut in self.cuts:
+            if self.members < 2:
+                raise InputError(f"--members {self.members} leaves nothing to split; give at least 2, e.g. 4")
+            if len(self.splits(cut)) < 2:
+                raise InputError(
+                    f"{self.network} has {channels_at(self.network, cut)} channels at the cut {cut}, which are not "
+                    "halved; give an even width"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMapConfig(NetworksConfig):
+    """What networks and their ensemble look at in an image, and what their channels respond to."""
+
+    images: int = field(500, "test images whose maps are measured", 12, 100_000)
+    cut: str = field("b", "group of blocks whose channels are asked: a the first, b the second", choices=tuple(CUTS))
+
+    def rules(self) -> None:
+        """Raise `InputError` for a network that is not cut, and for one that has no other to compare with."""
+        super().rules()
+        channels_at(self.network, self.cut)
+        if self.members < 2:
+            raise InputError(f"--members {self.members} is no ensemble; give at least 2")
+
+
 def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own: Any) -> dict[str, Asked]:
     """The presets of `train` that fit a laptop and a GPU as those of an experiment, and the like of `allenzhu2020`.
 
@@ -54,3 +105,5 @@ def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own
 
 MYSTERIES = presets(MysteriesConfig)
 OVER_KD = presets(OverKdConfig, {"nam2021-cifar100-wrn28x10": {"students": 10}})
+SPLIT_CHANNELS = presets(SplitChannelsConfig, {"nam2021-cifar100-wrn28x10": {"members": 8}}, members=4)
+FEATURE_MAP = presets(FeatureMapConfig)

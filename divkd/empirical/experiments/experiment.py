@@ -49,11 +49,14 @@ def plan(experiment: Experiment, source: Source) -> tuple[str, ...]:
     """The networks of a run and what they take, in words."""
     jobs, config = experiment.jobs(source), source.config
     networks = sum(job.networks for job in jobs)
-    lengths = " and ".join(dict.fromkeys(f"{one.epochs}" for one in (config.teacher, config.student)))
+    taught = 0 if config.teachers else config.networks * len(config.seeds)
+    schedules = [config.teacher] * (taught > 0) + [config.student] * (networks > taught)
+    lengths = " and ".join(dict.fromkeys(f"{one.epochs}" for one in schedules))
     taken = f" (the teachers are those of {config.teachers})" if config.teachers else ""
     each = f", {networks // len(config.seeds)} for each of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    trained = f"{networks} networks are trained{each}{taken}; {lengths} epochs on {len(source.data.train)} images"
     return (
-        f"{networks} networks are trained{each}{taken}; {lengths} epochs on {len(source.data.train)} images",
+        trained if networks else f"no network is trained{taken}",
         f"memory: a job holds {size(max(job.memory for job in jobs))}",
     )
 

@@ -1,6 +1,6 @@
 """What an experiment trains beside teachers, and how it measures: a network alone, or several by one answer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ class Student(NamedTuple):
 def teacher_jobs(source: Source, seed: int) -> list[Job]:
     """The networks that learn from labels; none where they are another run's."""
     config = source.config
-    members = range(0 if config.teachers else config.members)
+    members = range(0 if config.teachers else config.networks)
     return [
         network_job(source, teacher_name(seed, m), partial(work.teacher, source, seed, m), 3 * config.teacher.epochs)
         for m in members
@@ -147,23 +147,38 @@ def trained(seed_run: SeedRun, students: Iterable[Student]) -> DeepEnsemble:
     return DeepEnsemble(nets).eval()
 
 
-def rows(seed_run: SeedRun, model: str, net: nn.Module, *, alone: bool = False, **names: Any) -> Rows:
-    """What the members of `net` answer together, or each `alone` (a row each, by `number`), as rows of results.json.
+class Answered(NamedTuple):
+    """What the members of a network answer: to validation, test and training images, and to the probes of views."""
 
-    {model, **names, seed, networks, number} and the scores of test predictions, calibrated on the validation images; of
-    data whose views are known, `views_missed`.
-    """
-    config, labels = seed_run.config, labels_of(seed_run.data)
-    predictions, probed = seed_run.predictions(net), known.answers(seed_run, net)
-    count = len(predictions[0])
-    found = []
-    for number, part in enumerate([slice(m, m + 1) for m in range(count)] if alone else [slice(count)]):
-        row = {"model": model, **names, "seed": seed_run.seed, "networks": 1 if alone else count, "number": number}
-        row |= scores([answers[part] for answers in predictions], labels)
-        if config.views and probed is not None:
-            row["views_missed"] = known.missed(known.row(probed[:, part], config.views, {}))
-        found.append(row)
-    return found
+    seed_run: SeedRun
+    predictions: tuple[Tensor, Tensor, Tensor]
+    probed: Tensor | None
+
+    def row(self, model: str, members: Sequence[int], number: int = 0, **names: Any) -> Row:
+        """What some `members` answer together, as a row of results.json.
+
+        {model, **names, seed, networks, number} and the scores of test predictions, calibrated on the validation
+        images; of data whose views are known, `views_missed`.
+        """
+        config, chosen = self.seed_run.config, list(members)
+        row = {"model": model, **names, "seed": self.seed_run.seed, "networks": len(chosen), "number": number}
+        row |= scores([answers[chosen] for answers in self.predictions], labels_of(self.seed_run.data))
+        if config.views and self.probed is not None:
+            row["views_missed"] = known.missed(known.row(self.probed[:, chosen], config.views, {}))
+        return row
+
+
+def answered(seed_run: SeedRun, net: nn.Module) -> Answered:
+    """What `net` answers: each image is seen once, whatever is asked of its members then."""
+    return Answered(seed_run, seed_run.predictions(net), known.answers(seed_run, net))
+
+
+def rows(seed_run: SeedRun, model: str, net: nn.Module, *, alone: bool = False, **names: Any) -> Rows:
+    """What the members of `net` answer together, or each `alone` (a row each, by `number`), as rows of results.json."""
+    found = answered(seed_run, net)
+    members = range(len(found.predictions[0]))
+    asked = [[member] for member in members] if alone else [list(members)]
+    return [found.row(model, chosen, number, **names) for number, chosen in enumerate(asked)]
 
 
 def metrics(row: Row) -> list[str]:

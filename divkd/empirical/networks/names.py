@@ -35,3 +35,19 @@ def parse(name: str) -> tuple[str, int, int]:
     close = difflib.get_close_matches(name, EXAMPLES, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise InputError(f"unknown network {name!r}; give {RULE}, e.g. resnet32, wrn16x2 or wrn28x10{hint}")
+
+
+# Where a network of three groups of blocks is cut: how many of them lie below. The letters of the published table.
+CUTS = {"a": 1, "b": 2}
+
+
+def channels_at(network: str, cut: str) -> int:
+    """The channels of `network` between the groups of blocks that a `cut` parts; raises `InputError` for another kind.
+
+    >>> channels_at("resnet8", "a"), channels_at("resnet8w8", "b"), channels_at("wrn28x10", "b")
+    (16, 16, 320)
+    """
+    kind, _, width = parse(network)
+    if kind not in ("resnet", "wrn"):
+        raise InputError(f"{network} is not cut; give resnetD with D = 6n + 2 or wrnDxK, e.g. resnet8 or wrn16x2")
+    return (width if kind == "resnet" else 16 * width) << (CUTS[cut] - 1)
