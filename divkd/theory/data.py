@@ -39,18 +39,21 @@ class Samples:
 class Layout(NamedTuple):
     """The patches of N samples as entries sorted by feature; those without one come last, as feature V k.
 
-    Within a feature come the samples' first patches of it, then their second ones, and so on: neighbours belong to
-    different samples, so that a sum over a sample's entries does not wait for the addition before it.
+    The samples that show a feature stand in one order, those with most patches of it first. A feature's entries are
+    these samples' first patches of it, then the second ones, and so on: runs, each as long as there are samples with so
+    many. Entry p of every run belongs to the p-th of its samples, so that loops need no table of samples.
     """
 
-    sample: np.ndarray  # (E,) n
+    sample: np.ndarray  # (S,) the samples that show a feature, feature by feature
+    begin: np.ndarray  # (V k + 2,) those of feature f are begin[f]:begin[f + 1]
+    edges: np.ndarray  # (V k + 1, P + 1) its runs' first entries and behind the last one, counted from its first
     weight: np.ndarray  # (E,) z
     start: np.ndarray  # (V k + 2,) the entries of feature f are start[f]:start[f + 1]
     order: np.ndarray  # (E,) the entry's position n * P + p
     drawn: np.ndarray  # (E,) its place in the order of feature, sample, patch, in which noise is drawn
     weight_in: np.ndarray  # (V k + 1, N) sum of z over a sample's patches of a feature
     shows: np.ndarray  # (V k + 1, N) 1 where it has one, else 0
-    copies: np.ndarray  # (V k + 1,) the most patches that a sample has of a feature
+    copies: np.ndarray  # (V k + 1,) the most patches that a sample has of a feature: its runs
     largest: np.ndarray  # (V k + 1,) the largest z
 
     @classmethod
@@ -58,20 +61,26 @@ class Layout(NamedTuple):
         """The layout of `samples` for `features` = V k features."""
         flat = np.where(samples.feature == NOISE, features, samples.feature)
         count, patches = flat.shape
+        size, shape = (features + 1) * count, (features + 1, count)
         order = np.argsort(flat, axis=None, kind="stable")
         feature, sample = flat.ravel()[order], order // patches
         pairs = feature * count + sample
+        counts = np.bincount(pairs, minlength=size)
         copy = np.arange(len(order)) - np.searchsorted(pairs, pairs)  # how many of its kind come before it
-        drawn = np.argsort(feature * patches + copy, kind="stable")
-        order, pairs = order[drawn], pairs[drawn]
-        start = np.searchsorted(feature, np.arange(features + 2))
+        drawn = np.lexsort((-counts[pairs], copy, feature))
+        order, pairs, copy = order[drawn], pairs[drawn], copy[drawn]
+        sample = (order // patches)[copy == 0].astype(np.uint32)
+        begin, start = (np.searchsorted(of, np.arange(features + 2)) for of in (feature[copy == 0], feature))
+        runs = np.bincount(feature * patches + copy, minlength=(features + 1) * patches).reshape(-1, patches)
+        edges = np.pad(runs.cumsum(1), ((0, 0), (1, 0)))
         weight = samples.weight.ravel()[order]
-        size, shape = (features + 1) * count, (features + 1, count)
-        counts = np.bincount(pairs, minlength=size).reshape(shape).astype(np.float32)
         weights = np.bincount(pairs, weight, size).reshape(shape).astype(np.float32)
         largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
-        sample = (order // patches).astype(np.uint32)
-        return cls(sample, weight, start, order, drawn, weights, np.minimum(counts, 1), counts.max(1), largest)
+        counts = counts.reshape(shape)
+        shows = np.minimum(counts, 1).astype(np.float32)
+        return cls(
+            sample, begin, edges, weight, start, order, drawn, weights, shows, counts.max(1), largest
+        )
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:

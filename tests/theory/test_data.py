@@ -66,16 +66,19 @@ def test_an_own_view_fills_its_patches_and_others_fill_one(config):
     assert np.all((samples.weight > 0) == (samples.feature != NOISE))
 
 
-def test_entries_of_a_feature_are_first_patches_then_second_ones_and_noise_keeps_its_order(config):
+def test_entries_of_a_feature_are_runs_over_its_samples_in_one_order_and_noise_keeps_its_own(config):
     samples, features = training_samples(config, 0), 2 * config.classes
     layout = Layout.of(samples, features)
     flat = np.where(samples.feature == NOISE, features, samples.feature).ravel()
     assert np.array_equal(layout.order[np.argsort(layout.drawn)], np.argsort(flat, kind="stable"))
     assert np.array_equal(flat[layout.order], np.repeat(np.arange(features + 1), np.diff(layout.start)))
-    for first, last in itertools.pairwise(layout.start):
-        sample = layout.sample[first:last].astype(int)
-        seen = [(sample[:place] == n).sum() for place, n in enumerate(sample)]
-        assert np.all(np.diff(seen) >= 0)
+    sample = layout.order // config.patches
+    for f, (first, last) in enumerate(itertools.pairwise(layout.start)):
+        of_feature = layout.sample[layout.begin[f] : layout.begin[f + 1]]
+        assert np.array_equal(np.sort(of_feature), np.unique(sample[first:last]))
+        assert layout.edges[f, layout.copies[f]] == last - first
+        for begin, end in itertools.pairwise(layout.edges[f, : layout.copies[f] + 1]):
+            assert np.array_equal(sample[first + begin : first + end], of_feature[: end - begin])
 
 
 def test_a_draw_depends_on_its_seed_alone(config):

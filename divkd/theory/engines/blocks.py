@@ -45,7 +45,7 @@ class Lag(NamedTuple):
 
     time_integral: np.ndarray  # (k, N) of dloss/dF, float64
     drive: np.ndarray  # (k, N) the same in the precision of what is `seen`
-    seen: np.ndarray  # (k, m, E) the drive by which an entry has moved
+    seen: np.ndarray  # (k, m, S) the drive by which a sample's entries of a feature have moved
     pending: np.ndarray  # (k, m, V k + 1) how far towards being due a block is; 1 is due, 0 lags behind in nothing
 
 
@@ -66,10 +66,9 @@ class Constants(NamedTuple):
 
 class _Block(NamedTuple):
     a: Any
-    g: Any  # (e,), as all of these
-    seen: Any
-    z: Any
-    sample: Any
+    g: Any  # (e,)
+    z: Any  # (e,)
+    edges: Any  # of its runs
 
 
 class _Pull(NamedTuple):
@@ -106,53 +105,61 @@ def _bits(u: Any) -> Any:
 
 # Inlined, these do not count the references to a record's arrays: a tenth of a small block's time.
 @compiled(forceinline=True)
-def _block(network: Any, lag: Any, layout: Any, i: Any, r: Any, f: Any) -> Any:
+def _block(network: Any, layout: Any, i: Any, r: Any, f: Any) -> Any:
     part = slice(layout.start[f], layout.start[f + 1])
     weight = network.a[i, r, f] if f < network.a.shape[2] else np.float32(0)
-    return _Block(weight, network.g[i, r, part], lag.seen[i, r, part], layout.weight[part], layout.sample[part])
+    return _Block(weight, network.g[i, r, part], layout.weight[part], layout.edges[f, : layout.copies[f] + 1])
 
 
 @compiled(forceinline=True)
-def _gradient(block: Any, slopes: Any, spare: Any, q: Any) -> Any:
-    """A block's sum_e z_e c_e and its largest |c_e|, c without the factor varrho / N."""
-    a, g, _, z, sample = block
+def _gather(values: Any, samples: Any, into: Any) -> None:
+    for p in range(len(samples)):
+        into[p] = values[samples[p]]
+
+
+@compiled(forceinline=True)
+def _gradient(block: Any, slopes: Any, q: Any) -> Any:
+    """A block's sum_e z_e c_e and its largest |c_e|, c without the factor varrho / N, of its samples' `slopes`."""
     total, peak = np.float32(0), np.int32(0)
-    for e in range(len(g)):  # apart from the next loop, which is vectorised without it
-        spare[e] = slopes[sample[e]]
-    for e in range(len(g)):
-        c = spare[e] * srelu_slope(z[e] * a + g[e], q)
-        total += z[e] * c
-        peak = max(peak, _bits(abs(c)))
+    for run in range(len(block.edges) - 1):
+        part = slice(block.edges[run], block.edges[run + 1])
+        g, z = block.g[part], block.z[part]
+        for p in range(len(g)):
+            c = slopes[p] * srelu_slope(z[p] * block.a + g[p], q)
+            total += z[p] * c
+            peak = max(peak, _bits(abs(c)))
     return total, np.int32(peak).view(np.float32)
 
 
 @compiled(forceinline=True)
-def _bring(block: Any, drive: Any, out: Any, spare: Any, constants: Any) -> Any:
-    """Move a block by the `drive` (N,) since it was seen, and add what that changes to `out` (N,).
+def _bring(block: Any, drive: Any, seen: Any, change: Any, spare: Any, constants: Any) -> Any:
+    """Move a block by its samples' `drive` since it was `seen`, and add what that does to their sums to `change`.
 
     Returns the new coordinate, the largest u = z a + g (0 if none is above) and sum_e z_e sReLU'(u_e).
     """
-    a, g, seen, z, sample = block
     q, factor, nu2 = constants.q, constants.factor, constants.nu2
     total, mass, top = np.float32(0), np.float32(0), np.int32(0)
-    for e in range(len(g)):
-        now = drive[sample[e]]
-        spare[e] = now - seen[e]
-        seen[e] = now
-    for e in range(len(g)):
-        c = factor * spare[e] * srelu_slope(z[e] * a + g[e], q)
-        total += z[e] * c
-        spare[e] = c
-    new = a - total
-    for e in range(len(g)):
-        old = z[e] * a + g[e]
-        g[e] -= nu2 * spare[e]
-        u = z[e] * new + g[e]
-        spare[e] = srelu(u, q) - srelu(old, q)
-        mass += z[e] * srelu_slope(u, q)
-        top = max(top, _bits(u))
-    for e in range(len(g)):
-        out[sample[e]] += spare[e]
+    for p in range(len(seen)):
+        seen[p] = factor * (drive[p] - seen[p])
+    for run in range(len(block.edges) - 1):
+        part = slice(block.edges[run], block.edges[run + 1])
+        g, z, c = block.g[part], block.z[part], spare[part]
+        for p in range(len(g)):
+            c[p] = seen[p] * srelu_slope(z[p] * block.a + g[p], q)
+            total += z[p] * c[p]
+    new = block.a - total
+    for run in range(len(block.edges) - 1):
+        part = slice(block.edges[run], block.edges[run + 1])
+        g, z, c = block.g[part], block.z[part], spare[part]
+        for p in range(len(g)):
+            old = z[p] * block.a + g[p]
+            g[p] -= nu2 * c[p]
+            u = z[p] * new + g[p]
+            change[p] += srelu(u, q) - srelu(old, q)
+            mass += z[p] * srelu_slope(u, q)
+            top = max(top, _bits(u))
+    for p in range(len(seen)):
+        seen[p] = drive[p]
     return new, np.int32(top).view(np.float32), mass
 
 
@@ -182,7 +189,7 @@ def advance(
     classes, neurons, features = a.shape
     count = network.outputs.shape[1]
     sigma, factor = constants.sigma, constants.factor
-    spare = np.empty(np.max(layout.start[1:] - layout.start[:-1]), np.float32)
+    spare, now = _spare(layout), np.empty(neurons, np.bool_)
     rates = np.empty(pending.shape, np.float32)
     moves = np.zeros(pending.shape, np.bool_)
     for i in range(classes):
@@ -192,7 +199,7 @@ def advance(
                 size = abs(slopes[i, n])
                 weighted += size * layout.weight_in[f, n]
                 largest = max(largest, _bits(size * layout.shows[f, n]))
-            pull = _Pull(weighted, np.int32(largest).view(np.float32), layout.copies[f], layout.largest[f])
+            pull = _Pull(weighted, np.int32(largest).view(np.float32), np.float32(layout.copies[f]), layout.largest[f])
             for r in range(neurons):
                 weight = a[i, r, f] if f < features else sigma
                 rates[i, r, f] = _rate(weight, top[i, r, f], mass[i, r, f], pull, constants)
@@ -200,18 +207,24 @@ def advance(
     steepest, eta = np.float32(0), last
     for _ in range(2):  # what is likely to move sets the step, and the step says what else has to: it only shrinks
         for i in range(classes):
-            for r in range(neurons):
-                for f in range(features + 1):
-                    if moves[i, r, f] or not pending[i, r, f] + eta * rates[i, r, f] > 1:
-                        continue
-                    moves[i, r, f] = True
-                    if pending[i, r, f] > 0:
-                        _catch_up(network, lag, layout, constants, (i, r, f), spare)
-                    block = _block(network, lag, layout, i, r, f)
-                    total, peak = _gradient(block, slopes[i], spare, constants.q)
-                    clamp = min(max(abs(block.a), sigma), constants.cap)
-                    noise = constants.noise_trust * constants.nu2 * peak
-                    steepest = max(steepest, factor * max(abs(total) / clamp, noise))
+            for f in range(features + 1):
+                some = False
+                for r in range(neurons):
+                    now[r] = not moves[i, r, f] and pending[i, r, f] + eta * rates[i, r, f] > 1
+                    some |= now[r]
+                if not some:
+                    continue
+                _catch_up(network, lag, layout, constants, (i, f), now, spare)
+                own = spare[0]
+                _gather(slopes[i], layout.sample[layout.begin[f] : layout.begin[f + 1]], own)
+                for r in range(neurons):
+                    if now[r]:
+                        moves[i, r, f] = True
+                        block = _block(network, layout, i, r, f)
+                        total, peak = _gradient(block, own, constants.q)
+                        clamp = min(max(abs(block.a), sigma), constants.cap)
+                        noise = constants.noise_trust * constants.nu2 * peak
+                        steepest = max(steepest, factor * max(abs(total) / clamp, noise))
         eta = min(constants.trust / steepest, remaining) if steepest > 0 else remaining
     if not steepest > 0 and remaining > np.float32(1e38):
         return np.float32(0)  # without a gradient and without a limit there is nowhere to go
@@ -234,26 +247,46 @@ def advance(
 
 
 @compiled(forceinline=True)
-def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, spare: Any) -> None:
-    """Bring the block at `place` (class, neuron, feature) up to date."""
-    i, r, f = place
-    block = _block(network, lag, layout, i, r, f)
-    weight, top, mass = _bring(block, lag.drive[i], network.sums[i], spare, constants)
-    if f < network.a.shape[2]:
-        network.a[i, r, f] = weight
-    network.top[i, r, f], network.mass[i, r, f], lag.pending[i, r, f] = top, mass, 0
+def _spare(layout: Any) -> Any:
+    """Room for the entries of a block, and for three numbers of each of its samples."""
+    return np.empty((3, np.max(layout.start[1:] - layout.start[:-1])), np.float32)
+
+
+@compiled(forceinline=True)
+def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, which: Any, spare: Any) -> None:
+    """Bring those blocks at `place` (class, feature) up to date that lag behind, of the neurons `which` (m,)."""
+    i, f = place
+    first, last = layout.begin[f], layout.begin[f + 1]
+    samples, drive, change = layout.sample[first:last], spare[1, : last - first], spare[2, : last - first]
+    begun = False
+    for r in range(len(which)):
+        if not which[r] or not lag.pending[i, r, f] > 0:
+            continue
+        if not begun:
+            _gather(lag.drive[i], samples, drive)
+            for p in range(len(change)):
+                change[p] = 0
+            begun = True
+        block, seen = _block(network, layout, i, r, f), lag.seen[i, r, first:last]
+        weight, top, mass = _bring(block, drive, seen, change, spare[0], constants)
+        if f < network.a.shape[2]:
+            network.a[i, r, f] = weight
+        network.top[i, r, f], network.mass[i, r, f], lag.pending[i, r, f] = top, mass, 0
+    if begun:
+        for p in range(len(samples)):
+            network.sums[i, samples[p]] += change[p]
 
 
 @compiled(nogil=True)
 def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, due: Any) -> None:
     """Bring the blocks of one member up to date that are pending by `due` or more."""
     classes, neurons, features = network.a.shape
-    spare = np.empty(np.max(layout.start[1:] - layout.start[:-1]), np.float32)
+    spare, which = _spare(layout), np.empty(neurons, np.bool_)
     for i in range(classes):
-        for r in range(neurons):
-            for f in range(features + 1):
-                if lag.pending[i, r, f] > 0 and lag.pending[i, r, f] >= due:
-                    _catch_up(network, lag, layout, constants, (i, r, f), spare)
+        for f in range(features + 1):
+            for r in range(neurons):
+                which[r] = lag.pending[i, r, f] >= due
+            _catch_up(network, lag, layout, constants, (i, f), which, spare)
         for n in range(network.outputs.shape[1]):
             network.outputs[i, n] = constants.varrho * network.sums[i, n]
 
@@ -261,17 +294,44 @@ def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, d
 @compiled(nogil=True)
 def forward(network: Network, layout: Layout, constants: Constants) -> None:
     """F of one member from its coordinates, and what its blocks' rates are bounded by."""
-    a, g, sums, outputs, top, mass = network
-    z, sample, start, q = layout.weight, layout.sample, layout.start, constants.q
+    q, sums = constants.q, network.sums
+    classes, neurons, features = network.a.shape
+    spare = _spare(layout)[0]
     sums[:] = 0
-    for i, r, f in np.ndindex(top.shape):
-        weight = a[i, r, f] if f < a.shape[2] else np.float32(0)
-        peak, total = np.int32(0), np.float32(0)
-        for e in range(start[f], start[f + 1]):
-            u = z[e] * weight + g[i, r, e]
-            sums[i, sample[e]] += srelu(u, q)
-            total += z[e] * srelu_slope(u, q)
-            peak = max(peak, _bits(u))
-        top[i, r, f] = np.int32(peak).view(np.float32)
-        mass[i, r, f] = total
-    outputs[:] = constants.varrho * sums
+    for i in range(classes):
+        for f in range(features + 1):
+            samples = layout.sample[layout.begin[f] : layout.begin[f + 1]]
+            change = spare[: len(samples)]
+            change[:] = 0
+            for r in range(neurons):
+                block = _block(network, layout, i, r, f)
+                network.top[i, r, f], network.mass[i, r, f] = _answer(block, change, q)
+            for p in range(len(samples)):
+                sums[i, samples[p]] += change[p]
+    network.outputs[:] = constants.varrho * sums
+
+
+@compiled(forceinline=True)
+def _answer(block: Any, into: Any, q: Any) -> Any:
+    """Add sReLU(u) of a block's entries to its samples' numbers; its largest u and sum_e z_e sReLU'(u_e)."""
+    mass, top = np.float32(0), np.int32(0)
+    for run in range(len(block.edges) - 1):
+        part = slice(block.edges[run], block.edges[run + 1])
+        g, z = block.g[part], block.z[part]
+        for p in range(len(g)):
+            u = z[p] * block.a + g[p]
+            into[p] += srelu(u, q)
+            mass += z[p] * srelu_slope(u, q)
+            top = max(top, _bits(u))
+    return np.int32(top).view(np.float32), mass
+
+
+@compiled(nogil=True)
+def answer(a: Any, g: Any, f: Any, outputs: Any, layout: Layout, constants: Constants) -> None:
+    """Add to the outputs (N,) of a class what a neuron with the coordinate `a` of feature f answers to its patches."""
+    samples = layout.sample[layout.begin[f] : layout.begin[f + 1]]
+    block = _Block(a, g, layout.weight[layout.start[f] : layout.start[f + 1]], layout.edges[f, : layout.copies[f] + 1])
+    into = np.zeros(len(samples), np.float32)
+    _answer(block, into, constants.q)
+    for p in range(len(samples)):
+        outputs[samples[p]] += constants.varrho * into[p]

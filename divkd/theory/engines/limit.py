@@ -30,6 +30,7 @@ from divkd.theory.engines import blocks, mixed
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
+TAIL, UNHEARD = 6.0, 1e-4  # of normal noise, one of 1e9 draws; of an output
 AT_ONCE = 250_000_000  # bytes of networks that are trained side by side
 FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
 
@@ -46,7 +47,11 @@ class LimitNetworks:
         self.layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
         self._outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
         networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
-        lags = [blocks.Lag(*map(np.zeros_like, (n.sums, n.outputs, n.g, n.top))) for n in networks]
+        seen = np.zeros((*weights.shape[:3], len(self.layout.sample)), np.float32)
+        lags = [
+            blocks.Lag(np.zeros_like(n.sums), np.zeros_like(n.outputs), of, np.zeros_like(n.top))
+            for n, of in zip(networks, seen, strict=True)
+        ]
         self._states = [(*one, self.layout, constants) for one in zip(networks, lags, strict=True)]
         self._last = np.full(len(weights), FOREVER)
         _each(lambda b: blocks.forward(networks[b], self.layout, constants), range(len(weights)))
@@ -166,20 +171,39 @@ def fresh_outputs(
     rules from the same start, meet the same noise.
     """
     layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
-    outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
+    outputs = np.zeros((len(weights), config.classes, len(samples)), np.float32)
     coefficients = None if samples.mixed is None else _coefficients(samples)
+    scale = np.float32(config.init_scale * config.noise)
 
     def test(number: int) -> None:
-        g = np.empty((*weights.shape[1:3], samples.feature.size), np.float32)
-        _draw_noise(config, rng(seed, f"noise/{role}", number), layout, g)
-        for row in np.flatnonzero(np.asarray(members) == number):
-            if coefficients is None:
-                blocks.forward(_network(weights[row], g, outputs[row]), layout, constants)
-            else:
+        rows = np.flatnonzero(np.asarray(members) == number)
+        if coefficients is not None:
+            g = np.empty((*weights.shape[1:3], samples.feature.size), np.float32)
+            _draw_noise(config, rng(seed, f"noise/{role}", number), layout, g)
+            for row in rows:
                 mixed.forward(_mix(layout, coefficients, weights[row], g), outputs[row], constants)
+            return
+        a = np.pad(weights[rows, ..., : config.features], ((0, 0), (0, 0), (0, 0), (0, 1)))  # 0: no feature
+        heard = _heard(config, a * layout.largest)
+        for place in np.flatnonzero(heard.any(0)).tolist():
+            i, r, f = np.unravel_index(place, a.shape[1:])
+            size = layout.start[f + 1] - layout.start[f]
+            g = rng(seed, f"noise/{role}", number, place).standard_normal(size, np.float32) * scale
+            for row in np.flatnonzero(heard[:, i, r, f]):
+                blocks.answer(a[row, i, r, f], g, f, outputs[rows[row], i], layout, constants)
 
     _each(test, set(members))
     return outputs.transpose(0, 2, 1)
+
+
+def _heard(config: MultiViewConfig, shown: np.ndarray) -> np.ndarray:
+    """Which blocks say anything to fresh samples, by the most `shown` (..., m, V k + 1) to them, z a.
+
+    With noise `TAIL` standard deviations above 0, all others of a network add up to `UNHEARD` in an output at most.
+    """
+    u = np.maximum(shown, 0) + TAIL * config.init_scale * config.noise
+    most = np.minimum(u, 1) ** config.power / config.power + np.maximum(u - 1, 0)
+    return np.asarray(config.logit_scale * shown.shape[-2] * config.patches * most > UNHEARD)
 
 
 def together(config: MultiViewConfig) -> int:
