@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from divkd.report.record import Figure, Report, Results, Table, unique
 from divkd.report.style import legend_below, look, one_scale, panels
 from divkd.report.words import MEASURE, TRAINED, listed_seeds, span, spread
 from divkd.report.words import MEASURES as PREDICTED
-from divkd.shared.errors import unknown
+from divkd.shared.errors import InputError, unknown
 from divkd.shared.kinds import ANSWERS, CLAIMS, INPUTS, METHODS, MODELS, PARTS
 from divkd.shared.stats import interval, show
 
@@ -34,6 +34,8 @@ WORDS = {
     "method": {"none": METHODS["none"]},
     "claim": {key: one.title for key, one in CLAIMS.items()},
 }
+# Of a row, with what may stand there.
+COLUMNS = {"model": {**MODELS, **PARTS, **ANSWERS}, "method": METHODS, "claim": CLAIMS}
 NUMBERS = ("seed", "members")  # of a row, that say what it is of
 
 
@@ -41,6 +43,16 @@ def check_measure(command: str, measure: str | None) -> None:
     """Raise `InputError` where `measure` is none of the command's."""
     if measure is not None and command in MEASURES and measure not in MEASURES[command]:
         raise unknown("measure", measure, MEASURES[command])
+
+
+def check_minus(minus: str, grid: Mapping[str, Iterable[str]]) -> None:
+    """Raise `InputError` where no number can have what `minus`, "name=value" of an option or a column, asks for."""
+    name, equals, value = minus.partition("=")
+    places = {**COLUMNS, **grid}
+    if name not in places:
+        raise unknown("option of --vary, or column,", name, places)
+    if not equals or value not in places[name]:
+        raise unknown(name, value, places[name])
 
 
 def gather(results: Results) -> list[Results]:
@@ -116,10 +128,15 @@ def _options(results: Results) -> list[str]:
 
 
 Place = tuple[str, ...]  # the values of `_options`
+Points = dict[tuple[Place, Place], list[Results]]
 
 
-def points(results: Results) -> dict[tuple[Place, Place], list[Results]]:
-    """The rows of all seeds by the cell's values and by what they are of; of deep ensembles that which teaches."""
+def points(results: Results) -> Points:
+    """The rows of all seeds by the cell's values and by what they are of; of deep ensembles that which teaches.
+
+    With `minus`, "name=value", the measures are differences: each row's less those of the row of its seed that differs
+    from it in that option or column alone. Rows without such a one are left out.
+    """
     cells = {cell["name"]: cell for cell in results["cells"]}
     names = [name for name in named(results["rows"]) if name != "members"]
     grouped: dict[tuple[Place, Place], list[Results]] = {}
@@ -129,7 +146,32 @@ def points(results: Results) -> dict[tuple[Place, Place], list[Results]]:
             continue
         at = tuple(cell["changes"][name] for name in _options(results))
         grouped.setdefault((at, tuple(str(row.get(name, "")) for name in names)), []).append(row)
-    return grouped
+    return _less(results, grouped, names) if results.get("minus") else grouped
+
+
+def _less(results: Results, grouped: Points, names: Sequence[str]) -> Points:
+    """The differences that `minus` asks for; null where either number is missing or no more than a bound."""
+    name, _, value = results["minus"].partition("=")
+    keys, found = measures(results["rows"]), Points()
+
+    def there(place: Place, of: Sequence[str]) -> Place:
+        return tuple(value if key == name else one for key, one in zip(of, place, strict=True))
+
+    for (at, of), rows in grouped.items():
+        base = there(at, _options(results)), there(of, names)
+        others = {row.get("seed"): row for row in grouped.get(base, ()) if base != (at, of)}
+        pairs = [(row, others[row.get("seed")]) for row in rows if row.get("seed") in others]
+        if pairs:
+            found[at, of] = [{**row, **{key: _difference(key, row, other) for key in keys if key in row}}
+                             for row, other in pairs]  # fmt: skip
+    if grouped and not found:
+        raise InputError(f"--minus {results['minus']}: no two numbers of a seed differ in {name} alone; give another")
+    return found
+
+
+def _difference(key: str, *rows: Results) -> float | None:
+    known = not any(row.get(key) is None or row.get(f"{key}.censored") for row in rows)
+    return float(rows[0][key]) - float(rows[1][key]) if known and not key.endswith(".censored") else None
 
 
 def summary(rows: Sequence[Results], key: str) -> dict[str, Any]:
@@ -145,6 +187,11 @@ def _title(results: Results, of: Place) -> str:
 
 def _label(measure: str) -> str:
     return MEASURE[measure].label if measure in MEASURE else measure.replace("_", " ")
+
+
+def _less_what(results: Results) -> str:
+    """What the numbers are less of, in words."""
+    return f", less that of {results['minus'].replace('=', ' ')}, by seed" if results.get("minus") else ""
 
 
 def _sentence(results: Results, asked: Results) -> str:
@@ -182,7 +229,7 @@ def _tables(results: Results) -> list[Table]:
     heads = [*_options(results), *names, *labels]
     place = len(_options(results)) + len(names) + 1
     heads[place:place] = ["95 % interval"]
-    caption = f"divkd {shlex.join(results['line'])} ({_over(results, 'mean ± sd over')})"
+    caption = f"divkd {shlex.join(results['line'])}{_less_what(results)} ({_over(results, 'mean ± sd over')})"
     return [Table(caption, [*heads, "n"], lines, place - 1, failures, page_only=tuple(labels[SHOWN:]))]
 
 
@@ -222,6 +269,8 @@ def picture(results: Results) -> Any:
         ax.set_title(_title(results, of), fontsize="small")
         ax.set_xticks(range(len(values)), values, fontsize="small")
         ax.set_xlim(-0.4, len(values) - 0.6)
+        if results.get("minus"):
+            ax.axhline(0, color="0.5", linewidth=0.8)
     one_scale(axes)
     for place, ax in enumerate(axes):
         if place % across == 0:
@@ -231,7 +280,8 @@ def picture(results: Results) -> Any:
     if len(others) > 1:
         legend_below(fig, axes[:1], columns=min(4, len(others)))
     fig.suptitle(
-        f"{_label(measure)} against {against}; {_over(results, 'mean and 95 % interval over')}", fontsize="medium"
+        f"{_label(measure)}{_less_what(results)}, against {against}; {_over(results, 'mean and 95 % interval over')}",
+        fontsize="medium",
     )
     return fig
 
@@ -239,6 +289,7 @@ def picture(results: Results) -> Any:
 def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
     grid = (f"{name}={','.join(values)}" for name, values in results["vary"].items())
     chosen = ["--measure", results["measure"], "--against", results["against"]]
+    chosen += ["--minus", results["minus"]] if results.get("minus") else []
     return ["divkd", "sweep", *(word for one in grid for word in ("--vary", one)), *chosen, "--", *results["line"]], ""
 
 

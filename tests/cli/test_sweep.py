@@ -7,13 +7,14 @@ from collections import Counter
 
 import pytest
 from refusals import refused
-from scipy.stats import t
+from scipy.stats import t, ttest_rel
 from training_runs import Killed, arrays, rows
 
 from divkd.cli.main import run
 from divkd.empirical.training import config as training
 from divkd.empirical.training import loop
 from divkd.report import swept
+from divkd.shared.errors import InputError
 from divkd.shared.files import read_json
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
@@ -138,7 +139,39 @@ def test_the_figure_the_table_and_the_csv_have_the_same_numbers(tmp_path, monkey
     again = [word.replace("clean", "ods") for word in line]
     assert run([*again[:-1], "--resume", "--", *PLANE.split()]) == 0
     assert results(tmp_path / "out")["measure"] == "ods"
+    # and of their differences
+    assert run([*again[:-1], "--minus", "noise=0", "--resume", "--", *PLANE.split()]) == 0
+    found = {(row["noise"], row["width"], row["seed"]): float(row["ods"]) for row in table}
+    shown = swept.REPORT.tables(results(tmp_path / "out"))[0].lines
+    assert [line[:2] for line in shown] == [["0.1", width] for width in ("3", "6", "9")]
+    for line in shown:
+        pair = ([found[noise, line[1], seed] for seed in "012"] for noise in ("0.1", "0"))
+        low, high = ttest_rel(*pair).confidence_interval(0.95)
+        assert line[3] == f"[{low:.4f}, {high:.4f}]"
     assert all(file.read_text().count("started") == 1 for file in (tmp_path / "out").glob("*/log.jsonl"))
+
+
+def test_a_difference_is_of_networks_that_are_alike_else():
+    """By seed, model and cell; of two bounds none; and what has no partner is left out."""
+
+    def row(cell, model, method, seed, **numbers):
+        return {"cell": cell, "model": model, "method": method, "members": 1, "seed": seed, **numbers}
+
+    rows = [row("a", "deep_ensemble", "none", 0, acc=0.5)]
+    rows += [row(cell, model, method, seed, acc=acc + seed, dee=acc, **{"dee.censored": seed == 1})
+             for cell, plus in (("a", 0.0), ("b", 0.25)) for model in ("single", "batch_ensemble")
+             for method, acc in (("kd", 0.25), ("ods", 0.5 + plus)) for seed in (0, 1)]  # fmt: skip
+    cells = [{"name": name, "changes": {"lr": name}, "members": 1} for name in "ab"]
+    found = swept.points({"rows": rows, "cells": cells, "vary": {"lr": ["a", "b"]}, "minus": "method=kd"})
+    assert set(found) == {((cell,), (model, "ods")) for cell in "ab" for model in ("single", "batch_ensemble")}
+    assert [(one["acc"], one["dee"]) for one in found[("b",), ("single", "ods")]] == [(0.5, 0.5), (0.5, None)]
+    found = swept.points({"rows": rows, "cells": cells, "vary": {"lr": ["a", "b"]}, "minus": "lr=a"})
+    assert {of: [one["acc"] for one in pair] for (_, of), pair in found.items()} == {
+        (model, method): [change] * 2
+        for model in ("single", "batch_ensemble") for method, change in (("kd", 0), ("ods", 0.25))
+    }  # fmt: skip
+    with pytest.raises(InputError, match="no two numbers of a seed differ in method alone"):
+        swept.points({"rows": rows, "cells": cells, "vary": {"lr": ["a", "b"]}, "minus": "method=gaussian"})
 
 
 def test_seeds_that_are_varied_are_pooled(tmp_path):
@@ -240,6 +273,10 @@ def test_overwrite_deletes_what_a_sweep_wrote_and_nothing_else(tmp_path, capsys)
         ("--vary temperature=1,2 -- train digits --temperature 3", "--temperature is varied", "one of the two"),
         ("--vary temperature=1,2 --against lr -- train digits", "'lr'", "temperature"),
         ("--vary temperature=1,2 --measure accc -- train digits", "unknown measure 'accc'", "did you mean 'acc'"),
+        ("--vary temperature=1,2 --minus temperature=3 -- train digits", "unknown temperature '3'", "1, 2"),
+        ("--vary temperature=1,2 --minus lr=1 -- train digits", "'lr'", "temperature"),
+        ("--vary temperature=1,2 --minus method=odss -- train digits", "'odss'", "did you mean 'ods'"),
+        ("--vary temperature=1,2 --minus method -- train digits", "unknown method ''", "ods"),
         ("--vary flip=perhaps -- train digits", "'perhaps'", "boolean"),
         ("--vary temperature=1,2 -- train digits --out x", "--out of a cell", "before the command"),
         ("--vary out=x,y -- train digits", "unknown option 'out'", "temperature"),

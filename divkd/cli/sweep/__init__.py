@@ -34,6 +34,11 @@ PLACED = ("out", "resume", "overwrite", "dry_run", "print_config")  # of the com
 )  # fmt: skip
 @click.option("--measure", metavar="NAME", help="Draw this column of sweep.csv. [default: by command, e.g. cal_nll]")
 @click.option("--against", metavar="NAME", help="Draw it against this option. [default: the first of --vary]")
+@click.option(
+    "--minus", metavar="NAME=VALUE",
+    help="Draw differences, seed by seed, from the numbers where an option of --vary, or a model, method or claim, has "
+    "this value: temperature=1, method=kd.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="List the cells, what each trains and what they share; write nothing.")
 @placed("Go on with the sweep in --out: finished cells are kept, others resumed, new ones added.")
 @click.pass_context
@@ -65,9 +70,17 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
     if against not in axes:
         raise unknown("option of --vary", options["against"], axes)
 
-    from divkd.cli.runs import carry_out
-    from divkd.report.swept import check_measure
+    minus = options["minus"]
+    if minus is not None:
+        name, equals, value = minus.partition("=")
+        known = _spelled(command).get(_plain(name), "")
+        minus = f"{known if known in grid else _plain(name)}{equals}{value.strip()}"
 
+    from divkd.cli.runs import carry_out
+    from divkd.report.swept import check_measure, check_minus
+
+    if minus is not None:
+        check_minus(minus, grid)
     out: Path | None = options["out"]
     held: list[str] = _cells(out) if out is not None and (options["resume"] or options["overwrite"]) else []
     for place, cell in enumerate(cells):
@@ -86,12 +99,14 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
             cell.carry_out(run.path, cells)
             run.log(event="cell", name=cell.name, failed=cell.failed)
         failed.extend(cell.name for cell in cells if cell.failed)
-        return _results(run, cells, list(line), grid, options["measure"], against)
+        drawn = {"measure": options["measure"], "against": against, "minus": minus}
+        return _results(run, cells, list(line), grid, drawn)
 
     config = {"line": line, "vary": {name: list(values) for name, values in grid.items()}, "cells": list(names)}
     config |= {
         "measure": options["measure"],
         "against": against,
+        "minus": minus,
         "device": cells[0].known["config"].get("device", "cpu"),
     }
     plan = (
@@ -107,11 +122,11 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 
 
 def _results(
-    run: "Run", cells: Sequence[Cell], line: list[str], grid: Mapping[str, Any], measure: str | None, against: str,
+    run: "Run", cells: Sequence[Cell], line: list[str], grid: Mapping[str, Any], drawn: dict[str, Any]
 ) -> dict[str, Any]:  # fmt: skip
     """The content of results.json; writes sweep.csv."""
     from divkd.report.page import complete
-    from divkd.report.swept import MEASURES, as_csv, gather, measures
+    from divkd.report.swept import MEASURES, as_csv, gather, measures, points
     from divkd.shared.manifest import read_results
 
     rows, seeds, members = [], [], {}
@@ -122,7 +137,7 @@ def _results(
                 rows += [{"cell": cell.name, **row} for row in gather(found)]
                 seeds += [seed for seed in found.get("seeds", []) if seed not in seeds]
                 members[cell.name] = found.get("members")
-    there = measures(rows)
+    there, measure = measures(rows), drawn["measure"]
     if rows and measure is not None and measure not in there:
         raise unknown("measure", measure, there)
     results = {
@@ -135,10 +150,11 @@ def _results(
             for one in cells
         ],
         "seeds": seeds,
+        **drawn,
         "measure": measure or next((key for key in (*MEASURES.get(cells[0].asked, ()), *there) if key in there), None),
-        "against": against,
         "rows": rows,
     }
+    points(results)  # refuses a --minus that leaves nothing
     run.write("sweep.csv", as_csv(results))
     return results
 

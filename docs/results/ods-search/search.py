@@ -1,0 +1,160 @@
+"""The search for where ODS pays, beside `divkd sweep`: its data, its rule, its table and its figure; see PLAN.md.
+
+python search.py data --data-dir FOLDER     explore.npz and confirm.npz from CIFAR-10
+python search.py choose RUN...              the candidates of stage 1, lowest difference first
+python search.py show                       the table of all differences, and figures/search.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from divkd.report.style import beside, figure, legend_below, look, rendered
+from divkd.report.swept import points, summary
+from divkd.report.words import difference
+from divkd.shared.kinds import MODELS
+
+CELL = tuple[tuple[str, ...], tuple[str, ...]]
+HERE = Path(__file__).parent
+STEPS = ("0.0039", "0.0157", "0.0314", "0.0627")  # 1, 4, 8 and 16 of 255
+BEFORE = {  # committed runs, whose step is 1/255: what they are of, in the figure
+    "cifar10-cpu": "CIFAR-10, 1,000 images, 50 epochs, t = 4, M = 4",
+    "cifar10-cpu-long": "CIFAR-10, 1,000 images, 100 epochs, t = 4, M = 4",
+    "views": "views, 1,000 images, 25 epochs, t = 4, M = 5",
+}
+MEASURES = ("cal_nll", "acc", "pairwise_kl")
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """(N, 3, 32, 32) -> (N, 3, 16, 16), uint8: means of 2 x 2 pixels."""
+    blocks = images.reshape(len(images), 3, 16, 2, 16, 2)
+    return np.asarray(blocks.astype(np.float32).mean((3, 5)).round(), np.uint8)
+
+
+def data(folder: str) -> None:
+    """Write explore.npz and confirm.npz: the same images to learn from and to calibrate on, others to measure on."""
+    from divkd.empirical.data.datasets import load
+
+    whole = load("cifar10", folder, False, None)
+    train, last, test = (
+        (one.images.numpy(), one.labels.numpy()) for one in (whole.train, whole.validation, whole.test)
+    )
+    assert len(train[0]) == 45_000
+    assert len(last[0]) == 5_000
+    parts = {"train": [one[:10_000] for one in train], "val": [one[:1_000] for one in last]}
+    for name, measured in (
+        ("explore", [one[40_000:44_000] for one in train]),
+        ("confirm", [one[:4_000] for one in test]),
+    ):
+        arrays = {}
+        for part, (images, labels) in {**parts, "test": measured}.items():
+            arrays |= {f"x_{part}": halved(images).transpose(0, 2, 3, 1), f"y_{part}": labels}
+        np.savez(f"{name}.npz", **arrays)
+
+
+def read(folder: str) -> dict[str, Any]:
+    """The results of a sweep."""
+    found: dict[str, Any] = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def choose(folders: list[str]) -> None:
+    """Print ods - kd in calibrated NLL of every candidate, lowest first."""
+    found: list[tuple[float, str, CELL]] = []
+    for folder in folders:
+        for cell, rows in points({**read(folder), "minus": "method=kd"}).items():
+            if cell[1][0] != "merged":  # of a student that is a candidate itself
+                found.append((float(summary(rows, "cal_nll")["mean"]), folder, cell))
+    for value, folder, (at, of) in sorted(found):
+        print(f"{value:+.4f}  {folder}  {', '.join(at)}  {', '.join(of)}")
+
+
+def option(line: list[str], name: str, preset: str = "") -> str:
+    """The value of an option in a command line."""
+    return line[line.index(name) + 1] if name in line else preset
+
+
+def differences() -> list[dict[str, Any]]:
+    """ods - kd of all that was run, a record a student and cell: what it is of, its step, and {mean, low, high, n}."""
+    found: list[dict[str, Any]] = []
+    for name, what in BEFORE.items():
+        found += [
+            {"what": what, "model": row["model"], "step": STEPS[0], "run": name, **row}
+            for row in read(str(HERE.parent / name))["differences"]
+            if (row["method"], row["against_method"]) == ("ods", "kd") and row["model"] != "merged"
+        ]
+    for folder in sorted(path.parent for path in HERE.rglob("results.json")):
+        results = read(str(folder))
+        line = results["line"]
+        for (at, (model, method)), rows in points({**results, "minus": "method=kd"}).items():
+            if model == "merged" or method != "ods":
+                continue
+            cell = dict(zip(results["vary"], at, strict=True))
+            images = "views, 1,000" if "views" in line else f"CIFAR-10 at 16 x 16, {option(line, '--train-images')}"
+            t = cell.get("temperature", option(line, "--temperature", "4"))
+            epochs = cell.get("student_epochs", option(line, "--student-epochs", "25"))
+            found.append({
+                "what": f"{images} images, {epochs} epochs, t = {t}, M = 2", "model": model, "step": cell["step_size"],
+                "run": folder.name, **{key: summary(rows, key) for key in MEASURES},
+            })  # fmt: skip
+    return found
+
+
+def show() -> None:
+    """Print the table and draw the figure."""
+    rows = differences()
+    print(
+        "| regime | student | step | n | calibrated NLL | accuracy | pairwise KL |",
+        "|---|---|---|---|---|---|---|",
+        sep="\n",
+    )
+    for row in rows:
+        of = row["what"], MODELS[row["model"]], f"{round(float(row['step']) * 255)}/255", str(row["cal_nll"]["n"])
+        print(f"| {' | '.join((*of, *(difference(row[key]) for key in MEASURES)))} |")
+    regimes = list(dict.fromkeys(row["what"] for row in rows))
+    fig, axes = figure(8.4, 4.6, columns=2)
+    for ax, model in zip(axes, ("single", "batch_ensemble"), strict=True):
+        ax.axhline(0, color="0.5", linewidth=0.8)
+        for index, what in enumerate(regimes):
+            for alone in (True, False):
+                held = [
+                    row
+                    for row in rows
+                    if (row["what"], row["model"]) == (what, model) and (row["cal_nll"]["n"] == 1) == alone
+                ]
+                at = [STEPS.index(row["step"]) + beside(index, len(regimes), 0.08) for row in held]
+                means = [row["cal_nll"]["mean"] for row in held]
+                half = [0.0 if alone else row["cal_nll"]["high"] - mean for row, mean in zip(held, means, strict=True)]
+                filled = {"markerfacecolor": "none"} if alone else {"label": what}
+                if held:
+                    ax.errorbar(
+                        at, means, yerr=half, linestyle="none", markersize=5, capsize=2, **look(index), **filled
+                    )
+                elif not alone:
+                    ax.plot([], [], linestyle="none", label=what, **look(index))
+        ax.set_xticks(range(len(STEPS)), [f"{round(float(step) * 255)}/255" for step in STEPS])
+        ax.set_xlim(-0.5, len(STEPS) - 0.5)
+        ax.set_title(MODELS[model].strip(), fontsize="medium")
+        ax.set_xlabel("step size")
+    axes[0].set_ylabel("ODS minus KD, calibrated NLL, nats")
+    legend_below(fig, axes, columns=2)
+    fig.suptitle("Below 0: ODS pays. Bars: 95 % interval over seeds; hollow: one seed, no evidence", fontsize="medium")
+    (HERE / "figures/search.png").write_bytes(rendered(fig))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("data").add_argument("--data-dir", required=True)
+    commands.add_parser("choose").add_argument("runs", nargs="+")
+    commands.add_parser("show")
+    asked = parser.parse_args()
+    if asked.command == "data":
+        data(asked.data_dir)
+    elif asked.command == "choose":
+        choose(asked.runs)
+    else:
+        show()
