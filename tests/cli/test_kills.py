@@ -44,12 +44,13 @@ def same(line, folder, expected):
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(undisturbed, times):
     line, folder, seconds, _, expected = undisturbed
-    generator = np.random.default_rng(times)
+    generator, ends = np.random.default_rng(times), []
     for moment in generator.uniform(0, seconds, times):
-        go(line, folder, after=moment)
+        ends.append(go(line, folder, after=moment))
         if generator.random() < 0.5 and (folder / "run/config.json").exists():  # and once more, as it goes on
             go(resuming(line), folder, after=generator.uniform(0, seconds))
         same(line, folder, expected)
+    assert ends.count(-signal.SIGKILL) >= 0.8 * (times - 1)  # others were done before
 
 
 def resuming(line):
@@ -92,7 +93,7 @@ def test_workers_and_their_parent_are_killed(undisturbed):
         found = children(parent)
         return int(generator.choice(found)) if found else parent
 
-    for moment in generator.uniform(0.3, 3 * seconds, 10):
+    for moment in generator.uniform(0.3, 3 + 3 * seconds, 10):
         go(line, folder, after=moment, victim=worker)
         same(line, folder, expected)
         go(line, folder, after=moment)
