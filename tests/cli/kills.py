@@ -23,8 +23,8 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["kills", "divkd.cli.train", "divkd.empirical.training.experiment",
                                "divkd.empirical.analysis.analysis", "divkd.theory.experiment",
                                "divkd.theory.engines.limit", "divkd.report.commands", "torch._dynamo"])  # fmt: skip
-# A job's record has the sums of its checkpoints, which know the seconds that they took.
-TIMES = {"seconds", "time", "started", "since", "versions", "training_cost", "inference"}
+# A job's record has the sums of its checkpoints, which know the seconds that they took; a checkout may change.
+TIMES = {"seconds", "time", "started", "since", "versions", "training_cost", "inference", "git_revision"}
 TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single"
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full in earnest, a file system of so many bytes: one line, nothing lost, and --resume ends as it would have."""
+"""A full disk, in earnest: one line, nothing lost, and --resume ends as it would have."""
 
 import shutil
 import subprocess

@@ -83,7 +83,9 @@ def laid(folder):
 
 
 def held(folder):
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "said"}
+    return {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "said"
+    }
 
 
 def tried(line):
@@ -100,7 +102,7 @@ def tried(line):
 
 
 def unprivileged(place, cases, answer):
-    """In a process of its own: every case once as it is, which imports what it needs, then as nobody with its file closed."""
+    """Every command as it is, which imports what it needs; then, as nobody, every case."""
     laid(place / "open")
     shutil.copytree("kept", "run")
     for line in dict.fromkeys(line for _, _, line, _, _ in cases):

@@ -67,7 +67,9 @@ def test_nothing_is_left_behind(tmp_path, times):
     tensors = np.array([count[0] for count in counts])
     slope, grown = np.polyfit(np.arange(times), tensors, 1)[0], sizes[-1] - memory
     rate = np.polyfit(np.arange(times), sizes, 1)[0]
-    print(f"{times} times: {slope:.3g} bytes of tensors a time, {grown / MB:.1f} MB more held, {rate / 1000:.2f} kB a time")
+    print(
+        f"{times} times: {slope:.3g} bytes of tensors, {rate / 1000:.2f} kB of memory a time; {grown / MB:.1f} MB more"
+    )
     assert slope == pytest.approx(0, abs=1)
     assert counts[-1] == first
     assert grown < 20 * MB
