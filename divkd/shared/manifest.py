@@ -98,8 +98,8 @@ class Manifest:
         there = [name for name in TAKEN if (self.path / name).exists()]
         if unnamed := sorted({*there, *_known_by_content(self.path)}.difference(self.files())):
             raise InputError(
-                f"--out {self.path}: its {MANIFEST} does not name {named(unnamed)}, which --overwrite therefore leaves and "
-                "a new run would take for its own; move what is not named away, or give another --out"
+                f"--out {self.path}: its {MANIFEST} does not name {named(unnamed)}, which --overwrite therefore leaves "
+                "and a new run would take for its own; move what is not named away, or give another --out"
             )
 
     def delete(self, known: Mapping[str, Any]) -> list[str]:
