@@ -22,6 +22,7 @@ from divkd.shared.lock import Lock
 
 MANIFEST, LOCK = "manifest.jsonl", ".lock"
 TOP = ("results.json", "samples.csv", "profile.json", "sweep.csv", "log.jsonl", "epochs.csv", "config.json")
+TAKEN = ("results.json", "log.jsonl", "epochs.csv")  # what a run goes on with, beside its checkpoints and records
 FOLDERS = ("checkpoints", "figures", "jobs", "tensorboard")
 # What a manifest may name at most, whoever wrote it: nothing else is ever deleted.
 OWN = (*TOP, "checkpoints/*.safetensors", "jobs/*.json", "figures/*.png", "figures/*.svg", "tensorboard/*/events.*")
@@ -91,6 +92,15 @@ class Manifest:
                         f"--out {self.path}: {one} is a link, and --overwrite deletes nothing behind one; "
                         "take the link away, or give another --out"
                     )
+
+    def check_unnamed(self) -> None:
+        """Raise `InputError` where it does not name what a new run would take for its own, as where it was damaged."""
+        there = [name for name in TAKEN if (self.path / name).exists()]
+        if unnamed := sorted({*there, *_known_by_content(self.path)}.difference(self.files())):
+            raise InputError(
+                f"--out {self.path}: its {MANIFEST} does not name {named(unnamed)}, which --overwrite therefore leaves "
+                "and a new run would take for its own; move what is not named away, or give another --out"
+            )
 
     def delete(self, known: Mapping[str, Any]) -> list[str]:
         """Delete what the run wrote, for the run that is `known` now; the names of what is left.

@@ -262,6 +262,7 @@ def check_run(
         if old.get("command") != command:
             raise InputError(f"--out {path} holds a run of '{old.get('command')}', which '{command}' does not delete")
         Manifest(path).check_links()
+        Manifest(path).check_unnamed()
     if resume and not old and not begun(path):
         raise InputError(
             f"--resume: --out {path} holds no run; leave --resume out to start one, or give a run's folder"

@@ -22,7 +22,7 @@ class Curves:
 
     def __init__(self, path: Path) -> None:
         self.table, self.events = path / "epochs.csv", path / EVENTS
-        self.last: dict[str, int] = {}
+        self.there: dict[str, set[str]] = {}  # by network, the epochs that the table has
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add a record of the log, where it is of an epoch that is not there.
@@ -34,10 +34,10 @@ class Curves:
         if not {"network", "epoch"} <= record.keys():
             return
         network, epoch = str(record["network"]), int(record["epoch"])
-        if epoch > self._last(network):
+        if str(epoch) not in self._epochs(network):
             values = (network, epoch, *(record.get(name) for name in ("loss", "acc", "seconds")))
             append(self.table, ",".join("" if value is None else str(value) for value in values), head=HEAD)
-            self.last[network] = epoch
+            self.there[network].add(str(epoch))
             if self.events.is_dir() and find_spec(EVENTS):
                 writer = _writer(self.events / network)
                 for name in ("loss", "acc"):
@@ -45,13 +45,12 @@ class Curves:
                         writer.add_scalar(name, record[name], epoch, record.get("time"))
                 writer.flush()
 
-    def _last(self, network: str) -> int:
-        """The last epoch of `network` that the table has, 0 without one."""
-        if network not in self.last:
-            rows = self.table.read_text(encoding="utf-8").splitlines() if self.table.exists() else []
-            epochs = [int(row.split(",")[1]) for row in rows if row.startswith(f"{network},")]
-            self.last[network] = max(epochs, default=0)
-        return self.last[network]
+    def _epochs(self, network: str) -> set[str]:
+        """The epochs of `network` that the table has; a row that is damaged counts as what it says, if anything."""
+        if network not in self.there:
+            rows = self.table.read_text("utf-8", "replace").splitlines() if self.table.exists() else []
+            self.there[network] = {row.split(",")[1] for row in rows if row.startswith(f"{network},")}
+        return self.there[network]
 
 
 def check_tensorboard() -> None:

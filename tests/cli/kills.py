@@ -5,12 +5,16 @@ A server that has imported what commands need forks them: a start is as cheap as
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from divkd.cli import main
@@ -19,25 +23,31 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["kills", "divkd.cli.train", "divkd.empirical.training.experiment",
                                "divkd.empirical.experiments.mysteries",
                                "divkd.empirical.analysis.analysis", "divkd.theory.experiment",
-                               "divkd.theory.engines.limit", "divkd.report.commands", "matplotlib.figure"])  # fmt: skip
-# A job's record has the sums of its checkpoints, which know the seconds that they took.
-TIMES = {"seconds", "time", "started", "since", "versions", "training_cost", "inference"}
+                               "divkd.theory.engines.limit", "divkd.report.commands", "torch._dynamo"])  # fmt: skip
+# A job's record has the sums of its checkpoints, which know the seconds that they took; a checkout may change.
+TIMES = {"seconds", "time", "started", "since", "versions", "training_cost", "inference", "git_revision"}
+TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single"
+
+
+def prepared(line, folder, out="run"):
+    """The command with its --out, and beside it what it names: "base", a run of `TRAIN`, and "answers.npz"."""
+    if "base" in line.split():
+        assert go(f"{TRAIN} --out base", folder) == 0, (folder / "said").read_text()
+    if "answers.npz" in line.split():
+        answers = np.random.default_rng(0).normal(size=(3, 60, 4)) * 3
+        np.savez(folder / "answers.npz", logits=answers[:, :40], labels=np.arange(40) % 4,
+                 val_logits=answers[:, 40:], val_labels=np.arange(20) % 4)  # fmt: skip
+    first, *rest = line.split(" -- ")
+    return " -- ".join([f"{first} --out {out}", *rest])
 
 
 def command(line, folder, die_before):
     """The command, as `divkd` runs it; with `die_before`, killed before that many whole files were put in place."""
-    from matplotlib.figure import Figure
-
     os.chdir(folder)
     out = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(out, stream)
-    save, replace, count = Figure.savefig, os.replace, 0
-
-    def savefig(figure, file, **options):
-        figure.set_layout_engine("none")
-        figure.set_dpi(20)
-        return save(figure, file, **options)
+    replace, count = os.replace, 0
 
     def counted(source, target, **options):
         nonlocal count
@@ -47,14 +57,23 @@ def command(line, folder, die_before):
             count += 1
         return replace(source, target, **options)
 
-    Figure.savefig, os.replace = savefig, counted
+    Figure.savefig, os.replace = curves_alone, counted
     signal.signal(signal.SIGTERM, main._terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main.run(line.split())
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.SIG_IGN)
-    Path("writes").write_text(str(count))
+    Path("writes").write_text(f"{time.process_time()} {count}")
     os._exit(code)
+
+
+def curves_alone(figure, file, *, format, metadata, **_):
+    """Draw what data a figure has, coarse and once: ticks and their words are most of the time."""
+    figure.set_layout_engine("none")
+    figure.set_dpi(20)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    FigureCanvasAgg(figure).print_png(file, metadata=metadata)
 
 
 def begin(line, folder, die_before=-1):
@@ -64,20 +83,30 @@ def begin(line, folder, die_before=-1):
 
 
 def go(line, folder, *, after=None, sign=signal.SIGKILL, die_before=-1, victim=None):
-    """The exit code of the command, which gets the signal `after` so many seconds, if it runs so long.
+    """The exit code of the command, which gets the signal `after` it has computed so many seconds, if it does so long.
 
-    `victim` chooses who gets it, by the number of the command's process.
+    Seconds of its own, so that signals fall on all of a run's life whatever else the machine does. `victim` chooses who
+    gets it, by the number of the command's process; seconds are then those of the clock, as others compute.
     """
     process = begin(line, folder, die_before)
-    if after is not None:
+    if after is not None and victim is not None:
         process.join(after)
-        if process.is_alive():
-            chosen = process.pid if victim is None else victim(process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chosen, sign)
-    process.join(120)
+    while after is not None and victim is None and process.is_alive() and (left := after - computed(process.pid)) > 0:
+        time.sleep(max(0.001, left / 2))
+    if after is not None and process.is_alive():
+        chosen = process.pid if victim is None else victim(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(chosen, sign)
+    process.join(600)
     assert not process.is_alive(), f"{line} does not end"
     return process.exitcode
+
+
+def computed(number):
+    """The seconds that a process has computed, as Linux counts them."""
+    with contextlib.suppress(FileNotFoundError):
+        return int(Path(f"/proc/{number}/schedstat").read_text().split()[0]) / 1e9
+    return math.inf
 
 
 def children(number):
@@ -101,10 +130,10 @@ def finish(line, folder):
 
 
 def timed(line, folder):
-    """What an undisturbed command takes, in seconds, and how many files it puts in place."""
-    began = time.monotonic()
+    """The seconds that an undisturbed command computes, and how many files it puts in place."""
     assert go(line, folder) == 0, Path(folder, "said").read_text()
-    return time.monotonic() - began, int(Path(folder, "writes").read_text())
+    seconds, count = Path(folder, "writes").read_text().split()
+    return float(seconds), int(count)
 
 
 def made(run):

@@ -5,14 +5,14 @@ import signal
 
 import numpy as np
 import pytest
-from kills import children, finish, go, made, timed
+from kills import TRAIN, children, finish, go, made, prepared, timed
 
 WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50"
-TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single"
 PLANE = "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20 --width 4"
 GAUSSIAN = "simulate gaussian --members 2 --seeds 0,1 --epochs 1 --train-samples 200 --test-samples 100 --width 8"
 NTK = "simulate ntk --members 2 --seeds 0,1 --train-samples 60 --test-samples 50 --students 2"
 EXPERIMENT = "digits --device cpu --train-images 40 --epochs 2 --members 2 --network resnet8w4"
+# A command a line; `prepared` lays beside it what its words ask for.
 COMMANDS = {
     "train": f"{TRAIN} --seeds 0,1",
     "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
@@ -37,14 +37,7 @@ SLOW = {
 def undisturbed(request, tmp_path_factory):
     """A command, where it can be given, how long it takes, its writes, and what it makes."""
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "analyse":
-        assert go(f"{TRAIN} --out base", folder) == 0, (folder / "said").read_text()
-    answers = np.random.default_rng(0).normal(size=(3, 60, 4)) * 3
-    np.savez(folder / "answers.npz", logits=answers[:, :40], labels=np.arange(40) % 4,
-             val_logits=answers[:, 40:], val_labels=np.arange(20) % 4)  # fmt: skip
-    line = {**COMMANDS, **SLOW}[request.param].split(" -- ")
-    line[0] += " --out run"
-    line = " -- ".join(line)
+    line = prepared({**COMMANDS, **SLOW}[request.param], folder)
     seconds, writes = timed(line, folder)
     shutil.move(folder / "run", folder / "whole")
     return line, folder, seconds, writes, made(folder / "whole")
@@ -59,12 +52,13 @@ def same(line, folder, expected):
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(undisturbed, times):
     line, folder, seconds, _, expected = undisturbed
-    generator = np.random.default_rng(times)
+    generator, ends = np.random.default_rng(times), []
     for moment in generator.uniform(0, seconds, times):
-        go(line, folder, after=moment)
+        ends.append(go(line, folder, after=moment))
         if generator.random() < 0.5 and (folder / "run/config.json").exists():  # and once more, as it goes on
             go(resuming(line), folder, after=generator.uniform(0, seconds))
         same(line, folder, expected)
+    assert ends.count(-signal.SIGKILL) >= 0.8 * (times - 1)  # others were done before
 
 
 def resuming(line):
@@ -107,7 +101,7 @@ def test_workers_and_their_parent_are_killed(undisturbed):
         found = children(parent)
         return int(generator.choice(found)) if found else parent
 
-    for moment in generator.uniform(0.3, 3 * seconds, 10):
+    for moment in generator.uniform(0.3, 3 + 3 * seconds, 10):
         go(line, folder, after=moment, victim=worker)
         same(line, folder, expected)
         go(line, folder, after=moment)

@@ -119,6 +119,22 @@ def test_a_manifest_names_nothing_but_what_a_run_writes(tmp_path, name):
     assert (run.path / "figures/a/b.png").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoints/a.safetensors", "jobs/a.json", "results.json", "log.jsonl", "epochs.csv"]
+)
+def test_what_a_damaged_manifest_no_longer_names_is_neither_deleted_nor_taken_for_the_new_run_s(tmp_path, name):
+    """A bit flipped in the name, and a run with another learning rate would go on from the network of the first."""
+    run = written(tmp_path)
+    file = run.manifest.file
+    file.write_bytes(file.read_bytes().replace(name.encode(), f"{name[:-1]}z".encode()))
+    before = content(tmp_path)
+    with pytest.raises(InputError, match=f"does not name {name}, which --overwrite therefore leaves and a new run"):
+        open_run(tmp_path, "train cifar", OTHER, overwrite=True)
+    assert content(tmp_path) == before
+    (tmp_path / name).unlink()  # as advised
+    assert open_run(tmp_path, "train cifar", OTHER, overwrite=True).load("a") is None
+
+
 def test_a_run_from_before_there_were_manifests_is_known_by_what_it_must_have_written(tmp_path):
     run = written(tmp_path)
     (tmp_path / "manifest.jsonl").unlink()

@@ -43,6 +43,19 @@ def test_an_epoch_stands_once_though_it_was_trained_again(tmp_path):
     assert len((run.path / "log.jsonl").read_text().splitlines()) == 5  # the log says all that happened
 
 
+@pytest.mark.parametrize("damaged", [b"a,q,", b"a,9,", b"a\xff1", b"a,"])
+def test_a_damaged_row_costs_that_row_alone(tmp_path, damaged):
+    """It ends no command, and hides no epoch that comes after it."""
+    run = begun(tmp_path / "run")
+    epoch(run, "a", 1)
+    table = run.path / "epochs.csv"
+    table.write_bytes(table.read_bytes().replace(b"a,1,", damaged))
+    run = begun(tmp_path / "run")
+    for number in (2, 3):
+        epoch(run, "a", number)
+    assert table.read_text(errors="replace").splitlines()[-2:] == ["a,2,0.5,0.25,1.0", "a,3,0.5,0.25,1.0"]
+
+
 def test_numbers_come_back_to_the_last_bit_and_none_is_an_empty_cell(tmp_path):
     run = begun(tmp_path / "run")
     epoch(run, "a", 1, loss=float("nan"), acc=np.float64(1 / 3))
