@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from divkd.empirical.training.config import PRESETS, NetworksConfig
 from divkd.shared.config import field
+from divkd.shared.errors import InputError
+from divkd.shared.kinds import PERTURBATIONS, STUDENTS
 
 Asked = TypeVar("Asked", bound=NetworksConfig)
 
@@ -29,6 +31,35 @@ class OverKdConfig(MysteriesConfig):
     students: int = field(4, "students, each with initial weights and data order of its own", 1, 64, "K")
 
 
+@dataclass(frozen=True, kw_only=True)
+class JacobianConfig(NetworksConfig):
+    """Students of moved images, and those of KD with a penalty on the difference of Jacobians in their stead."""
+
+    temperature: float = field(4.0, "of the distillation", above=True, symbol="t")
+    kd_weight: float = field(0.9, "in the loss (1 - a) CE + a KD", high=1, symbol="a")
+    step_size: float = field(1 / 255, "least size of the steps, pixels in [0, 1]", high=1, symbol="eta", above=True)
+    sizes: int = field(3, "sizes of the steps, each four times the last", 1, 8)
+    steps: tuple[str, ...] = field(
+        ("gaussian", "ods"), "how images move; repeatable", choices=PERTURBATIONS, option="--step"
+    )
+    students: tuple[str, ...] = field(("single",), "what learns; repeatable", choices=STUDENTS, option="--student")
+    images: int = field(100, "training and test images of which the Taylor term is measured, the first", 1)
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """The sizes of the steps, as multiples of the least."""
+        return tuple(4**size for size in range(self.sizes))
+
+    def rules(self) -> None:
+        """Raise `InputError` for a step beyond all pixels, and for compiled networks, which have no forward mode."""
+        super().rules()
+        if self.step_size * self.times[-1] > 1:
+            largest = f"makes steps of {self.step_size * self.times[-1]:.3g}, and pixels are in [0, 1]"
+            raise InputError(f"--sizes {self.sizes} {largest}; give fewer sizes or a smaller --step-size")
+        if self.compile == "on":
+            raise InputError("--compile on is not for Jacobians, which are taken in forward mode; give off or auto")
+
+
 def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own: Any) -> dict[str, Asked]:
     """The presets of `train` that fit a laptop and a GPU as those of an experiment, and the like of `allenzhu2020`.
 
@@ -48,3 +79,5 @@ def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own
 
 MYSTERIES = presets(MysteriesConfig)
 OVER_KD = presets(OverKdConfig, {"nam2021-cifar100-wrn28x10": {"students": 10}})
+# Nam et al.'s own protocol is of their networks: what was published under the name of Allen-Zhu and Li is left out.
+JACOBIAN = {name: one for name, one in presets(JacobianConfig, members=4).items() if name in PRESETS}
