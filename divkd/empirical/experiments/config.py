@@ -43,7 +43,7 @@ class JacobianConfig(NetworksConfig):
         ("gaussian", "ods"), "how images move; repeatable", choices=PERTURBATIONS, option="--step"
     )
     students: tuple[str, ...] = field(("single",), "what learns; repeatable", choices=STUDENTS, option="--student")
-    images: int = field(100, "training and test images of which the Taylor term is measured, the first", 1)
+    images: int = field(50, "training and test images of which the Taylor term is measured, the first", 1)
 
     @property
     def times(self) -> tuple[int, ...]:

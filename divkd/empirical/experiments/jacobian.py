@@ -22,7 +22,7 @@ from divkd.empirical.data.splits import to_float
 from divkd.empirical.experiments.config import JacobianConfig
 from divkd.empirical.experiments.experiment import Experiment
 from divkd.empirical.experiments.networks import Row, Rows, differences, network_job, rows, summary, teacher_jobs
-from divkd.empirical.experiments.taylor import CLIPPED, DRAWS, SIZES, Probe, exact, measured, probes
+from divkd.empirical.experiments.taylor import DRAWS, SIZES, Probe, exact, measured, probes
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.distillation import finished, student_loss, teacher_name, teachers_of
 from divkd.empirical.training.jacobian import jacobian_loss
@@ -64,7 +64,9 @@ class Taught(NamedTuple):
     def passes(self, members: int) -> int:
         """Forward passes of one network for an image: a pass in forward mode counts as two."""
         mine, drawn = STUDENTS[self.student].rows(members), PERTURBATIONS[self.step].passes if self.step else 0
-        return 3 * mine + members if self.model == "kd" else 6 * mine + members * (1 + (self.model == "penalty")) + drawn
+        return (
+            3 * mine + members if self.model == "kd" else 6 * mine + members * (1 + (self.model == "penalty")) + drawn
+        )
 
 
 def taught(config: JacobianConfig) -> list[Taught]:
@@ -90,7 +92,7 @@ def jobs(source: Source) -> list[Job]:
             call, name = partial(learn, source, seed, one), one.checkpoint(config, seed)
             networks.append(network_job(source, name, call, one.passes(config.members) * config.student.epochs, names))
         of = "-".join((*config.steps, *config.students, f"{config.sizes}x{config.members}"))
-        images = 2 * config.images * DRAWS * 2 * len(SIZES) * (len(config.steps) + 1) * len(networks)
+        images = 2 * config.images * DRAWS * 2 * len(SIZES) * (len(config.steps) + 1) * len(networks)  # in float64
         after = tuple(job.name for job in networks)
         made += [*networks, Job(f"seed{seed}-measure-{of}", partial(measure, source, seed), after, cost=float(images))]
     return made
@@ -141,21 +143,21 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
 
 
 def terms(net: Ensemble, around: Probes, names: Row, whose: slice = slice(None)) -> Rows:
-    """The Taylor term of a network around the images of each split, along each kind of step; clipped ones of KD."""
-    student = exact(net)
+    """The Taylor term of a network around the images of each split: along Gaussian and its own steps, of KD along all."""
+    student, own = exact(net), ("gaussian", names["step"])
     return [
         {**names, "split": split, "along": along, **measured(student, probe, whose)}
         for (split, along), probe in around.items()
-        if along != CLIPPED or names["model"] == "kd"
+        if along in own or names["model"] == "kd"
     ]
 
 
 def match(seed_run: SeedRun, net: Ensemble, teachers: DeepEnsemble, lines: Rows) -> dict[str, float]:
     """Is the network's Jacobian its teachers'? By split, on the images of the Taylor term:
 
-        cosine      `analysis.probes.gradient_match`, of random combinations of the probabilities' gradients
-        norm        |J_S|_F / |J_T|_F, in the metric of `training.jacobian`, along Gaussian steps
-        distance    |J_S - J_T|_F^2 / |J_T|_F^2 in the same: 0 where they are equal, 1 of a student that is constant
+    cosine      `analysis.probes.gradient_match`, of random combinations of the probabilities' gradients
+    norm        |J_S|_F / |J_T|_F, in the metric of `training.jacobian`, along Gaussian steps
+    distance    |J_S - J_T|_F^2 / |J_T|_F^2 in the same: 0 where they are equal, 1 of a student that is constant
     """
     config, found = cast(JacobianConfig, seed_run.config), dict[str, float]()
     for split, images in (("train", seed_run.data.train.images), ("test", seed_run.data.test.images)):

@@ -19,8 +19,8 @@ from divkd.empirical.training.perturb import PERTURBATIONS, PIXELS
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared.seeds import rng
 
-SIZES = tuple(2.0**power for power in range(-1, 7))  # of the steps, as multiples of the configuration's least
-DRAWS = 4  # of a step for each image, both ways
+SIZES = tuple(4.0**power for power in range(-4, 4))  # of the steps, as multiples of the least that is trained with
+DRAWS = 2  # of a step for each image, both ways
 BLOCK = 25  # images that one teacher's ODS step moves: of 100 images most teachers are met
 CLIPPED = "clipped"  # the Gaussian steps once more, as `perturb` takes them
 
@@ -56,7 +56,12 @@ class Probe:
     @cached_property
     def answers(self) -> list[list[Tensor]]:
         """The teachers' logits on the moved images, by size."""
-        return [[self.teachers(z) for z in self.moved(size)] for size in (0.0, *self.sizes)]
+        return [[self.teachers(z) for z in self.moved(size)] for size in self.sizes]
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The teachers' logits on the images."""
+        return self.teachers(self.x)
 
 
 @torch.no_grad()
@@ -74,15 +79,13 @@ def measured(student: nn.Module, probe: Probe, whose: slice = slice(None)) -> di
         expansion(jet(student, probe.x, step), Jet(*(part[whose] for part in theirs)), t)
         for step, theirs in zip(probe.steps, probe.jets, strict=True)
     ]
-    found = [
-        mean(
-            kd_loss(student(z), answer[whose], t).item()
-            for z, answer in zip(probe.moved(size), answers, strict=True)
-        )
-        for size, answers in zip((0.0, *probe.sizes), probe.answers, strict=True)
+    clean = kd_loss(student(probe.x), probe.clean[whose], t).item()
+    extra = [
+        mean(kd_loss(student(z), answer[whose], t).item() for z, answer in zip(moved, answers, strict=True)) - clean
+        for moved, answers in zip(map(probe.moved, probe.sizes), probe.answers, strict=True)
     ]
     coefficients = {name: mean(one[name].mean().item() for one in terms) for name in terms[0]}
-    return {"kd": found[0], **coefficients, "extra": [value - found[0] for value in found[1:]]}
+    return {"kd": clean, **coefficients, "extra": extra}
 
 
 def probes(seed_run: SeedRun, teachers: DeepEnsemble, config: JacobianConfig) -> dict[tuple[str, str], Probe]:

@@ -133,7 +133,9 @@ def taught_by():
     return DeepEnsemble([resnet(0), resnet(1)]).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("make", [lambda: DeepEnsemble([resnet(9)]), lambda: to_batch_ensemble(resnet(9), 2, 0, "ones")])
+@pytest.mark.parametrize(
+    "make", [lambda: DeepEnsemble([resnet(9)]), lambda: to_batch_ensemble(resnet(9), 2, 0, "ones")]
+)
 def test_a_penalty_of_weight_0_is_plain_kd_to_the_bit(make, images, taught_by):
     found = []
     for loss in (student_loss("kd", taught_by, T, 0.9, 0.0), jacobian_loss("gaussian", taught_by, T, 0.9, 0.0)):
