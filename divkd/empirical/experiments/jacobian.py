@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from divkd.empirical.analysis.probes import gradient_match
-from divkd.empirical.data.splits import to_float
 from divkd.empirical.experiments.config import JacobianConfig
 from divkd.empirical.experiments.experiment import Experiment
 from divkd.empirical.experiments.networks import Row, Rows, differences, network_job, rows, summary, teacher_jobs
@@ -143,7 +142,7 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
 
 
 def terms(net: Ensemble, around: Probes, names: Row, whose: slice = slice(None)) -> Rows:
-    """The Taylor term of a network around the images of each split: along Gaussian and its own steps, of KD along all."""
+    """The Taylor term of a network by split: along Gaussian steps and its own, of KD along all."""
     student, own = exact(net), ("gaussian", names["step"])
     return [
         {**names, "split": split, "along": along, **measured(student, probe, whose)}

@@ -41,7 +41,7 @@ from divkd.empirical.training.perturb import PERTURBATIONS
 
 with warnings.catch_warnings():  # forward mode imports it at its first use, with a warning to torch's own developers
     warnings.simplefilter("ignore", FutureWarning)
-    import torch._decomp.decompositions_for_jvp  # noqa: F401
+    import torch._decomp.decompositions_for_jvp
 
 
 class Jet(NamedTuple):

@@ -12,9 +12,9 @@ MATCH = tuple(
     Measure(f"{split}_{key}", f"{label}, {split}ing" if split == "train" else label, digits=2)
     for split in ("test", "train")
     for key, label in (
-        ("cosine", "gradients' cosine"),
+        ("cosine", "cosine of gradients"),
         ("norm", "Jacobian's norm"),
-        ("distance", "Jacobian's distance"),
+        ("distance", "its distance"),
     )
 )
 QUALITY = ("acc", "cal_nll", "nll", "train_acc")
@@ -25,8 +25,8 @@ NEAR = 0.1  # of the measured term, which its second order may miss where it is 
 def _sentence(results: Results, asked: Results) -> str:
     split = results["split"]
     return (
-        f"Distillation from {results['members']} networks ({results['network']}) on {results['dataset']}, on moved images "
-        f"and by KD with a Jacobian penalty; {split['train']:,} training, {split['validation']:,} validation, "
+        f"Distillation from {results['members']} networks ({results['network']}) on {results['dataset']}, on moved "
+        f"images and by KD with a Jacobian penalty; {split['train']:,} training, {split['validation']:,} validation, "
         f"{split['test']:,} test images; {listed_seeds(results['seeds'])}."
     )
 
@@ -57,8 +57,8 @@ def _quality(results: Results) -> Table:
         lines.append([*_names(results, row), *cells])
     match = [one.label for one in MATCH]
     notes = (
-        f"Cosine of the gradients of student and teacher, on {results['images']} images; norm and distance of the Jacobian "
-        "are relative to the teachers' and in the softmax's metric: the same is 1 and 0, a constant student 0 and 1.",
+        f"Cosine of the gradients of student and teacher, on {results['images']} images; norm and distance from the "
+        "teachers' are relative to theirs, in the softmax's metric: the same is 1 and 0, a constant student 0 and 1.",
         "One teacher: the first, its Jacobian against those of the others.",
     )
     caption = f"{results['dataset']}, {results['network']}: test images ({spread(results)})"
@@ -105,13 +105,16 @@ def _plain(results: Results) -> list[Results]:
 def _summary(results: Results) -> list[str]:
     """Whether moved images and the penalty differ, and from which size on the second order misses the measured term."""
     lines = []
-    for key, label in (("cal_nll", "calibrated NLL"), ("acc", "accuracy"), ("test_cosine", "gradients' cosine")):
+    for key, label in (("cal_nll", "calibrated NLL"), ("acc", "accuracy"), ("test_cosine", "cosine of gradients")):
         pairs = [row for row in results["differences"] if row["against_model"] == "penalty"]
         told = [row for row in pairs if row[key]["low"] is not None]
         if not told:
             continue
-        apart = [f"{', '.join(filter(None, _names(results, row)[:1] + _names(results, row)[2:]))} "
-                 f"({difference(row[key])})" for row in told if not row[key]["low"] <= 0 <= row[key]["high"]]  # fmt: skip
+        apart = [
+            f"{STUDENTS[row['student']]}, {MOVES[row['step']]}, {size(results, row['times'])} ({difference(row[key])})"
+            for row in told
+            if not row[key]["low"] <= 0 <= row[key]["high"]
+        ]
         lines.append(
             f"In {label}, moved images minus penalty: {len(apart)} of {len(told)} pairs have a 95 % interval without 0"
             f"{': ' + '; '.join(apart) if apart else ''} (n = {told[0][key]['n']})."
@@ -121,8 +124,8 @@ def _summary(results: Results) -> list[str]:
             near = [f"{place:.3g}" for place, one in zip(results["measured"], row["ratio"], strict=True)
                     if abs(one["mean"] - 1) <= NEAR]  # fmt: skip
             lines.append(
-                f"Around {row['split']} images of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} steps, the "
-                f"second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
+                f"Around {row['split']} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} steps, "
+                f"the second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
                 f"({spread(results, 'mean over')})."
             )
     return lines
@@ -186,8 +189,9 @@ def _panel(ax: Any, results: Results, rows: list[Results], one: Measure) -> None
             kept = [row for row in rows if (row["model"], row["step"]) == (model, step)]
             shift = beside(2 * place + nth, 2 * len(steps), 1.0)
             at = [row["times"] * results["step_size"] * 1.06**shift for row in kept]
-            points(ax, at, [row[one.key] for row in kept], color=COLOURS[place + 1], marker=MARKERS[nth], linestyle=line,
-                   markersize=5, linewidth=1, capsize=2, mfc=COLOURS[place + 1] if model == "noisy" else "white",
+            colour = COLOURS[place + 1]
+            points(ax, at, [row[one.key] for row in kept], color=colour, marker=MARKERS[nth], linestyle=line, linewidth=1,
+                   markersize=5, capsize=2, mfc=colour if model == "noisy" else "white",
                    label=f"{MATCHED[model]}, {MOVES[step]}")  # fmt: skip
     ax.set_xscale("log")
 
@@ -199,6 +203,6 @@ SHOWN = (
 REPORT = Report(
     ("experiment jacobian",), _sentence, _tables,
     (Figure("taylor", taylor, SHOWN),
-     Figure("matching", matching, "Students of moved images beside those of KD with a Jacobian penalty, by size of step")),
+     Figure("matching", matching, "Students of moved images beside those of KD with a Jacobian penalty, by step size")),
     summary=_summary,
 )  # fmt: skip
