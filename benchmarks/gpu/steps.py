@@ -20,7 +20,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from measure import Piece, Record, Setting, interleaved, peaks, shown, spread
@@ -65,7 +65,7 @@ class Moved(TorchDispatchMode):
 
 def made(model: str, method: str, job: SeedRun) -> tuple[nn.Module, BatchLoss]:
     """A network that learns and its loss; teachers are as they start, which costs the same."""
-    config, device = job.config, torch.device(job.config.device)
+    config, device = cast(TrainConfig, job.config), torch.device(job.config.device)
     if model == "deep_ensemble":
         return DeepEnsemble([job.plain(config.network, "teacher")]), label_loss
     teachers = DeepEnsemble([job.plain(config.network, "teacher", m) for m in range(config.members)])

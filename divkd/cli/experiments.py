@@ -1,6 +1,7 @@
 """``divkd experiment``: the papers' experiments with trained networks, a command each."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, moved
 from divkd.empirical.data.names import ViewsConfig
 from divkd.empirical.experiments.config import JACOBIAN, MYSTERIES, OVER_KD
 from divkd.empirical.training.config import NetworksConfig, Schedule
+from divkd.shared.errors import InputError
+from divkd.shared.files import plain
 
 if TYPE_CHECKING:
     from divkd.empirical.experiments.experiment import Experiment
@@ -81,10 +84,19 @@ def conduct(
     data, facts = loaded(config, options)
 
     from divkd.cli.runs import carry_out
-    from divkd.empirical.experiments.experiment import measured, plan, run_experiment
+    from divkd.empirical.experiments.experiment import measured, plan, run_experiment, taught_by_nobody
+    from divkd.empirical.training.distillation import reused
     from divkd.empirical.training.work import Source
 
+    if config.teachers is not None:
+        theirs = reused(config, facts["sha256"])[1].teachers_network
+        if theirs != config.network:
+            raise InputError(
+                f"--teachers {config.teachers} are {theirs}, and this experiment is of one architecture, "
+                f"{config.network}; give --network {theirs}"
+            )
     what, source = found(), Source(config, data)
+    behind = json.dumps(plain([config.behind("teacher"), facts["sha256"], facts.get("weights_sha256")]))
 
     def work(run: "Run", workers: "Workers") -> dict[str, Any]:
         return run_experiment(what, source, run, workers)
@@ -98,6 +110,7 @@ def conduct(
         plan=(*filter(None, (data.summary(), data.passed)), *plan(what, source)),
         measure=lambda: measured(what, source),
         extendable=("seeds", "members", "preset", *more, *moved(config)),
+        shareable=dict.fromkeys(taught_by_nobody(what, source), behind),
         data=facts,
     )
 
@@ -166,5 +179,6 @@ def jacobian(**options: Any) -> None:
     conduct("jacobian", JACOBIAN, options, found, "sizes", "steps", "students")
 
 
-for one in (mysteries, ensemble_over_kd, jacobian):
+COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd, jacobian)
+for one in COMMANDS:
     experiment.add_command(one)

@@ -14,30 +14,34 @@ Asked = TypeVar("Asked", bound=NetworksConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MysteriesConfig(NetworksConfig):
-    """Single networks, their ensemble, their average trained as one, and what is distilled from them."""
+class TaughtConfig(NetworksConfig):
+    """Networks, and what is distilled from them at a temperature."""
 
     temperature: float = field(4.0, "of the distillation at a temperature", above=True, symbol="T")
     kd_weight: float = field(0.9, "weight of its term, in (1 - a) CE + a KD", high=1, symbol="a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MysteriesConfig(TaughtConfig):
+    """Single networks, their ensemble, their average trained as one, and what is distilled from them."""
+
     label_share: float = field(
         0.1, "weight of the labels in the mixed loss, t CE + (1 - t) H(S, T)", high=1, symbol="t"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverKdConfig(MysteriesConfig):
+class OverKdConfig(TaughtConfig):
     """Several students of one ensemble, and their ensemble."""
 
     students: int = field(4, "students, each with initial weights and data order of its own", 1, 64, "K")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JacobianConfig(NetworksConfig):
+class JacobianConfig(TaughtConfig):
     """Students of moved images, and those of KD with a penalty on the difference of Jacobians in their stead."""
 
-    temperature: float = field(4.0, "of the distillation", above=True, symbol="t")
-    kd_weight: float = field(0.9, "in the loss (1 - a) CE + a KD", high=1, symbol="a")
-    step_size: float = field(1 / 255, "least size of the steps, pixels in [0, 1]", high=1, symbol="eta", above=True)
+    step_size: float = field(2 / 255, "least size of the steps, pixels in [0, 1]", high=1, symbol="eta", above=True)
     sizes: int = field(3, "sizes of the steps, each four times the last", 1, 8)
     steps: tuple[str, ...] = field(
         ("gaussian", "ods"), "how images move; repeatable", choices=PERTURBATIONS, option="--step"

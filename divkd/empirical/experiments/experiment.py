@@ -38,6 +38,13 @@ def run_experiment(experiment: Experiment, source: Source, run: Run, workers: Wo
     }
 
 
+def taught_by_nobody(experiment: Experiment, source: Source) -> tuple[str, ...]:
+    """The names of the networks that learn from labels alone, which runs that differ in students alone can share."""
+    if source.config.teachers:  # as another run's teachers are no jobs, a student waits for none
+        return ()
+    return tuple(job.name for job in experiment.jobs(source) if job.networks and not job.after)
+
+
 def plan(experiment: Experiment, source: Source) -> tuple[str, ...]:
     """The networks of a run and what they take, in words."""
     jobs, config = experiment.jobs(source), source.config

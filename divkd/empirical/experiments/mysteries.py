@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from divkd.empirical.experiments.config import MysteriesConfig, OverKdConfig
+from divkd.empirical.experiments.config import MysteriesConfig, OverKdConfig, TaughtConfig
 from divkd.empirical.experiments.experiment import Experiment
 from divkd.empirical.experiments.networks import (
     Row,
@@ -60,7 +60,8 @@ OVER = (("ensemble", "network"), ("distilled", "network"), ("ensemble_over_kd", 
 
 def students(config: MysteriesConfig) -> list[Student]:
     """What is distilled in `mysteries`, each named as its row."""
-    everyone, soft, mixed = tuple(range(config.members)), *_losses(config)
+    everyone, soft = tuple(range(config.members)), (config.temperature, config.kd_weight)
+    mixed = 1.0, 1 - config.label_share
     return [
         Student("distilled", everyone, *soft),
         Student("distilled_mixed", everyone, *mixed),
@@ -71,13 +72,8 @@ def students(config: MysteriesConfig) -> list[Student]:
 
 def over(config: OverKdConfig) -> list[Student]:
     """The students of `over_kd`."""
-    soft, _ = _losses(config)
-    return [Student("distilled", tuple(range(config.members)), *soft, member) for member in range(config.students)]
-
-
-def _losses(config: MysteriesConfig) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Temperature and weight of the two losses."""
-    return (config.temperature, config.kd_weight), (1.0, 1 - config.label_share)
+    taught = tuple(range(config.members)), config.temperature, config.kd_weight
+    return [Student("distilled", *taught, member) for member in range(config.students)]
 
 
 def jobs(source: Source) -> list[Job]:
@@ -132,7 +128,7 @@ def measure_over(source: Source, seed: int, run: Run, progress: Progress) -> Row
     return {"rows": found}
 
 
-def results(pairs: Pairs, config: MysteriesConfig, records: Mapping[str, Record]) -> dict[str, Any]:
+def results(pairs: Pairs, config: TaughtConfig, records: Mapping[str, Record]) -> dict[str, Any]:
     """rows, their summary by model over seeds, and the paired differences of `pairs`."""
     found = [row for record in records.values() for row in record.get("rows", [])]
     there = {row["model"] for row in found}

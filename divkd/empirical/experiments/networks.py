@@ -38,7 +38,8 @@ class Averaged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (1, B, classes) of images (B, C, H, W)."""
-        return self.networks(x).mean(0, keepdim=True)
+        logits: Tensor = self.networks(x)
+        return logits.mean(0, keepdim=True)
 
 
 class Student(NamedTuple):
@@ -67,17 +68,26 @@ def teacher_jobs(source: Source, seed: int) -> list[Job]:
 
 
 def network_job(
-    source: Source, name: str, call: Callable[[Run, Progress], Row], passes: int, after: Iterable[str] = ()
+    source: Source,
+    name: str,
+    call: Callable[[Run, Progress], Row],
+    passes: int,
+    after: Iterable[str] = (),
+    together: int = 1,
 ) -> Job:
-    """The job that trains the network `name`, in so many forward `passes` of one network for each training image."""
-    cost, memory = float(passes * len(source.data.train)), step_bytes(source.config, source.data)
+    """The job that trains the network `name`, in so many forward `passes` of one network for each training image.
+
+    `together` is how many networks it is made of.
+    """
+    cost, memory = float(passes * len(source.data.train)), step_bytes(source.config, source.data, together)
     return Job(name, call, tuple(after), (name,), networks=1, cost=cost, memory=memory)
 
 
 def average_job(source: Source, seed: int) -> Job:
     """The average of as many networks as there are teachers, from the teachers' initial weights, trained as one."""
-    config, name = source.config, average_name(source.config, seed)
-    return network_job(source, name, partial(average, source, seed), 3 * config.members * config.teacher.epochs)
+    members, name = source.config.members, average_name(source.config, seed)
+    passes = 3 * members * source.config.teacher.epochs
+    return network_job(source, name, partial(average, source, seed), passes, together=members)
 
 
 def average_name(config: NetworksConfig, seed: int) -> str:

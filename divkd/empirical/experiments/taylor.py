@@ -19,7 +19,7 @@ from divkd.empirical.training.perturb import PERTURBATIONS, PIXELS
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared.seeds import rng
 
-SIZES = tuple(4.0**power for power in range(-4, 4))  # of the steps, as multiples of the least that is trained with
+SIZES = tuple(4.0**power for power in range(-5, 3))  # of the steps, as multiples of the least that is trained with
 DRAWS = 2  # of a step for each image, both ways
 BLOCK = 25  # images that one teacher's ODS step moves: of 100 images most teachers are met
 CLIPPED = "clipped"  # the Gaussian steps once more, as `perturb` takes them

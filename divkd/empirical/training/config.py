@@ -63,7 +63,7 @@ class Schedule(Config):
 _OF_NONE = ("preset", "seeds", "members", "ladder", "methods", "students", "data_dir", "views")
 # And what a teacher does not, or a student by a method.
 _NOT_OF = {
-    "teacher": ("teachers", "student", "temperature", "kd_weight", "step_size", "rank_one_lr"),
+    "teacher": ("teachers", "student", "rank_one_lr"),
     "none": ("teachers", "teacher", "teacher_network", "temperature", "kd_weight", "step_size"),
     "kd": ("step_size",),
 }
@@ -121,6 +121,17 @@ class NetworksConfig(Config):
         """The network that teaches."""
         return self.network
 
+    def behind(self, role: str) -> dict[str, Any]:
+        """All that a network depends on beside its images and its name: runs of equal values can share it.
+
+        `role` is "teacher", or the method by which a student learns.
+        """
+        values = dataclasses.asdict(self)
+        if role == "teacher":  # of what a command adds, none but its network concerns it
+            shared = (one.name for one in dataclasses.fields(NetworksConfig))
+            values = {name: values[name] for name in shared} | {"network": self.teachers_network}
+        return {key: value for key, value in values.items() if key not in (*_OF_NONE, *_NOT_OF.get(role, ()))}
+
     def rules(self) -> None:
         """Raise `InputError` for an unknown network."""
         for network in (self.network, self.teachers_network):
@@ -150,16 +161,6 @@ class TrainConfig(NetworksConfig):
     def teachers_network(self) -> str:
         """The network that teaches."""
         return self.teacher_network or self.network
-
-    def behind(self, role: str) -> dict[str, Any]:
-        """All that a network depends on beside its images and its name: runs of equal values can share it.
-
-        `role` is "teacher", or the method by which a student learns.
-        """
-        values = dataclasses.asdict(self)
-        if role == "teacher":
-            values |= {"network": self.teachers_network, "teacher_network": None}
-        return {key: value for key, value in values.items() if key not in (*_OF_NONE, *_NOT_OF.get(role, ()))}
 
     def rules(self) -> None:
         """Raise `InputError` for an unknown preset or network."""

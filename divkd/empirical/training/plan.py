@@ -74,26 +74,37 @@ def plan(config: TrainConfig, data: ImageData) -> tuple[str, ...]:
     )
 
 
-def weights(config: TrainConfig, data: ImageData) -> tuple[int, int]:
+def weights(config: NetworksConfig, data: ImageData) -> tuple[int, int]:
     """Bytes of the weights that are held at once, teachers and the largest student, and of the largest network."""
     with torch.device("meta"):  # shapes alone
         stats = data.classes, data.mean, data.std
         teacher = weight_bytes(architecture(config.teachers_network, *stats))
         students = [
             weight_bytes(STUDENTS[student].create(architecture(config.network, *stats), config.members, 0))
-            for student in config.students
+            for student in _students(config)
         ]
     return teacher * config.networks + max(students, default=0), max(teacher, *students, 0)
 
 
-def step_bytes(config: TrainConfig, data: ImageData) -> int:
-    """About what a job holds: images, weights of teachers and student, and the outputs of its layers for a batch."""
+def _students(config: NetworksConfig) -> tuple[str, ...]:
+    """The kinds of students; an experiment's are plain networks."""
+    return config.students if isinstance(config, TrainConfig) else ("single",)
+
+
+def step_bytes(config: NetworksConfig, data: ImageData, together: int = 1) -> int:
+    """About what a job holds: images, weights of teachers and student, and the outputs of its layers for a batch.
+
+    Of networks that are trained `together`, as one, so many times what is kept of each weight.
+    """
     pixels = sum(one.images.nbytes for one in (data.train, data.validation, data.test))
     held, one = weights(config, data)
     student, teacher = (_outputs(data, name) for name in (config.network, config.teachers_network))
-    rows = config.members if config.students else 1
+    rows = config.members if _students(config) else 1
     return (
-        pixels + held + 2 * one + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)
+        pixels
+        + held
+        + 2 * one * together
+        + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)
     )
 
 
