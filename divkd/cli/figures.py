@@ -15,8 +15,9 @@ from divkd.shared.manifest import read_results
 def figures(runs: tuple[Path, ...], out: Path) -> None:
     """Set theory beside practice: every figure of the manual, from the results.json of finished runs alone.
 
-    Runs of `simulate multiview`, `simulate plane`, `train cifar` and `analyse`, in any order; of several of a kind each
-    is a column. What has no run is left out and named. FOLDER/captions.md says what each figure shows, of which runs.
+    Runs of `simulate multiview`, `simulate plane`, `train cifar`, `analyse`, `experiment mysteries` and `experiment
+    ensemble-over-kd`, in any order; of several of a kind each is a column. What has no run is left out and named.
+    FOLDER/captions.md says what each figure shows, of which runs.
     Runs of other commands have their own figures drawn, in FOLDER/RUN.
 
     \b

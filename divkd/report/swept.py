@@ -13,19 +13,26 @@ from divkd.report.style import legend_below, look, one_scale, panels
 from divkd.report.words import MEASURE, TRAINED, listed_seeds, span, spread
 from divkd.report.words import MEASURES as PREDICTED
 from divkd.shared.errors import unknown
-from divkd.shared.kinds import CLAIMS, INPUTS, METHODS, MODELS
+from divkd.shared.kinds import ANSWERS, CLAIMS, INPUTS, METHODS, MODELS
 from divkd.shared.stats import interval, show
 
 # Measures by command, what is drawn unasked first, and what a terminal has room for; of other commands all there are.
 SHOWN = 4
+_OF_NETWORKS = tuple(one.key for one in (*PREDICTED, *TRAINED))
 MEASURES = {
-    "train cifar": tuple(
-        dict.fromkeys(("cal_nll", "acc", "pairwise_kl", "dee", *(one.key for one in (*PREDICTED, *TRAINED))))
+    "train cifar": tuple(dict.fromkeys(("cal_nll", "acc", "pairwise_kl", "dee", *_OF_NETWORKS))),
+    **dict.fromkeys(
+        ("experiment mysteries", "experiment ensemble-over-kd"),
+        tuple(dict.fromkeys(("acc", "cal_nll", *(key for key in _OF_NETWORKS if key != "dee")))),
     ),
     "simulate multiview": tuple(f"{of}_error" for of in ("single_view", "multi_view", "test", "train")),
     "simulate plane": ("ods", *(kind for kind in INPUTS if kind != "ods"), *(f"apart.{kind}" for kind in INPUTS)),
 }
-WORDS = {"model": MODELS, "method": {"none": METHODS["none"]}, "claim": {key: one.title for key, one in CLAIMS.items()}}
+WORDS = {
+    "model": {**MODELS, **ANSWERS},
+    "method": {"none": METHODS["none"]},
+    "claim": {key: one.title for key, one in CLAIMS.items()},
+}
 NUMBERS = ("seed", "members")  # of a row, that say what it is of
 
 
@@ -42,7 +49,29 @@ def gather(results: Results) -> list[Results]:
     """
     rows = results.get("rows") or results.get("cells")
     flat = [dict(_flat(row)) for row in rows or [results]]
-    return flat if rows else [{key: value for key, value in flat[0].items() if not isinstance(value, str)}]
+    if not rows:
+        return [{key: value for key, value in flat[0].items() if not isinstance(value, str)}]
+    return _of_seeds(flat) if "number" in flat[0] else flat
+
+
+def _of_seeds(rows: list[Results]) -> list[Results]:
+    """The rows of an experiment, of a seed's networks of one kind, which differ in their `number`, the mean.
+
+    What is no broken number says what a row is of; `networks` are the members behind its answer.
+    """
+    kinds: dict[tuple[Any, ...], list[Results]] = {}
+    for row in rows:
+        names = {key: value for key, value in row.items() if type(value) in (str, int) and key != "number"}
+        kinds.setdefault(tuple(names.items()), []).append(row)
+    found = []
+    for of, same in kinds.items():
+        line: Results = {"members" if key == "networks" else key: value if key in ("seed", "networks") else str(value)
+                         for key, value in of}  # fmt: skip
+        for key in (key for key in same[0] if key != "number" and key not in dict(of)):
+            values = [row[key] for row in same]
+            line[key] = None if None in values else sum(values) / len(values)
+        found.append(line)
+    return found
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

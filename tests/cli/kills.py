@@ -17,6 +17,7 @@ from divkd.cli import main
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["kills", "divkd.cli.train", "divkd.empirical.training.experiment",
+                               "divkd.empirical.experiments.mysteries",
                                "divkd.empirical.analysis.analysis", "divkd.theory.experiment",
                                "divkd.theory.engines.limit", "divkd.report.commands", "matplotlib.figure"])  # fmt: skip
 # A job's record has the sums of its checkpoints, which know the seconds that they took.

@@ -12,8 +12,11 @@ TRAIN = "train digits --device cpu --train-images 60 --epochs 2 --members 2 --la
 PLANE = "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20 --width 4"
 GAUSSIAN = "simulate gaussian --members 2 --seeds 0,1 --epochs 1 --train-samples 200 --test-samples 100 --width 8"
 NTK = "simulate ntk --members 2 --seeds 0,1 --train-samples 60 --test-samples 50 --students 2"
+EXPERIMENT = "digits --device cpu --train-images 40 --epochs 2 --members 2"
 COMMANDS = {
     "train": f"{TRAIN} --seeds 0,1",
+    "mysteries": f"experiment mysteries {EXPERIMENT}",
+    "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
     "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
     "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
     "plane": PLANE,

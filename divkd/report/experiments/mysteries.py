@@ -59,7 +59,7 @@ def _summary(results: Results) -> list[str]:
     if gain > 0:
         kept = [f"{ANSWERS[key]} {(value - of['network']) / gain:.2f}" for key, value in of.items()
                 if key not in ("network", "ensemble")]  # fmt: skip
-        lines.append(f"Of that gain is there: {'; '.join(kept)}.")
+        lines.append(f"Shares of that gain: {'; '.join(kept)}.")
     told = [row for row in results["differences"] if row["acc"]["low"] is not None]
     if told:
         apart = [f"{ANSWERS[row['model']]} and {ANSWERS[row['against_model']]} ({difference(row['acc'])})"

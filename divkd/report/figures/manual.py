@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from divkd.report import plane
-from divkd.report.figures import beside, knowledge
+from divkd.report.figures import beside, kept, knowledge
 from divkd.report.sources import Source
 from divkd.report.style import rendered
 from divkd.shared.files import write_bytes
 from divkd.shared.stats import show
 
 THEORY, PLANE, PRACTICE, ANALYSIS = "simulate multiview", "simulate plane", "train cifar", "analyse"
+EXPERIMENTS = "experiment mysteries", "experiment ensemble-over-kd"
 
 
 class ManualFigure(NamedTuple):
@@ -40,6 +41,7 @@ FIGURES = (
     ManualFigure("members", (THEORY, ANALYSIS), knowledge.members, knowledge.fits),
     ManualFigure("plane", (PLANE,), motivation),
     ManualFigure("equivalents", (THEORY, PRACTICE), beside.equivalents, beside.has_equivalents),
+    ManualFigure("kept", (THEORY, *EXPERIMENTS), kept.kept, kept.fits),
 )
 COMMANDS = tuple(dict.fromkeys(command for figure in FIGURES for command in figure.commands))
 
