@@ -124,8 +124,8 @@ def _summary(results: Results) -> list[str]:
             near = [f"{place:.3g}" for place, one in zip(results["measured"], row["ratio"], strict=True)
                     if abs(one["mean"] - 1) <= NEAR]  # fmt: skip
             lines.append(
-                f"Around {row['split']} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} steps, "
-                f"the second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
+                f"Around {row['split']} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} "
+                f"steps, the second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
                 f"({spread(results, 'mean over')})."
             )
     return lines
@@ -190,8 +190,8 @@ def _panel(ax: Any, results: Results, rows: list[Results], one: Measure) -> None
             shift = beside(2 * place + nth, 2 * len(steps), 1.0)
             at = [row["times"] * results["step_size"] * 1.06**shift for row in kept]
             colour = COLOURS[place + 1]
-            points(ax, at, [row[one.key] for row in kept], color=colour, marker=MARKERS[nth], linestyle=line, linewidth=1,
-                   markersize=5, capsize=2, mfc=colour if model == "noisy" else "white",
+            points(ax, at, [row[one.key] for row in kept], color=colour, marker=MARKERS[nth], linestyle=line,
+                   linewidth=1, markersize=5, capsize=2, mfc=colour if model == "noisy" else "white",
                    label=f"{MATCHED[model]}, {MOVES[step]}")  # fmt: skip
     ax.set_xscale("log")
 
