@@ -17,6 +17,7 @@ COMMANDS = {
     "train": f"{TRAIN} --seeds 0,1",
     "mysteries": f"experiment mysteries {EXPERIMENT}",
     "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
+    "jacobian": f"experiment jacobian {EXPERIMENT} --sizes 1 --step gaussian --images 4",
     "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
     "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
     "plane": PLANE,
