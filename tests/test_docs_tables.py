@@ -9,7 +9,7 @@ import pytest
 
 from divkd.report.figures.kept import shares
 from divkd.report.words import difference, equivalent, learned
-from divkd.shared.kinds import ANSWERS, METHODS, MODELS, PARTS
+from divkd.shared.kinds import ANSWERS, MATCHED, METHODS, MODELS, MOVES, PARTS
 from divkd.shared.stats import show
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +105,28 @@ def test_what_a_page_says_of_students_is_that_of_its_run():
         who = f"{names[row['model']]} | {learned(row['method'])}"
         keys = ("known_own", "known_rest", "apart", "alone_error", "error", "cal_nll", "pairwise_kl", "disagreement")
         assert f"| {who} | {' | '.join(show(row[key]) for key in keys)} |" in page
+
+
+def test_the_jacobians_that_a_page_prints_are_those_of_its_run():
+    page, results = page_of("jacobian"), results_of("jacobian")
+
+    def of(row, prefix=""):
+        size = f"{row[f'{prefix}times'] * results['step_size']:.3g}" if row[f"{prefix}times"] else ""
+        return [MATCHED[row[f"{prefix}model"]], MOVES.get(row[f"{prefix}step"], ""), size]
+
+    keys = ("acc", "cal_nll", "test_cosine", "test_norm", "test_distance", "train_distance")
+    for row in results["summary"]:
+        cells = [show(row[key]) if key in row else "" for key in keys]
+        assert f"| {' | '.join([*of(row), *cells])} |" in page
+    for row in results["differences"]:
+        if row["against_model"] == "penalty":
+            cells = [difference(row[key]) for key in ("acc", "cal_nll", "test_cosine", "test_distance")]
+            assert f"| {' | '.join([*of(row)[1:], *cells])} |" in page
+    for row in results["taylor"]:
+        if row["model"] == "kd":
+            share = row["jacobian"]["mean"] / row["second"]["mean"]
+            cells = [row["split"], MOVES[row["along"]], f"{share:.2f}", *(show(one, 2) for one in row["ratio"])]
+            assert f"| {' | '.join(cells)} |" in page
 
 
 @pytest.mark.parametrize("page", ["results/gaussian/README.md", "results/ntk/README.md", "theory/worlds.md"])

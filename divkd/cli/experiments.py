@@ -11,7 +11,7 @@ from divkd.cli.contents import Contents, Sectioned
 from divkd.cli.options import Decorator, by_jobs, common, from_fields, printed, together
 from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, moved
 from divkd.empirical.data.names import ViewsConfig
-from divkd.empirical.experiments.config import FEATURE_MAP, MYSTERIES, OVER_KD, SPLIT_CHANNELS
+from divkd.empirical.experiments.config import FEATURE_MAP, JACOBIAN, MYSTERIES, OVER_KD, SPLIT_CHANNELS
 from divkd.empirical.training.config import NetworksConfig, Schedule
 from divkd.shared.errors import InputError
 from divkd.shared.files import plain
@@ -200,6 +200,30 @@ def feature_map(**options: Any) -> None:
     conduct("feature-map", FEATURE_MAP, options, found, "images", "cut")
 
 
-COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd, split_channels, feature_map)
+@of_networks(
+    JACOBIAN,
+    Networks=("network", "weights", "teachers", "members", "students"),
+    Distillation=("steps", "step_size", "sizes", "temperature", "kd_weight", "images"),
+)
+def jacobian(**options: Any) -> None:
+    """Is distillation on moved images KD with a penalty on the difference of Jacobians? By size of the steps.
+
+    After Nam et al. (NeurIPS 2021, section 3.2): to second order in small steps it is. Students learn on moved images,
+    and by KD with that penalty in their stead; what moved images add to the loss is measured beside its Taylor term.
+
+    \b
+    divkd experiment jacobian digits --out runs/jacobian
+    divkd experiment jacobian cifar --teachers runs/cifar10 --data-dir data --seeds 0,1,2
+    """
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.jacobian import EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("jacobian", JACOBIAN, options, found, "sizes", "steps", "students")
+
+
+COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd, split_channels, feature_map, jacobian)
 for one in COMMANDS:
     experiment.add_command(one)

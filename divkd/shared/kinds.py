@@ -46,6 +46,15 @@ PARTS = {
     "pair_same": "two on the same part",
     "pair_apart": "two on different parts",
 }
+# Who is set beside whom in `divkd experiment jacobian`, and how images move where its Taylor term is measured.
+MATCHED = {
+    "network": "one teacher",
+    "ensemble": "teachers together",
+    "kd": "KD",
+    "noisy": "KD on moved images",
+    "penalty": "KD + Jacobian penalty",
+}
+MOVES = {"clipped": "Gaussian, clipped to [0, 1]", **PERTURBATIONS}
 
 LINKS = 3  # of a chain of self-distillation at most: S_1 is a fresh network taught by one, S_2 one taught by S_1, ...
 

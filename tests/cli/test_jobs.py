@@ -12,6 +12,7 @@ from divkd.shared.files import read_json
 WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50 --members 4"
 COMMANDS = {
     "train": "train digits --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single",
+    "mysteries": "experiment mysteries digits --train-images 60 --epochs 1 --members 2",
     "simulate": f"simulate multiview {WORLD} --students 2 --soft-steps 20 --seeds 0,1",
     "plane": "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20",
 }

@@ -29,6 +29,7 @@ SLOW = {
     "mysteries": f"experiment mysteries {EXPERIMENT}",
     "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
     "split-channels": f"experiment split-channels {EXPERIMENT} --cut b",
+    "jacobian": f"experiment jacobian {EXPERIMENT} --sizes 1 --step gaussian --images 4",
     "feature-map": f"experiment feature-map {EXPERIMENT} --images 30",
 }
 

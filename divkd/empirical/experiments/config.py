@@ -9,6 +9,7 @@ from divkd.empirical.networks.names import CUTS, channels_at
 from divkd.empirical.training.config import PRESETS, NetworksConfig
 from divkd.shared.config import field
 from divkd.shared.errors import InputError
+from divkd.shared.kinds import PERTURBATIONS, STUDENTS
 
 Asked = TypeVar("Asked", bound=NetworksConfig)
 
@@ -86,6 +87,33 @@ class FeatureMapConfig(NetworksConfig):
             raise InputError(f"--members {self.members} is no ensemble; give at least 2")
 
 
+@dataclass(frozen=True, kw_only=True)
+class JacobianConfig(TaughtConfig):
+    """Students of moved images, and those of KD with a penalty on the difference of Jacobians in their stead."""
+
+    step_size: float = field(2 / 255, "least size of the steps, pixels in [0, 1]", high=1, symbol="eta", above=True)
+    sizes: int = field(3, "sizes of the steps, each four times the last", 1, 8)
+    steps: tuple[str, ...] = field(
+        ("gaussian", "ods"), "how images move; repeatable", choices=PERTURBATIONS, option="--step"
+    )
+    students: tuple[str, ...] = field(("single",), "what learns; repeatable", choices=STUDENTS, option="--student")
+    images: int = field(50, "training and test images of which the Taylor term is measured, the first", 1)
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """The sizes of the steps, as multiples of the least."""
+        return tuple(4**size for size in range(self.sizes))
+
+    def rules(self) -> None:
+        """Raise `InputError` for a step beyond all pixels, and for compiled networks, which have no forward mode."""
+        super().rules()
+        if self.step_size * self.times[-1] > 1:
+            largest = f"makes steps of {self.step_size * self.times[-1]:.3g}, and pixels are in [0, 1]"
+            raise InputError(f"--sizes {self.sizes} {largest}; give fewer sizes or a smaller --step-size")
+        if self.compile == "on":
+            raise InputError("--compile on is not for Jacobians, which are taken in forward mode; give off or auto")
+
+
 def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own: Any) -> dict[str, Asked]:
     """The presets of `train` that fit a laptop and a GPU as those of an experiment, and the like of `allenzhu2020`.
 
@@ -107,3 +135,5 @@ MYSTERIES = presets(MysteriesConfig)
 OVER_KD = presets(OverKdConfig, {"nam2021-cifar100-wrn28x10": {"students": 10}})
 SPLIT_CHANNELS = presets(SplitChannelsConfig, {"nam2021-cifar100-wrn28x10": {"members": 8}}, members=4)
 FEATURE_MAP = presets(FeatureMapConfig)
+# Nam et al.'s own protocol is of their networks: what was published under the name of Allen-Zhu and Li is left out.
+JACOBIAN = {name: one for name, one in presets(JacobianConfig, members=4).items() if name in PRESETS}
