@@ -78,9 +78,7 @@ class Layout(NamedTuple):
         largest = np.array([weight[a:b].max(initial=0) for a, b in itertools.pairwise(start)], np.float32)
         counts = counts.reshape(shape)
         shows = np.minimum(counts, 1).astype(np.float32)
-        return cls(
-            sample, begin, edges, weight, start, order, drawn, weights, shows, counts.max(1), largest
-        )
+        return cls(sample, begin, edges, weight, start, order, drawn, weights, shows, counts.max(1), largest)
 
 
 def training_samples(config: MultiViewConfig, seed: int) -> Samples:
