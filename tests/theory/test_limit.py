@@ -9,6 +9,7 @@ import numba as nb
 import numpy as np
 import pytest
 
+from divkd.shared.seeds import rng
 from divkd.theory import data, descent
 from divkd.theory.data import NOISE, fresh_samples, training_samples
 from divkd.theory.engines import dense, limit
@@ -104,12 +105,12 @@ def test_no_feature_noise_is_the_limit_of_little(tiny):
 
 @pytest.mark.skipif(nb.__version__ != "0.68.1", reason="another version of Numba orders additions in its own way")
 def test_without_feature_noise_bits_are_what_they_were(tiny):
-    """The hash of revision 829dc7e: weights and products of two networks after 40 steps."""
+    """The hash of revision 1737c94: weights and products of two networks after 40 steps."""
     samples = training_samples(tiny, 0)
     networks = limit.create(tiny, samples, 0, range(2))
     list(zip(range(40), descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=100), strict=False))
     digest = hashlib.sha256(networks.weights.tobytes() + networks.noise.tobytes()).hexdigest()
-    assert digest[:16] == "fb07bac11587cbc2"
+    assert digest[:16] == "3e0ec0b2b474ffc5"
 
 
 @pytest.mark.parametrize("power", [2, 3, 4])
@@ -152,6 +153,39 @@ def test_outputs_are_those_of_the_state_and_lag_behind_by_no_more_than_their_tol
         lagged = max(lagged, np.abs(networks.outputs() - before).max())
         np.testing.assert_allclose(networks.outputs(), before, rtol=1e-2, atol=1e-2)
     assert lagged > 0  # something was left for later
+
+
+def test_a_fresh_sample_meets_normal_noise_of_the_initial_weights_norm(small):
+    """Mean and standard deviation of F over 200 networks' noise are those of the definition with noise of its own."""
+    tests = fresh_samples(dataclasses.replace(small, test_samples=5), 0, "multi")
+    weights = limit.create(small, training_samples(small, 0), 0, [0]).weights
+    outputs = limit.fresh_outputs(small, np.repeat(weights, 200, 0), tests, 0, "multi", range(200))
+    shape = (200, *weights.shape[1:3], *tests.feature.shape)
+    noise = small.init_scale * small.noise * np.random.default_rng(0).standard_normal(shape)
+    expected = reference_outputs(small, tests, weights, noise)
+    error = expected.std(0) / 10  # of a mean of 200, and of their difference
+    assert np.all(np.abs(outputs.mean(0) - expected.mean(0)) < 4 * error)
+    np.testing.assert_allclose(outputs.std(0).mean(), expected.std(0).mean(), rtol=0.05)
+
+
+def test_blocks_that_fresh_samples_do_not_hear_are_left_out_and_the_others_meet_the_same_noise(tiny, monkeypatch):
+    samples, tests = training_samples(tiny, 0), fresh_samples(tiny, 0, "single")
+    networks = limit.create(tiny, samples, 0, range(2))
+    start = networks.weights.copy()
+    list(descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=5000))
+
+    def answers(weights, numbers):
+        drawn = []
+        monkeypatch.setattr(limit, "rng", lambda *key: drawn.append(key) or rng(*key))
+        return limit.fresh_outputs(tiny, weights, tests, 0, "single", numbers), len(drawn)
+
+    outputs, few = answers(networks.weights, [5, 6])
+    beside, _ = answers(np.concatenate([networks.weights, start]), [5, 6, 5, 6])
+    assert np.array_equal(beside[:2], outputs)  # whatever else the noise is drawn for
+    monkeypatch.setattr(limit, "UNHEARD", -1.0)
+    whole, every = answers(networks.weights, [5, 6])
+    assert few < 0.25 * every == 0.25 * start[..., 0].size * (tiny.features + 1)
+    assert 0 < np.abs(outputs - whole).max() < 1e-4
 
 
 def test_descent_with_lazy_blocks_ends_where_it_ends_with_every_block_in_every_step(tiny, monkeypatch):

@@ -30,6 +30,7 @@ from divkd.theory.engines import blocks, mixed
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
+CAUTION = 2.0  # times the pace at which it was seen to move
 TAIL, UNHEARD = 6.0, 1e-4  # of normal noise, one of 1e9 draws; of an output
 AT_ONCE = 250_000_000  # bytes of networks that are trained side by side
 FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
@@ -47,11 +48,7 @@ class LimitNetworks:
         self.layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
         self._outputs = np.empty((len(weights), config.classes, len(samples)), np.float32)
         networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
-        seen = np.zeros((*weights.shape[:3], len(self.layout.sample)), np.float32)
-        lags = [
-            blocks.Lag(np.zeros_like(n.sums), np.zeros_like(n.outputs), of, np.zeros_like(n.top))
-            for n, of in zip(networks, seen, strict=True)
-        ]
+        lags = [_lag(one, len(self.layout.sample)) for one in networks]
         self._states = [(*one, self.layout, constants) for one in zip(networks, lags, strict=True)]
         self._last = np.full(len(weights), FOREVER)
         _each(lambda b: blocks.forward(networks[b], self.layout, constants), range(len(weights)))
@@ -86,7 +83,13 @@ class LimitNetworks:
 
     def settle(self, rows: Sequence[int]) -> None:
         """Bring every block of members `rows`, and with them their outputs, up to date."""
-        _each(lambda b: blocks.catch_up(*self._states[b], np.float32(0)), rows)
+
+        def settle(b: int) -> None:
+            network, lag, layout, constants = self._states[b]
+            blocks.catch_up(network, lag, layout, constants, np.ones(lag.pending.shape, np.bool_))
+            lag.pace.fill(1)  # what comes next may pull elsewhere
+
+        _each(settle, rows)
 
     def copy(self, rows: Sequence[int]) -> "LimitNetworks":
         """Networks of their own that go on from where `rows`, which have settled, stand."""
@@ -168,7 +171,8 @@ def fresh_outputs(
 
     Their noise meets the initial weights alone: <w, xi> ~ N(0, (sigma_0 nu)^2), drawn for `role` and each number in
     `members`. Rows of the same number, a member before and after it was distilled, or students that learned by other
-    rules from the same start, meet the same noise.
+    rules from the same start, meet the same noise. It is drawn for every block by itself, where the block is heard at
+    all (see `_heard`).
     """
     layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
     outputs = np.zeros((len(weights), config.classes, len(samples)), np.float32)
@@ -217,17 +221,19 @@ def state_bytes(config: MultiViewConfig) -> int:
     continued = min(together(config), config.students)
     members = (min(config.members, 2 * max(1, together(config) // 2)) + continued) * _network_bytes(config)
     joint = min(2, together(wide)) * _network_bytes(wide) if config.students else 0
-    fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples
+    fresh = 4 * wide.classes * wide.neurons * config.patches * config.test_samples if config.feature_noise else 0
     answers = 24 * config.classes * config.test_samples * (config.members + (6 + config.chain) * config.students)
     alpha = 4 * config.patches * config.features if config.feature_noise else 0  # of a sample
     trained = max(members, joint) + 3 * alpha * config.train_samples  # with X, which is turned from a copy
-    tested = fresh * (2 if alpha else 1) + answers + alpha * (config.train_samples + 5 * config.test_samples)
+    tested = 2 * fresh + answers + alpha * (config.train_samples + 5 * config.test_samples)
     return max(trained, tested)
 
 
 def _network_bytes(config: MultiViewConfig) -> int:
-    """What a network takes in training: every g and the drive it has seen; outputs, sums, drives, losses and slopes."""
-    return 8 * config.classes * config.train_samples * (config.neurons * config.patches + 8)
+    """What a network takes in training: every g, the drive seen; outputs, sums, drives, losses and slopes."""
+    shown = 1 + config.views * (1 + (1 - 1 / config.classes) * config.expected_others)  # features of a sample, and none
+    entries = config.patches + (0 if config.feature_noise else min(shown, config.patches))
+    return int(4 * config.classes * config.train_samples * (config.neurons * entries + 16))
 
 
 def _draw_noise(config: MultiViewConfig, generator: np.random.Generator, layout: Layout, into: np.ndarray) -> None:
@@ -246,6 +252,13 @@ def _network(weights: np.ndarray, noise: np.ndarray, outputs: np.ndarray) -> blo
     return blocks.Network(weights, noise, np.empty(outputs.shape), outputs, top, mass)
 
 
+def _lag(network: blocks.Network, samples: int) -> blocks.Lag:
+    """Of a member that lags behind in nothing, with so many `samples` over all features."""
+    seen = np.zeros((*network.a.shape[:2], samples), np.float32)
+    of_blocks = np.zeros_like(network.top), np.ones_like(network.top)
+    return blocks.Lag(np.zeros_like(network.sums), np.zeros_like(network.outputs), seen, *of_blocks)
+
+
 def _constants(config: MultiViewConfig, count: int) -> blocks.Constants:
     f = np.float32
     return blocks.Constants(
@@ -259,6 +272,7 @@ def _constants(config: MultiViewConfig, count: int) -> blocks.Constants:
         sigma=f(config.init_scale),
         share=f(LAZY_SHARE),
         tolerance=f(LAZY_OUTPUT),
+        caution=f(CAUTION),
     )
 
 

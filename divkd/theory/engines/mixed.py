@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from divkd.theory.engines.blocks import Constants, compiled, srelu, srelu_slope
+from divkd.theory.engines.blocks import Constants
+from divkd.theory.engines.entries import compiled, srelu, srelu_slope
 
 CHUNK = 8
 

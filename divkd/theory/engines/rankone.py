@@ -33,7 +33,7 @@ import numpy as np
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
-from divkd.theory.engines.blocks import compiled, srelu, srelu_slope
+from divkd.theory.engines.entries import compiled, srelu, srelu_slope
 
 LEAST = np.float32(0.25)  # factors below it count as large as that in the trust region
 
