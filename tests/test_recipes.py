@@ -81,6 +81,83 @@ FIGURES = (
             )
         ],
     },
+    "experiment": {
+        "empirical/experiments/lone.py": '''"""Single networks, and nothing else."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from divkd.empirical.experiments.experiment import Experiment
+from divkd.empirical.experiments.networks import rows, summary, teacher_jobs
+from divkd.empirical.training.distillation import teachers_of
+from divkd.empirical.training.seed_run import SeedRun
+from divkd.empirical.training.work import Source
+from divkd.shared.jobs import Job
+
+
+def jobs(source: Source) -> list[Job]:
+    """By seed the networks, and the measure of them."""
+    made = []
+    for seed in source.config.seeds:
+        networks = teacher_jobs(source, seed)
+        after = tuple(one.name for one in networks)
+        made += [*networks, Job(f"seed{seed}-lone", partial(measure, source, seed), after)]
+    return made
+
+
+def measure(source: Source, seed: int, *where: Any) -> dict[str, Any]:
+    """A row a network."""
+    seed_run = SeedRun(source.config, source.data, seed, *where)
+    networks, _ = teachers_of(seed_run, source.config.members)
+    return {"rows": rows(seed_run, "network", networks, alone=True)}
+
+
+def results(config: Any, records: Mapping[str, Any]) -> dict[str, Any]:
+    """All rows, and their summary."""
+    found = [row for record in records.values() for row in record.get("rows", [])]
+    return {"rows": found, "summary": summary(found)}
+
+
+EXPERIMENT = Experiment("experiment lone", jobs, results)
+''',
+        "report/experiments/lone.py": '''"""The report of `divkd experiment lone`."""
+
+from divkd.report.record import Report, Table
+from divkd.shared.stats import show
+
+REPORT = Report(
+    ("experiment lone",),
+    lambda results, asked: "Networks.",
+    lambda results: [Table("Lone ones", ["networks", "accuracy"],
+                           [[str(row["count"]), show(row["acc"])] for row in results["summary"]])],
+    (),
+)
+''',
+        "empirical/experiments/config.py": [
+            ("MYSTERIES = ", "LONE = presets(NetworksConfig)\nMYSTERIES = "),
+        ],
+        "cli/experiments.py": [
+            ("import MYSTERIES, ", "import LONE, MYSTERIES, "),
+            (
+                "COMMANDS: tuple[Any, ...] = (",
+                '''@of_networks(LONE)
+def lone(**options: Any) -> None:
+    """Single networks, and nothing else."""
+
+    def found() -> "Experiment":
+        from divkd.empirical.experiments.lone import EXPERIMENT
+
+        return EXPERIMENT
+
+    conduct("lone", LONE, options, found)
+
+
+COMMANDS: tuple[Any, ...] = (lone, ''',
+            ),
+        ],
+        "report/swept.py": [("MEASURES = {\n", 'MEASURES = {\n    "experiment lone": ("acc", "cal_nll"),\n')],
+    },
     "world of the theory": {
         "theory/worlds/coin.py": '''"""A fair coin, the smallest world."""
 
@@ -140,7 +217,7 @@ WORLDS = (coin, ''',
 }
 # New files and changed ones, at most.
 MOST = {"student kind": (1, 2), "perturbation": (0, 3), "metric": (0, 3), "data set": (0, 2), "figure": (0, 2),
-        "world of the theory": (2, 1)}  # fmt: skip
+        "experiment": (2, 3), "world of the theory": (2, 1)}  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -184,6 +261,7 @@ def test_what_the_recipes_add_is_trained_evaluated_and_shown(command):
     small = "--members 2 --ladder 2 --epochs 1 --train-images 64 --method dark --student twins --seeds 0"
     shown = command(
         f"train odd --preset smoke {small} --device cpu --out run",
+        "experiment lone digits --members 2 --epochs 1 --train-images 40 --network resnet8w4 --device cpu --out lone",
         "analyse run --images 4 --out analysis --device cpu",
         "report run analysis --out page.html",
     )
@@ -193,6 +271,7 @@ def test_what_the_recipes_add_is_trained_evaluated_and_shown(command):
     assert row["squared_nll"] >= row["nll"] ** 2
     assert results["teacher_diversity"][0]["dark"] >= 0
     assert "identical twins" in shown
+    assert "Lone ones" in shown
     assert (command.root / "run/figures/empty.png").is_file()
 
     analysis = json.loads((command.root / "analysis/results.json").read_text())

@@ -163,6 +163,9 @@ def test_a_page_and_a_figure_are_made_of_them(capsys):
     page = Path("page.html").read_text(encoding="utf-8")
     for words in (ANSWERS["average"], "experiment mysteries", "trained as an average", "arXiv:2012.09816"):
         assert words in page
+    shutil.copytree("mysteries", "copy", dirs_exist_ok=True)
+    assert run("report mysteries copy --out two.html --overwrite".split()) == 0
+    assert "accuracy side by side" in Path("two.html").read_text(encoding="utf-8")
     assert run("figures mysteries over --out shown".split()) == 0
     drawn = [name for name in ("mysteries", "over") if shares(results(name))]
     captions = Path("shown/captions.md").read_text(encoding="utf-8") if drawn else ""

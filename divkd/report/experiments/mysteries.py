@@ -3,7 +3,7 @@
 from typing import Any
 
 from divkd.report.published import views_tables
-from divkd.report.record import Figure, Report, Results, Table
+from divkd.report.record import Figure, Report, Results, Table, counted
 from divkd.report.style import COLOURS, figure, points
 from divkd.report.words import MEASURE, difference, labels, listed_seeds, spread, trained_on
 from divkd.shared.kinds import ANSWERS
@@ -74,6 +74,20 @@ def _published(results: Results) -> list[Table]:
     return views_tables(own, results["dataset"], ("cifar10", "cifar100"))
 
 
+def _compared(names: list[str], runs: list[Results]) -> list[Table]:
+    """Every answer's accuracy and calibrated NLL, a column a run."""
+    found = [{row["model"]: row for row in run["summary"]} for run in runs]
+    models = [model for model in ANSWERS if any(model in one for one in found)]
+    return [
+        Table(
+            f"{MEASURE[key].axis} side by side, mean ± sd over seeds",
+            ["answer", *counted(names, runs)],
+            [[ANSWERS[model], *(show(one[model][key]) if model in one else "" for one in found)] for model in models],
+        )
+        for key in ("acc", "cal_nll")
+    ]
+
+
 def answers(results: Results) -> Any:
     """Test error and calibrated NLL of every answer: a bar a network, mean and sd; lines at network and ensemble."""
     rows = results["summary"]
@@ -106,5 +120,5 @@ SHOWN = (
 )
 REPORT = Report(
     ("experiment mysteries", "experiment ensemble-over-kd"), _sentence, _tables,
-    (Figure("answers", answers, SHOWN),), summary=_summary, published=_published,
+    (Figure("answers", answers, SHOWN),), _compared, summary=_summary, published=_published,
 )  # fmt: skip
