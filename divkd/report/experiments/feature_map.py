@@ -3,7 +3,7 @@
 from itertools import product
 from typing import Any
 
-from divkd.report.record import Figure, Report, Results, Table, has
+from divkd.report.record import Figure, Report, Results, Table, counted, has
 from divkd.report.style import COLOURS, figure
 from divkd.report.words import difference, listed_seeds, one_seed, spread, trained_on
 from divkd.shared.files import unpacked
@@ -80,6 +80,13 @@ def _summary(results: Results) -> list[str]:
             f"shares would be {1 / CELLS:.3f} ({spread(results)})."
         )
     return lines
+
+
+def _compared(names: list[str], runs: list[Results]) -> list[Table]:
+    """Correlations of maps and purity, a column a run."""
+    words = {**AGREEMENT, "purity": "share of the commonest class of a channel's top images"}
+    lines = [[what, *(show(run["summary"][key]) for run in runs)] for key, what in words.items()]
+    return [Table("Maps side by side, mean ± sd over seeds", ["correlation of maps of", *counted(names, runs)], lines)]
 
 
 class Sheet:
@@ -192,4 +199,4 @@ FIGURES = (
     Figure("by_view", by_view, "How much of a map lies in the cell of a view, against the accuracy on images that show "
            "the view alone: a mark a network, class and view", fits=has("views")),
 )  # fmt: skip
-REPORT = Report(("experiment feature-map",), _sentence, _tables, FIGURES, summary=_summary)
+REPORT = Report(("experiment feature-map",), _sentence, _tables, FIGURES, _compared, summary=_summary)
