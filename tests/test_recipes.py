@@ -138,7 +138,7 @@ REPORT = Report(
             ("MYSTERIES = ", "LONE = presets(NetworksConfig)\nMYSTERIES = "),
         ],
         "cli/experiments.py": [
-            ("import MYSTERIES, ", "import LONE, MYSTERIES, "),
+            ("import FEATURE_MAP, ", "import FEATURE_MAP, LONE, "),
             (
                 "COMMANDS: tuple[Any, ...] = (",
                 '''@of_networks(LONE)

@@ -1,8 +1,9 @@
 """The report of `divkd experiment feature-map`: where networks and ensembles look, and what channels respond to."""
 
+from itertools import product
 from typing import Any
 
-from divkd.report.record import Figure, Report, Results, Table, has
+from divkd.report.record import Figure, Report, Results, Table, counted, has
 from divkd.report.style import COLOURS, figure
 from divkd.report.words import difference, listed_seeds, one_seed, spread, trained_on
 from divkd.shared.files import unpacked
@@ -81,72 +82,93 @@ def _summary(results: Results) -> list[str]:
     return lines
 
 
-def _bare(ax: Any) -> None:
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+def _compared(names: list[str], runs: list[Results]) -> list[Table]:
+    """Correlations of maps and purity, a column a run."""
+    words = {**AGREEMENT, "purity": "share of the commonest class of a channel's top images"}
+    lines = [[what, *(show(run["summary"][key]) for run in runs)] for key, what in words.items()]
+    return [Table("Maps side by side, mean ± sd over seeds", ["correlation of maps of", *counted(names, runs)], lines)]
 
 
-def _image(ax: Any, pixels: Any) -> None:
-    """An image (C, H, W) of bytes, in gray where it has one channel."""
-    gray = {"cmap": "gray", "vmin": 0, "vmax": 255} if len(pixels) == 1 else {}
-    ax.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), **gray)
-    _bare(ax)
+class Sheet:
+    """Pictures (H, W) or (C, H, W) of bytes in rows and columns, each with a few words below, on one pair of axes."""
+
+    def __init__(self, rows: int, columns: int, shape: list[int], left: float = 0.05) -> None:
+        self.height = shape[-2] / shape[-1]  # of a picture, in widths
+        self.shape, self.across, self.down = shape[-2:], 1.08, self.height + 0.24
+        self.limits = (-left, columns * self.across), (-(rows - 1) * self.down - 0.2, self.height + 0.2)
+        wide, high = (last - first for first, last in self.limits)
+        self.fig, (self.ax,) = figure(1.1 * wide, 1.1 * high + 0.3)
+        self.ax.grid(False)
+        self.ax.axis("off")
+
+    def corner(self, row: int, column: int) -> tuple[float, float]:
+        """The lower left corner of a picture."""
+        return column * self.across, -row * self.down
+
+    def put(self, row: int, column: int, pixels: Any, below: str, **look: Any) -> None:
+        """Draw one: by a colour map what has one channel or none."""
+        if pixels.ndim == 3:
+            pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        x, y = self.corner(row, column)
+        look = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest", **look}
+        self.ax.imshow(pixels, extent=(x, x + 1, y, y + self.height), **look)
+        self.say(x + 0.5, y - 0.03, below, va="top")
+
+    def say(self, x: float, y: float, words: str, **look: Any) -> None:
+        """Write."""
+        self.ax.text(x, y, words, **{"fontsize": 7, "ha": "center", **look})
+
+    def box(self, row: int, column: int, top: float, left: float, side: float, colour: str) -> None:
+        """A square of `side` pixels in a picture, whose upper left corner is at that pixel's, or as near as it fits."""
+        from matplotlib.patches import Rectangle
+
+        x, y = self.corner(row, column)
+        high, wide = self.shape
+        top, left = max(0, min(top, high - side)), max(0, min(left, wide - side))
+        at = (x + left / wide, y + self.height * (1 - (top + side) / high))
+        size = side / wide, self.height * side / high
+        self.ax.add_patch(Rectangle(at, *size, fill=False, edgecolor=colour, linewidth=1.3))
+
+    def finished(self, title: str) -> Any:
+        """The figure."""
+        self.ax.set(xlim=self.limits[0], ylim=self.limits[1], aspect="equal")
+        self.fig.suptitle(title, fontsize=9)
+        return self.fig
 
 
 def saliency(results: Results) -> Any:
     """Images, and the maps of every network and of the ensemble, each scaled by itself; boxes are known views."""
     pictures = results["pictures"]
     images, maps, names = (unpacked(pictures["images"]), unpacked(pictures["maps"]), pictures["class_names"])
-    columns = 1 + len(maps)
-    fig, axes = figure(1.15 * columns + 0.6, 1.32 * len(images) + 0.5, columns, len(images))
+    heads = ["image", *(f"network {m}" for m in range(len(maps) - 1)), "ensemble"]
+    sheet = Sheet(len(images), len(heads), pictures["images"]["shape"])
+    for column, head in enumerate(heads):
+        sheet.say(sheet.corner(0, column)[0] + 0.5, sheet.height + 0.06, head, fontsize=8)
     for row, pixels in enumerate(images):
-        _image(axes[row * columns], pixels)
-        axes[row * columns].set_ylabel(names[pictures["labels"][row]], fontsize=8)
+        sheet.put(row, 0, pixels, names[pictures["labels"][row]])
         for place, of in enumerate(maps):
-            ax = axes[row * columns + 1 + place]
-            ax.imshow(of[row], cmap="magma", vmin=0, vmax=255)
-            _bare(ax)
-            ax.set_xlabel(f"p = {pictures['probability'][place][row]:.2f}", fontsize=7, labelpad=1)
-        for ax in axes[row * columns : (row + 1) * columns] if pictures["cells"] else ():
-            _boxes(ax, pictures["cells"][row])
-    for ax, title in zip(axes, ["image", *(f"network {m}" for m in range(len(maps) - 1)), "ensemble"], strict=False):
-        ax.set_title(title, fontsize=8)
+            sheet.put(row, 1 + place, of[row], f"p = {pictures['probability'][place][row]:.2f}", cmap="magma")
+        for view, cells in enumerate(pictures["cells"][row] if pictures["cells"] else ()):
+            for cell, column in product(cells, range(len(heads))):
+                top, left = divmod(cell, ACROSS)
+                sheet.box(row, column, CELL * top, CELL * left, CELL, VIEW_COLOURS[view % len(VIEW_COLOURS)])
     boxes = "; boxes: the views of the class" if pictures["cells"] else ""
-    fig.suptitle(f"{trained_on(results)}; p: of the true class{boxes}", fontsize=9)
-    return fig
-
-
-def _boxes(ax: Any, cells: list[list[int]]) -> None:
-    for view, places in enumerate(cells):
-        for cell in places:
-            row, column = divmod(cell, ACROSS)
-            _box(ax, CELL * column - 0.5, CELL * row - 0.5, CELL, VIEW_COLOURS[view % len(VIEW_COLOURS)])
-
-
-def _box(ax: Any, left: float, top: float, side: float, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    ax.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=1.3))
+    return sheet.finished(f"{trained_on(results)}; p: of the true class{boxes}")
 
 
 def responses(results: Results) -> Any:
     """The test images to which single channels respond most, a row a channel."""
     channels, names = results["pictures"]["channels"], results["pictures"]["class_names"]
-    columns = channels[0]["shape"][0]
-    fig, axes = figure(1.05 * columns + 1.4, 1.12 * len(channels) + 0.5, columns, len(channels))
+    shape = channels[0]["shape"]
+    sheet, side = Sheet(len(channels), shape[0], shape, left=0.95), max(shape[-2:]) / 4
     for row, channel in enumerate(channels):
-        for place, pixels in enumerate(unpacked(channel)):
-            ax = axes[row * columns + place]
-            _image(ax, pixels)
-            row_of, column_of = channel["peaks"][place]
-            side = max(pixels.shape[1:]) / 4
-            _box(ax, column_of - side / 2, row_of - side / 2, side, COLOURS[5])
-            ax.set_xlabel(names[channel["labels"][place]], fontsize=7, labelpad=1)
-        label = f"network {channel['network']}\nchannel {channel['channel']}\none class: {channel['purity']:.2f}"
-        axes[row * columns].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
-    fig.suptitle(f"{trained_on(results)}", fontsize=9)
-    return fig
+        for column, pixels in enumerate(unpacked(channel)):
+            sheet.put(row, column, pixels, names[channel["labels"][column]])
+            middle, across = channel["peaks"][column]
+            sheet.box(row, column, middle + 0.5 - side / 2, across + 0.5 - side / 2, side, COLOURS[5])
+        words = f"network {channel['network']}\nchannel {channel['channel']}\none class: {channel['purity']:.2f}"
+        sheet.say(-0.06, sheet.corner(row, 0)[1] + sheet.height / 2, words, ha="right", va="center")
+    return sheet.finished(trained_on(results))
 
 
 def by_view(results: Results) -> Any:
@@ -177,4 +199,4 @@ FIGURES = (
     Figure("by_view", by_view, "How much of a map lies in the cell of a view, against the accuracy on images that show "
            "the view alone: a mark a network, class and view", fits=has("views")),
 )  # fmt: skip
-REPORT = Report(("experiment feature-map",), _sentence, _tables, FIGURES, summary=_summary)
+REPORT = Report(("experiment feature-map",), _sentence, _tables, FIGURES, _compared, summary=_summary)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from divkd.report.published import split_channels, split_table
-from divkd.report.record import Figure, Report, Results, Table
+from divkd.report.record import Figure, Report, Results, Table, counted, unique
 from divkd.report.style import COLOURS, figure, legend_below, one_scale, points
 from divkd.report.words import MEASURE, difference, labels, listed_seeds, spread, trained_on
 from divkd.shared.kinds import PARTS
@@ -94,6 +94,19 @@ def _published(results: Results) -> list[Table]:
     return [split_table(own)]
 
 
+def _compared(names: list[str], runs: list[Results]) -> list[Table]:
+    """The accuracy of every answer, a column a run."""
+    found = [by_kind(run) for run in runs]
+    kinds = unique(kind for one in found for kind in one)
+    lines = [
+        [PARTS[model], cut or "", f"1/{split}" if split else "",
+         *(show(one[model, cut, split]["acc"]) if (model, cut, split) in one else "" for one in found)]
+        for model, cut, split in kinds
+    ]  # fmt: skip
+    heads = ["answer", "cut", "of which a network sees", *counted(names, runs)]
+    return [Table("Accuracy side by side, mean ± sd over seeds", heads, lines, 3)]
+
+
 def split_errors(results: Results) -> Any:
     """Test error against n, a column a cut; above the run's own, below relative to one network's at n = 1."""
     cuts, of = list(results["width"]), by_kind(results)
@@ -151,5 +164,5 @@ SHOWN = (
 )
 REPORT = Report(
     ("experiment split-channels",), _sentence, _tables, (Figure("split_errors", split_errors, SHOWN),),
-    summary=_summary, published=_published,
+    _compared, summary=_summary, published=_published,
 )  # fmt: skip
