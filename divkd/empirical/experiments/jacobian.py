@@ -122,8 +122,8 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
     seed_run = SeedRun(config, source.data, seed, run, progress)
     teachers, _ = teachers_of(seed_run, config.members)
     around = probes(seed_run, teachers, config)
-    none = dict.fromkeys(BY, "") | {"times": 0}
-    names = {key: value for key, value in none.items() if key != "model"}
+    none: Row = dict.fromkeys(BY, "") | {"times": 0}
+    names: Row = {key: value for key, value in none.items() if key != "model"}
     found, taylor = rows(seed_run, "ensemble", teachers, **names), Rows()
     if config.members > 1:
         first, others = (DeepEnsemble(list(teachers.nets[part])).eval() for part in (slice(1), slice(1, None)))

@@ -113,7 +113,8 @@ def jet(net: nn.Module, x: Tensor, n: Tensor) -> Jet:
         return torch.func.jvp(net, (z,), (n,))
 
     with torch.no_grad():
-        (logits, once), (_, twice) = torch.func.jvp(first, (x,), (n,))
+        found: Any = torch.func.jvp(first, (x,), (n,))
+    (logits, once), (_, twice) = found
     return Jet(logits, once, twice)
 
 
