@@ -35,7 +35,7 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 
-TERMS = ("kd", "second", "jacobian", "student", "teacher")
+TERMS = ("kd", "second", "jacobian", "ours", "theirs")
 BY = ("student", "model", "step", "times")  # what makes rows of one kind
 Probes = dict[tuple[str, str], Probe]
 
@@ -163,8 +163,8 @@ def match(seed_run: SeedRun, net: Ensemble, teachers: DeepEnsemble, lines: Rows)
         line = next(line for line in lines if (line["split"], line["along"]) == (split, "gaussian"))
         part = images[: config.images]
         cosine = gradient_match(net, teachers, part, config.temperature, seed_run.seed)["own"]
-        norms = line["teacher"] or math.nan
-        found |= {f"{split}_cosine": cosine, f"{split}_norm": math.sqrt(line["student"] / norms)}
+        norms = line["theirs"] or math.nan
+        found |= {f"{split}_cosine": cosine, f"{split}_norm": math.sqrt(line["ours"] / norms)}
         found[f"{split}_distance"] = line["jacobian"] / norms
     return found
 

@@ -71,7 +71,7 @@ def measured(student: nn.Module, probe: Probe, whose: slice = slice(None)) -> di
     """What f = KD does around the images, in nats, the mean over images, members and steps, of the teachers `whose`:
 
         kd                                     f(x)
-        second, jacobian, student, teacher     of `training.jacobian.expansion`: what the square of a size multiplies
+        second, jacobian, ours, theirs         of `training.jacobian.expansion`: what the square of a size multiplies
         extra                                  (f(x + size n) + f(x - size n)) / 2 - f(x), for every size
 
     Both are of the same steps, so that they differ in what the second order leaves out and in nothing else.
