@@ -40,6 +40,7 @@ def test_every_network_has_its_row_and_its_taylor_terms(capsys):
         *((model, split, "gaussian") for model in ("network", "kd", "noisy", "penalty") for split in ("train", "test")),
         ("kd", "train", "clipped"), ("kd", "test", "clipped"),
     }  # fmt: skip
+    assert {row["student"] for row in found["taylor"]} == {"", "single"}  # no term has taken its place
     assert [row["against_model"] for row in found["differences"]] == ["penalty", "kd", "kd"]
     assert {path.name for path in Path("small/figures").iterdir()} == {"taylor.png", "matching.png"}
     assert run("report small --out page.html --overwrite".split()) == 0
@@ -56,8 +57,8 @@ def test_more_steps_and_students_are_added_and_what_was_there_stays():
     assert [row for row in after if row["student"] != "batch_ensemble" and row["step"] != "ods"] == before
     kinds = {(row["student"], row["model"], row["step"]) for row in after}
     assert {("batch_ensemble", "penalty", "ods"), ("single", "noisy", "ods"), ("batch_ensemble", "kd", "")} <= kinds
-    (line,) = [row for row in results("grown")["taylor"]
-               if (row["student"], row["model"], row["split"], row["along"]) == ("single", "kd", "test", "ods")]  # fmt: skip
+    names, found = ("student", "model", "split", "along"), results("grown")["taylor"]
+    (line,) = [row for row in found if [row[name] for name in names] == ["single", "kd", "test", "ods"]]
     assert len(line["ratio"]) == len(line["matched"]) == len(results("grown")["measured"])
 
 

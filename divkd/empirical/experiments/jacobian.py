@@ -35,7 +35,7 @@ from divkd.shared.progress import Progress
 from divkd.shared.run import Run
 from divkd.shared.stats import summarise
 
-TERMS = ("kd", "second", "jacobian", "student", "teacher")
+TERMS = ("kd", "second", "jacobian", "ours", "theirs")
 BY = ("student", "model", "step", "times")  # what makes rows of one kind
 Probes = dict[tuple[str, str], Probe]
 
@@ -122,8 +122,8 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
     seed_run = SeedRun(config, source.data, seed, run, progress)
     teachers, _ = teachers_of(seed_run, config.members)
     around = probes(seed_run, teachers, config)
-    none = dict.fromkeys(BY, "") | {"times": 0}
-    names = {key: value for key, value in none.items() if key != "model"}
+    none: Row = dict.fromkeys(BY, "") | {"times": 0}
+    names: Row = {key: value for key, value in none.items() if key != "model"}
     found, taylor = rows(seed_run, "ensemble", teachers, **names), Rows()
     if config.members > 1:
         first, others = (DeepEnsemble(list(teachers.nets[part])).eval() for part in (slice(1), slice(1, None)))
@@ -163,8 +163,8 @@ def match(seed_run: SeedRun, net: Ensemble, teachers: DeepEnsemble, lines: Rows)
         line = next(line for line in lines if (line["split"], line["along"]) == (split, "gaussian"))
         part = images[: config.images]
         cosine = gradient_match(net, teachers, part, config.temperature, seed_run.seed)["own"]
-        norms = line["teacher"] or math.nan
-        found |= {f"{split}_cosine": cosine, f"{split}_norm": math.sqrt(line["student"] / norms)}
+        norms = line["theirs"] or math.nan
+        found |= {f"{split}_cosine": cosine, f"{split}_norm": math.sqrt(line["ours"] / norms)}
         found[f"{split}_distance"] = line["jacobian"] / norms
     return found
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,14 @@ from divkd.empirical.training.perturb import PERTURBATIONS, PIXELS
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.shared.seeds import rng
 
+Networks = TypeVar("Networks", bound=nn.Module)
 SIZES = tuple(4.0**power for power in range(-5, 3))  # of the steps, as multiples of the least that is trained with
 DRAWS = 2  # of a step for each image, both ways
 BLOCK = 25  # images that one teacher's ODS step moves: of 100 images most teachers are met
 CLIPPED = "clipped"  # the Gaussian steps once more, as `perturb` takes them
 
 
-def exact(net: nn.Module) -> nn.Module:
+def exact(net: Networks) -> Networks:
     """A copy in float64 and eval mode: the term is a small difference of large numbers."""
     return deepcopy(net).double().eval().requires_grad_(False)
 
@@ -61,7 +62,8 @@ class Probe:
     @cached_property
     def clean(self) -> Tensor:
         """The teachers' logits on the images."""
-        return self.teachers(self.x)
+        logits: Tensor = self.teachers(self.x)
+        return logits
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def measured(student: nn.Module, probe: Probe, whose: slice = slice(None)) -> di
     """What f = KD does around the images, in nats, the mean over images, members and steps, of the teachers `whose`:
 
         kd                                     f(x)
-        second, jacobian, student, teacher     of `training.jacobian.expansion`: what the square of a size multiplies
+        second, jacobian, ours, theirs         of `training.jacobian.expansion`: what the square of a size multiplies
         extra                                  (f(x + size n) + f(x - size n)) / 2 - f(x), for every size
 
     Both are of the same steps, so that they differ in what the second order leaves out and in nothing else.

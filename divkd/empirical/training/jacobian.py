@@ -113,7 +113,8 @@ def jet(net: nn.Module, x: Tensor, n: Tensor) -> Jet:
         return torch.func.jvp(net, (z,), (n,))
 
     with torch.no_grad():
-        (logits, once), (_, twice) = torch.func.jvp(first, (x,), (n,))
+        found: Any = torch.func.jvp(first, (x,), (n,))
+    (logits, once), (_, twice) = found
     return Jet(logits, once, twice)
 
 
@@ -122,11 +123,11 @@ def expansion(student: Jet, teacher: Jet, temperature: float) -> dict[str, Tenso
 
         second      all of f'' / 2
         jacobian    t^2 Var_p(v' - u') / 2, the difference of Jacobians
-        student     t^2 Var_p(v') / 2, and
-        teacher     t^2 Var_p(u') / 2: how large the Jacobians are
+        ours        t^2 Var_p(v') / 2, and
+        theirs      t^2 Var_p(u') / 2: how large the student's and the teacher's Jacobian are
 
     One student row serves every teacher. Their Jacobians' cosine in the metric F is
-    (student + teacher - jacobian) / (2 sqrt(student teacher)).
+    (ours + theirs - jacobian) / (2 sqrt(ours theirs)).
     """
     t = temperature
     (u, u1, u2), (v, v1, v2) = (tuple(part / t for part in one) for one in (teacher, student))
@@ -136,7 +137,7 @@ def expansion(student: Jet, teacher: Jet, temperature: float) -> dict[str, Tenso
     def mean(a: Tensor) -> Tensor:
         return (p * a).sum(-1, keepdim=True)
 
-    spread = {"student": fisher(v1, u, 1.0), "teacher": fisher(u1, u, 1.0), "jacobian": fisher(v1 - u1, u, 1.0)}
-    p2 = p * ((u1 - mean(u1)) ** 2 - spread["teacher"][..., None] + u2 - mean(u2))
-    rest = fisher(v1, v, 1.0) - spread["student"] + ((q - p) * v2).sum(-1) - (p2 * (v - u)).sum(-1)
+    spread = {"ours": fisher(v1, u, 1.0), "theirs": fisher(u1, u, 1.0), "jacobian": fisher(v1 - u1, u, 1.0)}
+    p2 = p * ((u1 - mean(u1)) ** 2 - spread["theirs"][..., None] + u2 - mean(u2))
+    rest = fisher(v1, v, 1.0) - spread["ours"] + ((q - p) * v2).sum(-1) - (p2 * (v - u)).sum(-1)
     return {name: t**2 / 2 * part for name, part in {**spread, "second": spread["jacobian"] + rest}.items()}

@@ -142,7 +142,12 @@ def taylor(results: Results) -> Any:
             for row in kept:
                 if (row["split"], row["along"]) != (split, kind):
                     continue
-                look = {"color": COLOURS[place + 1], "fmt": MARKERS[place], "markersize": 4.5, "capsize": 2}
+                look: dict[str, Any] = {
+                    "color": COLOURS[place + 1],
+                    "fmt": MARKERS[place],
+                    "markersize": 4.5,
+                    "capsize": 2,
+                }
                 at = [one * 1.03 ** (place - 1) for one in sizes]
                 if kind != "clipped":
                     foreseen = [one**2 * row["second"]["mean"] for one in sizes]
