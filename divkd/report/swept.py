@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ WORDS = {
     "claim": {key: one.title for key, one in CLAIMS.items()},
 }
 # Of a row, with what may stand there.
-COLUMNS = {"model": {**MODELS, **PARTS, **ANSWERS}, "method": METHODS, "claim": CLAIMS}
+COLUMNS: dict[str, Collection[str]] = {"model": {**MODELS, **PARTS, **ANSWERS}, "method": METHODS, "claim": CLAIMS}
 NUMBERS = ("seed", "members")  # of a row, that say what it is of
 
 
@@ -45,10 +45,10 @@ def check_measure(command: str, measure: str | None) -> None:
         raise unknown("measure", measure, MEASURES[command])
 
 
-def check_minus(minus: str, grid: Mapping[str, Iterable[str]]) -> None:
+def check_minus(minus: str, grid: Mapping[str, Collection[str]]) -> None:
     """Raise `InputError` where no number can have what `minus`, "name=value" of an option or a column, asks for."""
     name, equals, value = minus.partition("=")
-    places = {**COLUMNS, **grid}
+    places: dict[str, Collection[str]] = {**COLUMNS, **grid}
     if name not in places:
         raise unknown("option of --vary, or column,", name, places)
     if not equals or value not in places[name]:
