@@ -92,9 +92,9 @@ def views_map(results: dict[str, Any]) -> Any:
         if row["model"] == "deep_ensemble":
             panel.setdefault("one network", {}).setdefault(at, []).append(row["views_missed_member"])
         panel.setdefault(called(row), {}).setdefault(at, []).append(row["views_missed"])
-    across = min(4, len(shares))
-    fig, axes = panels(len(shares), across, max(2.3 * across, 6.0), 2.2, 1.1)
     named = unique(name for panel in shares.values() for name in panel)
+    across = min(4, len(shares))
+    fig, axes = panels(len(shares), across, max(2.3 * across, 6.0), 2.2, 0.6 + 0.1 * len(named))
     for ax, (panel, lines) in zip(axes, shares.items(), strict=True):
         for name, found in lines.items():
             index = named.index(name)
@@ -111,5 +111,5 @@ def views_map(results: dict[str, Any]) -> Any:
         ax.set(xlim=(-0.4, len(places) - 0.6), ylim=(-0.04, 1.04), xlabel=against)
     for ax in axes[::across]:
         ax.set_ylabel("classes with a view missed")
-    legend_below(fig, axes, columns=min(4, len(named)))
+    legend_below(fig, axes, columns=2)
     return fig
