@@ -95,18 +95,19 @@ def views_map(results: dict[str, Any]) -> Any:
     named = unique(name for panel in shares.values() for name in panel)
     across = min(4, len(shares))
     fig, axes = panels(len(shares), across, max(2.3 * across, 6.0), 2.2, 0.6 + 0.1 * len(named))
-    for ax, (panel, lines) in zip(axes, shares.items(), strict=True):
+    for ax, (title, lines) in zip(axes, shares.items(), strict=True):
         for name, found in lines.items():
             index = named.index(name)
             moved = beside(index, len(named), 0.08)
-            at = [place + moved for place in sorted(found)]
             means = [float(np.mean(found[place])) for place in sorted(found)]
-            ax.plot(at, means, markersize=4, linewidth=1, label=name, **look(index))
+            ax.plot(
+                [place + moved for place in sorted(found)], means, markersize=4, linewidth=1, label=name, **look(index)
+            )
             for place, values in found.items():
                 ax.plot([place + moved] * len(values), values, ".", color=look(index)["color"], markersize=3, alpha=0.6)
         for limit in CLAIMED:
             ax.axhline(limit, color="0.6", linestyle="--", linewidth=0.8, zorder=0)
-        ax.set_title(", ".join(panel), fontsize=8)
+        ax.set_title(", ".join(title), fontsize=8)
         ax.set_xticks(range(len(places)), list(places), fontsize=8)
         ax.set(xlim=(-0.4, len(places) - 0.6), ylim=(-0.04, 1.04), xlabel=against)
     for ax in axes[::across]:
