@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ MEASURES = {
     "simulate plane": ("ods", *(kind for kind in INPUTS if kind != "ods"), *(f"apart.{kind}" for kind in INPUTS)),
 }
 WORDS = {"model": MODELS, "method": {"none": METHODS["none"]}, "claim": {key: one.title for key, one in CLAIMS.items()}}
-COLUMNS = {"model": MODELS, "method": METHODS, "claim": CLAIMS}  # of a row, with what may stand there
+COLUMNS: dict[str, Collection[str]] = {  # of a row, with what may stand there
+    "model": MODELS,
+    "method": METHODS,
+    "claim": CLAIMS,
+}
 NUMBERS = ("seed", "members")  # of a row, that say what it is of
 
 
@@ -36,7 +40,7 @@ def check_measure(command: str, measure: str | None) -> None:
         raise unknown("measure", measure, MEASURES[command])
 
 
-def check_minus(minus: str, grid: Mapping[str, Iterable[str]]) -> None:
+def check_minus(minus: str, grid: Mapping[str, Collection[str]]) -> None:
     """Raise `InputError` where no number can have what `minus`, "name=value" of an option or a column, asks for."""
     name, equals, value = minus.partition("=")
     places = {**COLUMNS, **grid}
@@ -248,10 +252,9 @@ def picture(results: Results) -> Any:
             ax.set_xlabel(against)
     if len(others) > 1:
         legend_below(fig, axes[:1], columns=min(4, len(others)))
-    fig.suptitle(
-        f"{_label(measure)}{_less_what(results)}, against {against}; {_over(results, 'mean and 95 % interval over')}",
-        fontsize="medium",
-    )
+    over = f"against {against}; {_over(results, 'mean and 95 % interval over')}"
+    less = f"{_less_what(results)},\n" if results.get("minus") else " "  # which one line has no room for
+    fig.suptitle(f"{_label(measure)}{less}{over}", fontsize="medium")
     return fig
 
 
