@@ -279,10 +279,9 @@ def picture(results: Results) -> Any:
             ax.set_xlabel(against)
     if len(others) > 1:
         legend_below(fig, axes[:1], columns=min(4, len(others)))
-    fig.suptitle(
-        f"{_label(measure)}{_less_what(results)}, against {against}; {_over(results, 'mean and 95 % interval over')}",
-        fontsize="medium",
-    )
+    over = f"against {against}; {_over(results, 'mean and 95 % interval over')}"
+    less = f"{_less_what(results)},\n" if results.get("minus") else " "  # which one line has no room for
+    fig.suptitle(f"{_label(measure)}{less}{over}", fontsize="medium")
     return fig
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from divkd.report.style import beside, figure, legend_below, look, rendered
+from divkd.report.style import beside, figure, legend_below, look, one_scale, rendered
 from divkd.report.swept import points, summary
 from divkd.report.words import difference
 from divkd.shared.kinds import MODELS
 
 CELL = tuple[tuple[str, ...], tuple[str, ...]]
 HERE = Path(__file__).parent
-STEPS = ("0.0039", "0.0157", "0.0314", "0.0627")  # 1, 4, 8 and 16 of 255
+STEPS = ("0.0039", "0.0157", "0.0627")  # 1, 4 and 16 of 255
 BEFORE = {  # committed runs, whose step is 1/255: what they are of, in the figure
     "cifar10-cpu": "CIFAR-10, 1,000 images, 50 epochs, t = 4, M = 4",
     "cifar10-cpu-long": "CIFAR-10, 1,000 images, 100 epochs, t = 4, M = 4",
@@ -92,8 +92,9 @@ def differences() -> list[dict[str, Any]]:
         for (at, (model, method)), rows in points({**results, "minus": "method=kd"}).items():
             if model == "merged" or method != "ods":
                 continue
-            cell = dict(zip(results["vary"], at, strict=True))
-            images = "views, 1,000" if "views" in line else f"CIFAR-10 at 16 x 16, {option(line, '--train-images')}"
+            cell = dict(zip((name for name in results["vary"] if name != "seeds"), at, strict=True))
+            stage = "stage 1" if "explore.npz" in line else "stage 2"
+            images = f"{stage}: CIFAR-10 at 16 x 16, {option(line, '--train-images')}"
             t = cell.get("temperature", option(line, "--temperature", "4"))
             epochs = cell.get("student_epochs", option(line, "--student-epochs", "25"))
             found.append({
@@ -113,7 +114,9 @@ def show() -> None:
     )
     for row in rows:
         of = row["what"], MODELS[row["model"]], f"{round(float(row['step']) * 255)}/255", str(row["cal_nll"]["n"])
-        print(f"| {' | '.join((*of, *(difference(row[key]) for key in MEASURES)))} |")
+        alone = row["model"] == "single"  # which has no pairs
+        shown = ("" if alone and key == "pairwise_kl" else difference(row[key]) for key in MEASURES)
+        print(f"| {' | '.join((*of, *shown))} |")
     regimes = list(dict.fromkeys(row["what"] for row in rows))
     fig, axes = figure(8.4, 4.6, columns=2)
     for ax, model in zip(axes, ("single", "batch_ensemble"), strict=True):
@@ -128,17 +131,18 @@ def show() -> None:
                 at = [STEPS.index(row["step"]) + beside(index, len(regimes), 0.08) for row in held]
                 means = [row["cal_nll"]["mean"] for row in held]
                 half = [0.0 if alone else row["cal_nll"]["high"] - mean for row, mean in zip(held, means, strict=True)]
-                filled = {"markerfacecolor": "none"} if alone else {"label": what}
+                filled = {"markerfacecolor": "none"} if alone else {}
                 if held:
                     ax.errorbar(
                         at, means, yerr=half, linestyle="none", markersize=5, capsize=2, **look(index), **filled
                     )
-                elif not alone:
-                    ax.plot([], [], linestyle="none", label=what, **look(index))
+            hollow = {"markerfacecolor": "none"} if what.startswith("stage 1") else {}
+            ax.plot([], [], linestyle="none", label=what, **look(index), **hollow)
         ax.set_xticks(range(len(STEPS)), [f"{round(float(step) * 255)}/255" for step in STEPS])
         ax.set_xlim(-0.5, len(STEPS) - 0.5)
         ax.set_title(MODELS[model].strip(), fontsize="medium")
         ax.set_xlabel("step size")
+    one_scale(axes)
     axes[0].set_ylabel("ODS minus KD, calibrated NLL, nats")
     legend_below(fig, axes, columns=2)
     fig.suptitle("Below 0: ODS pays. Bars: 95 % interval over seeds; hollow: one seed, no evidence", fontsize="medium")
