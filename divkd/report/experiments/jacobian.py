@@ -83,7 +83,7 @@ def _taylor(results: Results) -> Table:
     for row in _plain(results):
         share = row["jacobian"]["mean"] / row["second"]["mean"]
         cells = [show(row["kd"], 4), show(row["second"], 2), f"{share:.2f}", *(show(one, 2) for one in row["ratio"])]
-        lines.append([STUDENTS[row["student"]], f"{row['split']}ing" if row["split"] == "train" else "test",
+        lines.append([STUDENTS[row["student"]], _images(row),
                       MOVES[row["along"]], *cells])  # fmt: skip
     sizes = [f"{one:.3g}" for one in results["measured"]]
     caption = (
@@ -96,6 +96,10 @@ def _taylor(results: Results) -> Table:
     )
     heads = ["student", "images", "steps", "KD", "second order", "Jacobian's share", *sizes]
     return Table(caption, heads, lines, 3, notes, page_only=tuple(sizes[1:-1:2]))
+
+
+def _images(row: Results) -> str:
+    return "training" if row["split"] == "train" else "test"
 
 
 def _plain(results: Results) -> list[Results]:
@@ -124,7 +128,7 @@ def _summary(results: Results) -> list[str]:
             near = [f"{place:.3g}" for place, one in zip(results["measured"], row["ratio"], strict=True)
                     if abs(one["mean"] - 1) <= NEAR]  # fmt: skip
             lines.append(
-                f"Around {'training' if row['split'] == 'train' else 'test'} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} "
+                f"Around {_images(row)} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} "
                 f"steps, the second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
                 f"({spread(results, 'mean over')})."
             )
