@@ -83,7 +83,7 @@ def _taylor(results: Results) -> Table:
     for row in _plain(results):
         share = row["jacobian"]["mean"] / row["second"]["mean"]
         cells = [show(row["kd"], 4), show(row["second"], 2), f"{share:.2f}", *(show(one, 2) for one in row["ratio"])]
-        lines.append([STUDENTS[row["student"]], f"{row['split']}ing" if row["split"] == "train" else "test",
+        lines.append([STUDENTS[row["student"]], _images(row),
                       MOVES[row["along"]], *cells])  # fmt: skip
     sizes = [f"{one:.3g}" for one in results["measured"]]
     caption = (
@@ -96,6 +96,10 @@ def _taylor(results: Results) -> Table:
     )
     heads = ["student", "images", "steps", "KD", "second order", "Jacobian's share", *sizes]
     return Table(caption, heads, lines, 3, notes, page_only=tuple(sizes[1:-1:2]))
+
+
+def _images(row: Results) -> str:
+    return "training" if row["split"] == "train" else "test"
 
 
 def _plain(results: Results) -> list[Results]:
@@ -124,7 +128,7 @@ def _summary(results: Results) -> list[str]:
             near = [f"{place:.3g}" for place, one in zip(results["measured"], row["ratio"], strict=True)
                     if abs(one["mean"] - 1) <= NEAR]  # fmt: skip
             lines.append(
-                f"Around {row['split']} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} "
+                f"Around {_images(row)} images, of a {STUDENTS[row['student']]} by KD, along {MOVES[row['along']]} "
                 f"steps, the second order is within {NEAR:.0%} of what is measured at {', '.join(near) or 'no size'} "
                 f"({spread(results, 'mean over')})."
             )
@@ -199,11 +203,14 @@ def _panel(ax: Any, results: Results, rows: list[Results], one: Measure) -> None
                    linewidth=1, markersize=5, capsize=2, mfc=colour if model == "noisy" else "white",
                    label=f"{MATCHED[model]}, {MOVES[step]}")  # fmt: skip
     ax.set_xscale("log")
+    sizes = [times * results["step_size"] for times in results["times"]]
+    ax.set_xticks(sizes, [f"{one:.3g}" for one in sizes])
+    ax.set_xticks([], minor=True)
 
 
 SHOWN = (
     "What a step of an image adds to the KD term of students by KD, measured and foreseen by its second order, and the "
-    "ratio of both, by size; clipped steps have a mean, and with it a first order"
+    "ratio of both, by size; clipped steps have a mean, so a first order; values below 0 are not shown"
 )
 REPORT = Report(
     ("experiment jacobian",), _sentence, _tables,
