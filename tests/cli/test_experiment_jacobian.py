@@ -11,7 +11,7 @@ from divkd.shared.files import read_json
 from divkd.shared.kinds import MATCHED, MOVES
 
 pytestmark = pytest.mark.usefixtures("coarse_figures_throughout")
-TINY = "experiment jacobian digits --train-images 40 --epochs 1 --members 2 --network resnet8w4 --device cpu --images 4"
+TINY = "experiment jacobian digits --train-images 40 --epochs 1 --members 2 --network resnet8w4 --device cpu --images 2"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_every_network_has_its_row_and_its_taylor_terms(capsys):
     assert MOVES["clipped"] in page
 
 
+@pytest.mark.slow
 def test_more_steps_and_students_are_added_and_what_was_there_stays():
     shutil.copytree("small", "grown")
     more = f"{TINY} --seeds 0 --sizes 1 --step gaussian --step ods --student single --student batch_ensemble"
