@@ -25,7 +25,7 @@ demo: install
 	@echo "$(RUNS)/figures: theory beside practice; captions.md says what each figure shows"
 
 figures: install
-	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu-long docs/results/cifar10-cpu-analysis docs/results/mysteries --out docs/figures
+	$(BIN)/divkd figures docs/results/multiview-default docs/results/plane docs/results/cifar10-cpu-long docs/results/cifar10-cpu-analysis docs/results/mysteries docs/results/ensemble-over-kd --out docs/figures
 
 # A process a core, of one compute thread each (tests/conftest.py); a file's tests share what they train, in one.
 test: install

@@ -256,7 +256,7 @@ def test_the_readme_tells_what_the_runs_hold():
         assert f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:+.3f})" in text
 
 
-@pytest.mark.parametrize("name", ["mysteries"])
+@pytest.mark.parametrize("name", ["mysteries", "ensemble-over-kd"])
 def test_the_answers_that_a_page_prints_are_those_of_its_run(name):
     """Each row of the summary, each paired difference, and what is kept of the ensemble's gain, by mean and by seed."""
     page, results = page_of(name), results_of(name)
