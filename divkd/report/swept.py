@@ -285,6 +285,19 @@ def picture(results: Results) -> Any:
     return fig
 
 
+def _summary(results: Results) -> list[str]:
+    """Between which means the measure lies, over cells and what answers in them."""
+    means = [summary(rows, results["measure"])["mean"] for rows in points(results).values()] if results["rows"] else []
+    known = [mean for mean in means if not math.isnan(mean)]
+    failed = sum(cell["failed"] is not None for cell in results["cells"])
+    lines = [f"{failed} of {len(results['cells'])} cells failed."] if failed else []
+    if known:
+        ends = " to ".join(f"{end:.4g}" for end in unique((min(known), max(known))))
+        what = f"{_label(results['measure'])}{_less_what(results)}"
+        lines.append(f"Means of {what}: {ends}, in {len(results['cells'])} cells ({_over(results, 'over')}).")
+    return lines
+
+
 def _again(results: Results, asked: Results, run: Path) -> tuple[list[str], str]:
     grid = (f"{name}={','.join(values)}" for name, values in results["vary"].items())
     chosen = ["--measure", results["measure"], "--against", results["against"]]
@@ -298,4 +311,4 @@ FIGURES = (
     Figure("views_map", views_map, "The share of classes of which networks, ensembles and students miss a view, by the "
            "options", fits=lambda results: any("views_missed_member" in row for row in results["rows"])),
 )  # fmt: skip
-REPORT = Report(("sweep",), _sentence, _tables, FIGURES, again=_again, vector=True)
+REPORT = Report(("sweep",), _sentence, _tables, FIGURES, again=_again, vector=True, summary=_summary)

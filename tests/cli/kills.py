@@ -44,9 +44,6 @@ def prepared(line, folder, out="run"):
 def command(line, folder, die_before):
     """The command, as `divkd` runs it; with `die_before`, killed before that many whole files were put in place."""
     os.chdir(folder)
-    out = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(out, stream)
     replace, count = os.replace, 0
 
     def counted(source, target, **options):
@@ -60,6 +57,9 @@ def command(line, folder, die_before):
     Figure.savefig, os.replace = curves_alone, counted
     signal.signal(signal.SIGTERM, main._terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    out = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
     code = main.run(line.split())
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.SIG_IGN)
@@ -89,6 +89,8 @@ def go(line, folder, *, after=None, sign=signal.SIGKILL, die_before=-1, victim=N
     gets it, by the number of the command's process; seconds are then those of the clock, as others compute.
     """
     process = begin(line, folder, die_before)
+    while sign != signal.SIGKILL and process.is_alive() and not Path(folder, "said").exists():
+        time.sleep(0.01)  # nobody listens yet
     if after is not None and victim is not None:
         process.join(after)
     while after is not None and victim is None and process.is_alive() and (left := after - computed(process.pid)) > 0:

@@ -57,7 +57,8 @@ def test_every_committed_run_has_a_page(folder, undrawn):
     check_structure(found)
     results, config = read(folder), json.loads((folder / "config.json").read_text())
     text = " ".join(found.text)
-    again = "analyse runs/cifar10" if results["command"] == "analyse" else f"{results['command']} --config {folder}"
+    own = {"analyse": "analyse runs/cifar10", "sweep": "sweep --vary"}  # the commands that take no --config
+    again = own.get(results["command"], f"{results['command']} --config {folder}")
     assert f"divkd {again}" in text
     assert config["git_revision"] in text
     assert config["device"] in text

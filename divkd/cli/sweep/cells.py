@@ -14,7 +14,7 @@ import click
 
 from divkd.shared.errors import InputError, RunError
 from divkd.shared.files import read_json
-from divkd.shared.manifest import existing
+from divkd.shared.manifest import begun, existing
 
 if TYPE_CHECKING:
     from divkd.shared.run import Run
@@ -45,9 +45,10 @@ class Cell:
 
     def ask(self, out: Path | None, *, resume: bool, replaced: bool) -> None:
         """Have the command check all that it is given, and the folder unless it is `replaced`; nothing is written."""
-        begun = out is not None and (out / self.name / "config.json").exists()
+        # a cell that was killed as it began may have no config.json yet
+        there = out is not None and (bool(existing(out / self.name)) or begun(out / self.name))
         self.resumed = resume
-        self.options = {"out": out and out / self.name, "resume": resume and begun, "overwrite": replaced}
+        self.options = {"out": out and out / self.name, "resume": resume and there, "overwrite": replaced}
         self._call()
         if not self.known:
             raise InputError(f"{self.context.command_path}: '{self.command.name}' makes no run; give one that does")

@@ -32,6 +32,7 @@ from divkd.theory.engines import blocks, mixed
 LAZY_SHARE, LAZY_OUTPUT = 0.05, 1e-3
 CAUTION = 2.0  # times the pace at which it was seen to move
 TAIL, UNHEARD = 6.0, 1e-4  # of normal noise, one of 1e9 draws; of an output
+UNDECIDED = 1e-3  # share of samples whose answer unheard noise may decide
 AT_ONCE = 250_000_000  # bytes of networks that are trained side by side
 FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
 
@@ -172,7 +173,7 @@ def fresh_outputs(
     Their noise meets the initial weights alone: <w, xi> ~ N(0, (sigma_0 nu)^2), drawn for `role` and each number in
     `members`. Rows of the same number, a member before and after it was distilled, or students that learned by other
     rules from the same start, meet the same noise. It is drawn for every block by itself, where the block is heard at
-    all (see `_heard`).
+    all (see `_heard`); all of it where, for more than `UNDECIDED` of the samples, what is not heard decides the answer.
     """
     layout, constants = Layout.of(samples, config.features), _constants(config, len(samples))
     outputs = np.zeros((len(weights), config.classes, len(samples)), np.float32)
@@ -189,12 +190,19 @@ def fresh_outputs(
             return
         a = np.pad(weights[rows, ..., : config.features], ((0, 0), (0, 0), (0, 0), (0, 1)))  # 0: no feature
         heard = _heard(config, a * layout.largest)
-        for place in np.flatnonzero(heard.any(0)).tolist():
-            i, r, f = np.unravel_index(place, a.shape[1:])
-            size = layout.start[f + 1] - layout.start[f]
-            g = rng(seed, f"noise/{role}", number, place).standard_normal(size, np.float32) * scale
-            for row in np.flatnonzero(heard[:, i, r, f]):
-                blocks.answer(a[row, i, r, f], g, f, outputs[rows[row], i], layout, constants)
+
+        def add(chosen: np.ndarray) -> None:
+            for place in np.flatnonzero(chosen.any(0)).tolist():
+                i, r, f = np.unravel_index(place, a.shape[1:])
+                size = layout.start[f + 1] - layout.start[f]
+                g = rng(seed, f"noise/{role}", number, place).standard_normal(size, np.float32) * scale
+                for row in np.flatnonzero(chosen[:, i, r, f]):
+                    blocks.answer(a[row, i, r, f], g, f, outputs[rows[row], i], layout, constants)
+
+        add(heard)
+        first, second = np.partition(outputs[rows], [-2, -1], axis=1)[:, :-3:-1].swapaxes(0, 1)
+        decided = (first - second <= 2 * UNHEARD).mean(1) <= UNDECIDED
+        add(~heard & ~decided[:, None, None, None])
 
     _each(test, set(members))
     return outputs.transpose(0, 2, 1)

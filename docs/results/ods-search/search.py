@@ -2,7 +2,7 @@
 
 python search.py data --data-dir FOLDER     explore.npz and confirm.npz from CIFAR-10
 python search.py choose RUN...              the candidates of stage 1, lowest difference first
-python search.py show                       the table of all differences, and figures/search.png
+python search.py show                       the table of all differences, and search.png
 """
 
 import argparse
@@ -146,7 +146,7 @@ def show() -> None:
     axes[0].set_ylabel("ODS minus KD, calibrated NLL, nats")
     legend_below(fig, axes, columns=2)
     fig.suptitle("Below 0: ODS pays. Bars: 95 % interval over seeds; hollow: one seed, no evidence", fontsize="medium")
-    (HERE / "figures/search.png").write_bytes(rendered(fig))
+    (HERE / "search.png").write_bytes(rendered(fig))
 
 
 if __name__ == "__main__":
