@@ -144,13 +144,7 @@ REPORT = Report(
                 '''@of_networks(LONE)
 def lone(**options: Any) -> None:
     """Single networks, and nothing else."""
-
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.lone import EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("lone", LONE, options, found)
+    conduct("lone", LONE, options)
 
 
 COMMANDS: tuple[Any, ...] = (lone, ''',

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,6 @@ from divkd.shared.errors import InputError
 from divkd.shared.files import plain
 
 if TYPE_CHECKING:
-    from divkd.empirical.experiments.experiment import Experiment
     from divkd.shared.jobs import Workers
     from divkd.shared.run import Run
 
@@ -73,14 +73,8 @@ def _preset(config: NetworksConfig, roles: tuple[str, ...]) -> str:
     return f"{images}; {config.members} {config.network}; {epochs} epochs"
 
 
-def conduct(
-    name: str,
-    presets: Mapping[str, NetworksConfig],
-    options: dict[str, Any],
-    found: "Callable[[], Experiment]",
-    *more: str,
-) -> None:
-    """Carry out `experiment NAME`, which `found` imports; `more` are fields that may grow when a run goes on."""
+def conduct(name: str, presets: Mapping[str, NetworksConfig], options: dict[str, Any], *more: str) -> None:
+    """Carry out `experiment NAME`, of the module of that name; `more` are fields that may grow when a run goes on."""
     command = f"experiment {name}"
     config = configure(options, command, presets)
     if printed(command, dataclasses.asdict(config), options):
@@ -99,7 +93,8 @@ def conduct(
                 f"--teachers {config.teachers} are {theirs}, and this experiment is of one architecture, "
                 f"{config.network}; give --network {theirs}"
             )
-    what, source = found(), Source(config, data)
+    module = import_module(f"divkd.empirical.experiments.{name.replace('-', '_')}")
+    what, source = module.EXPERIMENT, Source(config, data)
     behind = json.dumps(plain([config.behind("teacher"), facts["sha256"], facts.get("weights_sha256")]))
 
     def work(run: "Run", workers: "Workers") -> dict[str, Any]:
@@ -132,12 +127,7 @@ def mysteries(**options: Any) -> None:
     divkd experiment mysteries cifar --data-dir data --seeds 0,1,2
     """
 
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.mysteries import EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("mysteries", MYSTERIES, options, found)
+    conduct("mysteries", MYSTERIES, options)
 
 
 @of_networks(OVER_KD, Distillation=("temperature", "kd_weight", "students"))
@@ -151,12 +141,7 @@ def ensemble_over_kd(**options: Any) -> None:
     divkd experiment ensemble-over-kd digits --out runs/over-kd
     """
 
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.mysteries import OVER_KD as EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("ensemble-over-kd", OVER_KD, options, found, "students")
+    conduct("ensemble-over-kd", OVER_KD, options, "students")
 
 
 @of_networks(SPLIT_CHANNELS, **{"The layer": ("cuts",)})
@@ -172,12 +157,7 @@ def split_channels(**options: Any) -> None:
     divkd experiment split-channels cifar --data-dir data --seeds 0,1,2
     """
 
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.split_channels import EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("split-channels", SPLIT_CHANNELS, options, found, "cuts")
+    conduct("split-channels", SPLIT_CHANNELS, options, "cuts")
 
 
 @of_networks(FEATURE_MAP, ("teacher",), Maps=("images", "cut"))
@@ -192,12 +172,7 @@ def feature_map(**options: Any) -> None:
     divkd experiment feature-map views --out runs/maps-views
     """
 
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.feature_map import EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("feature-map", FEATURE_MAP, options, found, "images", "cut")
+    conduct("feature-map", FEATURE_MAP, options, "images", "cut")
 
 
 @of_networks(
@@ -216,12 +191,7 @@ def jacobian(**options: Any) -> None:
     divkd experiment jacobian cifar --teachers runs/cifar10 --data-dir data --seeds 0,1,2
     """
 
-    def found() -> "Experiment":
-        from divkd.empirical.experiments.jacobian import EXPERIMENT
-
-        return EXPERIMENT
-
-    conduct("jacobian", JACOBIAN, options, found, "sizes", "steps", "students")
+    conduct("jacobian", JACOBIAN, options, "sizes", "steps", "students")
 
 
 COMMANDS: tuple[Any, ...] = (mysteries, ensemble_over_kd, split_channels, feature_map, jacobian)

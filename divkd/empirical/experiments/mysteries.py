@@ -1,4 +1,4 @@
-"""Three mysteries of Allen-Zhu and Li (ICLR 2023, section 1), and whether an ensemble of distilled networks gains.
+"""Three mysteries of Allen-Zhu and Li (ICLR 2023, section 1): ensembles, distillation, self-distillation.
 
 Single networks F_1, ..., F_M of one architecture differ in nothing but what is random, and yet
 
@@ -11,15 +11,14 @@ each student by two losses: (1 - a) CE(S, y) + a KD at a temperature (`training.
 
     t CE(y, S) + (1 - t) H(T, S),     T = (1 / M) sum_m softmax(F_m),
 
-which is the former at temperature 1 and a = 1 - t, up to a constant. `over_kd` distills several students of the same
-ensemble and asks for their own ensemble: what all of them learned of it, averaging cannot add.
+which is the former at temperature 1 and a = 1 - t, up to a constant.
 """
 
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from divkd.empirical.experiments.config import MysteriesConfig, OverKdConfig, TaughtConfig
+from divkd.empirical.experiments.config import MysteriesConfig, TaughtConfig
 from divkd.empirical.experiments.experiment import Experiment
 from divkd.empirical.experiments.networks import (
     Row,
@@ -54,8 +53,6 @@ PAIRS = (
     ("self_distilled_mixed", "network"),
     ("pair", "self_distilled"),
 )
-OVER = (("ensemble", "network"), ("distilled", "network"), ("ensemble_over_kd", "distilled"),
-        ("ensemble_over_kd", "ensemble"))  # fmt: skip
 
 
 def students(config: MysteriesConfig) -> list[Student]:
@@ -70,36 +67,26 @@ def students(config: MysteriesConfig) -> list[Student]:
     ]
 
 
-def over(config: OverKdConfig) -> list[Student]:
-    """The students of `over_kd`."""
-    taught = tuple(range(config.members)), config.temperature, config.kd_weight
-    return [Student("distilled", *taught, member) for member in range(config.students)]
-
-
 def jobs(source: Source) -> list[Job]:
     """By seed the teachers, their average, the students, and the measure of all."""
     config, made = cast(MysteriesConfig, source.config), list[Job]()
     for seed in config.seeds:
         taught = [student_job(source, seed, student) for student in students(config)]
         networks = [*teacher_jobs(source, seed), average_job(source, seed), *taught]
-        made += [*networks, _measure(source, seed, networks, measure)]
+        made += [*networks, measure_job(source, seed, networks, measure)]
     return made
 
 
-def over_jobs(source: Source) -> list[Job]:
-    """By seed the teachers, the students, and the measure of both."""
-    config, made = cast(OverKdConfig, source.config), list[Job]()
-    for seed in config.seeds:
-        networks = [*teacher_jobs(source, seed), *(student_job(source, seed, student) for student in over(config))]
-        made += [*networks, _measure(source, seed, networks, measure_over)]
-    return made
-
-
-def _measure(source: Source, seed: int, networks: list[Job], ask: Any) -> Job:
+def measure_job(source: Source, seed: int, networks: list[Job], ask: Any, of: str = "") -> Job:
+    """The job that asks the finished `networks` of a seed; `of` says what beside the teachers there are so many of."""
     config = source.config
     answered = len(networks) * sum(len(split) for split in source.data.splits.values())
-    name = f"seed{seed}-measure{config.members}" + (f"-{config.students}" if isinstance(config, OverKdConfig) else "")
-    return Job(name, partial(ask, source, seed), tuple(job.name for job in networks), cost=float(answered))
+    return Job(
+        f"seed{seed}-measure{config.members}{of}",
+        partial(ask, source, seed),
+        tuple(job.name for job in networks),
+        cost=float(answered),
+    )
 
 
 def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
@@ -117,17 +104,6 @@ def measure(source: Source, seed: int, run: Run, progress: Progress) -> Row:
     return {"rows": found}
 
 
-def measure_over(source: Source, seed: int, run: Run, progress: Progress) -> Row:
-    """The rows of `over_kd` of a seed."""
-    config = cast(OverKdConfig, source.config)
-    seed_run = SeedRun(config, source.data, seed, run, progress)
-    teachers, _ = teachers_of(seed_run, config.members)
-    taught = trained(seed_run, over(config))
-    found = rows(seed_run, "network", teachers, alone=True) + rows(seed_run, "ensemble", teachers)
-    found += rows(seed_run, "distilled", taught, alone=True) + rows(seed_run, "ensemble_over_kd", taught)
-    return {"rows": found}
-
-
 def results(pairs: Pairs, config: TaughtConfig, records: Mapping[str, Record]) -> dict[str, Any]:
     """rows, their summary by model over seeds, and the paired differences of `pairs`."""
     found = [row for record in records.values() for row in record.get("rows", [])]
@@ -137,4 +113,3 @@ def results(pairs: Pairs, config: TaughtConfig, records: Mapping[str, Record]) -
 
 
 EXPERIMENT = Experiment("experiment mysteries", jobs, partial(results, PAIRS))
-OVER_KD = Experiment("experiment ensemble-over-kd", over_jobs, partial(results, OVER))

@@ -101,7 +101,7 @@ def answers(results: Results) -> Any:
             points(ax, [-place], [mean], sideways=True, fmt="o", color=colour, markersize=6, capsize=3)
         for name, style in (("network", ":"), ("ensemble", "-")):
             line = next(row for row in rows if row["model"] == name)
-            ax.axvline(value({key: line[key]["mean"]}, key), color="0.35", linestyle=style, linewidth=0.9, zorder=0.5)
+            ax.axvline(value({key: line[key]["mean"]}, key), color="0.35", linestyle=style, linewidth=0.9, zorder=1.5)
         ax.set(ylim=(0.6 - len(rows), 0.6), xlabel=label)
     axes[0].set_yticks([-place for place in range(len(rows))], [ANSWERS[row["model"]] for row in rows])
     axes[1].set_yticks([-place for place in range(len(rows))], [""] * len(rows))

@@ -10,7 +10,8 @@ from training_runs import QUIET
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.experiments import config as presets
-from divkd.empirical.experiments.mysteries import EXPERIMENT, OVER_KD, PAIRS, students
+from divkd.empirical.experiments.ensemble_over_kd import EXPERIMENT as OVER_KD
+from divkd.empirical.experiments.mysteries import EXPERIMENT, PAIRS, students
 from divkd.empirical.experiments.networks import Averaged, averaged, differences, fresh, summary
 from divkd.empirical.networks.build import build
 from divkd.empirical.networks.ensembles import DeepEnsemble
