@@ -96,7 +96,7 @@ class NetworksConfig(Config):
     momentum: float = field(0.9, high=0.9999)
     precision: str = field(
         "float32",
-        "of products and convolutions in training; auto: bfloat16 where the processor has it",
+        "of products and convolutions in training; auto: bfloat16 where it is faster",
         choices=("float32", "bfloat16", "auto"),
     )
     compile: str = field(

@@ -22,19 +22,20 @@ TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 def decided(config: Asked) -> Asked:
     """`config` with "auto" replaced by what this machine does, so that config.json holds it and a resumed run does too.
 
-    precision    bfloat16 where the processor multiplies in it, else float32
+    precision    bfloat16 where it is faster here, else float32
     compile      off: no compiled step was measured to earn its compilation (docs/performance.md)
 
     A function of the configuration and the machine's make: nothing is timed. Raises `InputError` where what is asked
     for cannot be had here.
     """
-    lower = has_bfloat16(config.device)
-    if config.precision == "bfloat16" and not lower:
+    if config.precision == "bfloat16" and not has_bfloat16(config.device):
         without = f"precision bfloat16 is slow on {config.device} here, whose instructions lack it"
         raise InputError(f"{without}; give --precision float32 or auto")
     if config.compile == "on" and config.device == "cpu" and not has_compiler():
         raise InputError("--compile on needs a C++ compiler and Python's headers, which are not here; give off or auto")
-    precision = config.precision if config.precision != "auto" else "bfloat16" if lower else "float32"
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if gains_by_bfloat16(config.device) else "float32"
     return replace(config, precision=precision, compile="off" if config.compile == "auto" else config.compile)
 
 
@@ -42,11 +43,23 @@ def has_bfloat16(device: str) -> bool:
     """Whether the hardware multiplies in bfloat16; what cannot be found out counts as no."""
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_processor())  # the last on ARM
+
+
+def gains_by_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies in bfloat16, and is none that was measured to be slower in it or not measured.
+
+    Of processors only AMD's gained; an Intel Xeon with avx512_bf16 and without AMX lost (docs/performance.md).
+    """
+    return has_bfloat16(device) and (device != "cpu" or "AuthenticAMD" in _processor())
+
+
+def _processor() -> list[str]:
+    """What Linux says of the processors, in words; nothing elsewhere."""
     try:
-        words = Path("/proc/cpuinfo").read_text("utf-8").split()
+        return Path("/proc/cpuinfo").read_text("utf-8").split()
     except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)  # the last on ARM
+        return []
 
 
 def has_compiler() -> bool:

@@ -98,9 +98,17 @@ def test_a_run_that_compiles_learns_what_the_eager_one_learns(tmp_path):
     assert runs[0]["rows"][-1]["nll"] == pytest.approx(runs[1]["rows"][-1]["nll"], rel=1e-2)
 
 
-@pytest.mark.parametrize("lower", [True, False])
-def test_auto_is_decided_once_by_what_the_machine_is(monkeypatch, lower):
-    monkeypatch.setattr(execution, "has_bfloat16", lambda device: lower)
+@pytest.mark.parametrize(
+    ("words", "lower"),
+    [
+        (("AuthenticAMD", "avx512_bf16"), True),
+        (("AuthenticAMD", "avx2"), False),
+        (("GenuineIntel", "avx512_bf16"), False),  # measured to lose
+        ((), False),
+    ],
+)
+def test_auto_is_decided_once_by_what_the_machine_is(monkeypatch, words, lower):
+    monkeypatch.setattr(execution, "_processor", lambda: list(words))
     config = dataclasses.replace(PRESETS["smoke"], precision="auto")
     chosen = decided(config)
     assert (chosen.precision, chosen.compile) == ("bfloat16" if lower else "float32", "off")
