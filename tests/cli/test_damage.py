@@ -120,7 +120,7 @@ def said(command, capsys):
 
 
 @pytest.mark.parametrize("seal", [False, True], ids=["unsealed", "sealed"])
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("every", [21, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 @pytest.mark.parametrize("name", READ)
 def test_no_field_of_a_file_ends_a_command_in_a_traceback(folder, capsys, name, every, seal):
     file = folder / "run" / name

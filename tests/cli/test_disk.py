@@ -12,7 +12,7 @@ from divkd.shared.files import read_json
 from divkd.shared.run import Run
 
 LARGE = 64 << 20
-DISK = ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("multiview", "analyse", "sweep"))]
+DISK = ["plane", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "multiview", "analyse", "sweep"))]
 
 
 def sized(folder, size, *flags):

@@ -12,11 +12,13 @@ from divkd.shared.files import read_json
 WORLD = "--preset quick --classes 3 --patches 12 --expected-others 1 --train-samples 60 --test-samples 50 --members 4"
 COMMANDS = {
     "train": "train digits --train-images 60 --epochs 2 --members 2 --ladder 2 --method kd --student single",
-    "mysteries": "experiment mysteries digits --train-images 60 --epochs 1 --members 2",
     "simulate": f"simulate multiview {WORLD} --students 2 --soft-steps 20 --seeds 0,1",
-    "plane": "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20",
 }
-SLOW = {"mysteries": "experiment mysteries digits --train-images 60 --epochs 1 --members 2 --network resnet8w4"}
+PLANE = "simulate plane --seeds 0,1 --members 2 --epochs 2 --points 20"
+SLOW = {
+    "plane": PLANE,
+    "mysteries": "experiment mysteries digits --train-images 60 --epochs 1 --members 2 --network resnet8w4",
+}
 
 
 def timeless(value):
@@ -43,7 +45,7 @@ def test_one_job_at_a_time_and_two_give_the_same_bits(command, tmp_path, monkeyp
 
 def test_a_run_in_use_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(f"{COMMANDS['plane']} --jobs 1 --out run".split()) == 0
+    assert run(f"{PLANE} --jobs 1 --out run".split()) == 0
     code = "from divkd.shared.lock import Lock; lock = Lock(pathlib.Path('run/.lock')).__enter__()"
     code = f"import pathlib, sys; {code}; print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -51,11 +53,11 @@ def test_a_run_in_use_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
         assert holder.stdout.readline() == b"held\n"
         capsys.readouterr()
         for flag in ("--resume", "--overwrite"):
-            assert run(f"{COMMANDS['plane']} --out run {flag}".split()) == 2
+            assert run(f"{PLANE} --out run {flag}".split()) == 2
             assert f"--out run is in use by process {holder.pid} on" in capsys.readouterr().err
         assert (tmp_path / "run/results.json").exists()
         holder.kill()
-    assert run(f"{COMMANDS['plane']} --out run --overwrite".split()) == 0
+    assert run(f"{PLANE} --out run --overwrite".split()) == 0
 
 
 @pytest.mark.parametrize("count", ["0", "x", "-1"])

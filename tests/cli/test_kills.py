@@ -66,14 +66,21 @@ def resuming(line):
     return line.replace("--out run", "--out run --resume", 1)
 
 
-@pytest.mark.parametrize("every", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["last", "all"])
-def test_killed_before_a_file_is_in_place(undisturbed, every):
+# In the fast suite two commands are enough for what a write or another signal ends.
+FEW = [pytest.param(name, marks=() if name in ("train", "plane") else pytest.mark.slow) for name in (*COMMANDS, *SLOW)]
+
+
+@pytest.mark.parametrize("undisturbed", FEW, indirect=True)
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_before_a_file_is_in_place(undisturbed, count):
+    """The first, the last, and others between."""
     line, folder, _, writes, expected = undisturbed
-    for number in range(0, writes, every) if every else (0, writes - 1):
+    for number in np.unique(np.linspace(0, writes - 1, count).astype(int)):
         assert go(line, folder, die_before=number) == -signal.SIGKILL
         same(line, folder, expected)
 
 
+@pytest.mark.parametrize("undisturbed", FEW, indirect=True)
 @pytest.mark.parametrize(
     ("sign", "code", "how"),
     [(signal.SIGTERM, 143, "terminated"), pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow)],
