@@ -166,9 +166,11 @@ def small_world(monkeypatch, tmp_path):
         short = dataclasses.replace(preset.teacher, epochs=1, batch_size=32)
         changes = {"teacher": short, "student": short, "members": 2, "ladder": 2, "train_images": 64}
         monkeypatch.setitem(training.PRESETS, name, dataclasses.replace(preset, **changes, methods=("kd",)))
-    for presets in (experiments.MYSTERIES, experiments.OVER_KD):
-        changes = {"teacher": short, "student": short, "members": 2, "train_images": 64, "network": "resnet8w4"}
-        monkeypatch.setitem(presets, "smoke", dataclasses.replace(presets["smoke"], **changes))
+    changes = {"teacher": short, "student": short, "members": 2, "train_images": 64, "network": "resnet8w4"}
+    for name in ("MYSTERIES", "OVER_KD", "SPLIT_CHANNELS", "FEATURE_MAP", "JACOBIAN"):
+        presets = getattr(experiments, name)
+        less = {"sizes": 1, "images": 4} if name == "JACOBIAN" else {}
+        monkeypatch.setitem(presets, "smoke", dataclasses.replace(presets["smoke"], **changes, **less))
     monkeypatch.setattr(analysis, "BATCH", 2)  # of images whose time is measured
     load = datasets.load
     stand_in = ("cifar10", "svhn")
