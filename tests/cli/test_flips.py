@@ -71,18 +71,17 @@ def test_a_flipped_bit_is_found_or_changes_nothing(state, monkeypatch, capsys, c
         flip(file, int(generator.integers(8 * file.stat().st_size)))
         assert damaged(file) is not False, name
         capsys.readouterr()
-        if name in ("run/config.json", "run/results.json"):
+        if name in ("run/config.json", "run/results.json") and (folder / "run/results.json").exists():
             assert run("report run --out page.html --overwrite".split()) == 2
             assert capsys.readouterr().err.startswith(f"Error: {name} is damaged")
         assert run(goes_on) == 0, (name, capsys.readouterr().err)
         err = " ".join(capsys.readouterr().err.split())
-        found = content(folder / "run")
         if file.exists() and damaged(file):  # nothing read it, and what will is going to refuse it
             assert file.parent.name != "run"
-            found[str(file.relative_to(folder / "run"))] = whole[str(file.relative_to(folder / "run"))]
+            shutil.copy(folder / "whole" / file.relative_to(folder / "run"), file)
         elif file.parent.name in ("checkpoints", "jobs") and file.suffix in (".safetensors", ".json"):
             assert name in err
-        assert found == whole, name
+        assert content(folder / "run") == whole, name
         shutil.rmtree(folder / "run")
 
 
