@@ -94,7 +94,7 @@ class Run:
     def load(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Read a checkpoint back, or None where there is none. Nothing is unpickled.
 
-        Raises `InputError` where the file is damaged.
+        Raises `InputError` where the file is damaged or cannot be read.
         """
         path = self.checkpoint(name)
         if not path.exists():
@@ -107,7 +107,9 @@ class Run:
             if whole is False or ("digest" in header and not whole):
                 raise ValueError("it is not what divkd wrote")
             header.pop("digest", None)
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}; make it readable") from error
+        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise self.damaged(name, str(error)) from error
         return arrays, header
 

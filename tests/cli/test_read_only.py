@@ -57,9 +57,15 @@ CASES = [
     ("images.npz", 0o000, "predict run images.npz", 2, DENIED),
     ("images.npz", 0o000, "train images.npz --device cpu --preset smoke --out new", 2, DENIED),
     ("answers.npz", 0o000, "evaluate answers.npz --out new", 2, DENIED),
-    ("photos", 0o000, "train photos --device cpu --preset smoke --image-size 8 --out new", 2, DENIED),
-    ("photos/a", 0o000, "train photos --device cpu --preset smoke --image-size 8 --out new", 2, DENIED),
-    ("photos/a/0.png", 0o000, "train photos --device cpu --preset smoke --image-size 8 --out new", 2, DENIED),
+    ("photos", 0o000, "train photos --split 0.2 --device cpu --preset smoke --image-size 8 --out new", 2, DENIED),
+    ("photos/a", 0o000, "train photos --split 0.2 --device cpu --preset smoke --image-size 8 --out new", 2, DENIED),
+    (
+        "photos/a/0.png",
+        0o000,
+        "train photos --split 0.2 --device cpu --preset smoke --image-size 8 --out new",
+        2,
+        DENIED,
+    ),
     ("photos/a/0.png", 0o000, "predict run photos/a/0.png --strict", 2, DENIED),
     ("data", 0o000, "train cifar10 --data-dir data --out new", 2, ""),
     ("data", 0o500, "train cifar10 --data-dir data --out new", 2, ""),
@@ -73,7 +79,7 @@ def laid(folder):
     os.chdir(folder)
     assert run(f"{TRAIN} --out kept".split()) == 0
     generator = np.random.default_rng(0)
-    np.savez("images.npz", images=generator.integers(0, 256, (40, 8, 8, 1), np.uint8), labels=np.arange(40) % 4)
+    np.savez("images.npz", images=generator.integers(0, 256, (40, 8, 8, 1), np.uint8))
     np.savez("answers.npz", logits=generator.normal(size=(2, 40, 4)), labels=np.arange(40) % 4)
     for number in range(20):
         place = folder / "photos" / "ab"[number % 2] / f"{number // 2}.png"
