@@ -107,9 +107,9 @@ class Run:
             if whole is False or ("digest" in header and not whole):
                 raise ValueError("it is not what divkd wrote")
             header.pop("digest", None)
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}; make it readable") from error
-        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except PermissionError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; make it readable") from error
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
             raise self.damaged(name, str(error)) from error
         return arrays, header
 
