@@ -5,6 +5,8 @@ Other processes of a run map the same file.
 """
 
 import atexit
+import contextlib
+import fcntl
 import math
 import os
 import tempfile
@@ -17,6 +19,7 @@ import numpy as np
 from divkd.shared.errors import RunError
 
 RESIDENT = 1 << 30  # bytes of an array that stays in memory
+SUFFIX = ".images"
 _FILES: dict[Path, np.ndarray] = {}  # what this process has mapped and will delete
 
 
@@ -32,25 +35,35 @@ def room(shape: Sequence[int], resident: int | None = None) -> np.ndarray:
     """An array of bytes to be filled, (shape) uint8: in memory, or mapped to a file in the folder for temporary ones.
 
     In memory it is up to so many bytes (`RESIDENT`).
-    The environment variable TMPDIR names that folder; the file is deleted when the process ends. Raises `RunError`
-    where it has no room.
+    The environment variable TMPDIR names that folder; the file is deleted when the process ends, or, where it was
+    killed, when another makes one. Raises `RunError` where it has no room.
     """
     size = math.prod(shape)
     if size <= (RESIDENT if resident is None else resident):
         return np.empty(shape, np.uint8)
-    handle, name = tempfile.mkstemp(prefix="divkd-", suffix=".images")
+    _forsaken(Path(tempfile.gettempdir()))
+    handle, name = tempfile.mkstemp(prefix="divkd-")
+    with contextlib.suppress(OSError):  # a file system without locks, where none is taken for forsaken either
+        fcntl.flock(handle, fcntl.LOCK_EX)  # as long as the process lives: `handle` stays open
+    path = Path(name).rename(name + SUFFIX)
     try:
         os.posix_fallocate(handle, 0, size)
     except OSError as error:
-        os.unlink(name)
-        folder = Path(name).parent
-        raise RunError(
-            f"{folder} has no room for {size / 1e9:.1f} GB of images ({error.strerror}); set TMPDIR to another"
-        ) from error
-    finally:
         os.close(handle)
-    array = _FILES[Path(name)] = mapped(Place(name, 0, tuple(shape)))
+        path.unlink()
+        raise RunError(
+            f"{path.parent} has no room for {size / 1e9:.1f} GB of images ({error.strerror}); set TMPDIR to another"
+        ) from error
+    array = _FILES[path] = mapped(Place(str(path), 0, tuple(shape)))
     return array
+
+
+def _forsaken(folder: Path) -> None:
+    """Delete the files of processes that were killed: nobody holds their lock."""
+    for path in folder.glob(f"divkd-*{SUFFIX}"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:  # of somebody else, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def mapped(place: Place) -> np.ndarray:

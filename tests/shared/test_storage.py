@@ -34,6 +34,24 @@ def test_a_large_array_is_a_file_that_others_map(little, tmp_path):
         np.testing.assert_array_equal(storage.mapped(storage.placed(other)), other)
 
 
+def test_what_a_killed_process_leaves_is_deleted_by_the_next_and_what_a_living_one_holds_is_not(little, tmp_path):
+    code = "from divkd.shared import storage; storage.room((9,), 0); print(flush=True); input()"
+    begin = [sys.executable, "-c", code]
+    given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": {**os.environ, "TMPDIR": str(tmp_path)}}
+    with subprocess.Popen(begin, **given) as killed:
+        killed.stdout.readline()
+        (left,) = tmp_path.iterdir()
+        killed.kill()
+    with subprocess.Popen(begin, **given) as living:
+        living.stdout.readline()
+        (held,) = tmp_path.iterdir()
+        assert held != left
+        storage.room((1000,))
+        assert held.exists()
+        living.communicate(b"\n")
+    assert not held.exists()
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_large_array_of_an_npz_is_read_in_pieces(little, tmp_path, save):
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3)).astype(np.uint8)
