@@ -82,7 +82,7 @@ def train(
                     arrays = {"weights": networks.weights[place].copy(), "train_outputs": outputs} | _of(place, steps)
                     wrong, (name, known) = float((outputs.argmax(1) != samples.labels).mean()), records[missing[place]]
                     record = {**known, "steps": len(arrays["times"]) - 1, "train_error": wrong}
-                    run.save(name, arrays, record)
+                    # the line first: after a kill between the two it is written again, and never missing
                     run.log(
                         event="fitted",
                         **record,
@@ -90,6 +90,7 @@ def train(
                         flow_time=float(arrays["times"][-1]),
                         loss=step.losses[place],
                     )
+                    run.save(name, arrays, record)
                     trained[missing[place]] = arrays
                 number = len(steps) - 1
                 if number % LOG_EVERY == 0:
