@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         again = _again(error)
         if isinstance(error, PermissionError) and not again:  # of what was given, before anything was made
-            return _end(f"{error.filename}: {error.strerror}; give what you may read and write", 2)
+            return _end(f"{error.filename or 'a file'}: {error.strerror}; give what you may read and write", 2)
         return _end(f"{error}; what is finished is kept: mend that, then {again} goes on" if again else str(error), 1)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
         again = _again(error)

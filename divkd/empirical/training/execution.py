@@ -47,9 +47,9 @@ def has_bfloat16(device: str) -> bool:
 
 
 def gains_by_bfloat16(device: str) -> bool:
-    """Whether the hardware multiplies in bfloat16, and is none that was measured to be slower in it or not measured.
+    """Whether `auto` takes bfloat16: on CUDA where the device multiplies in it, of processors on AMD's alone.
 
-    Of processors only AMD's gained; an Intel Xeon with avx512_bf16 and without AMX lost (docs/performance.md).
+    An Intel Xeon with avx512_bf16 and without AMX lost by it (docs/performance.md); others were not measured.
     """
     return has_bfloat16(device) and (device != "cpu" or "AuthenticAMD" in _processor())
 
