@@ -1,7 +1,7 @@
 """What a student minimises: three ways to hand on a teacher's outputs, each a `descent.Loss`.
 
-The losses returned are the students' cross-entropies on the labels, by which descent sees whether they fit; the
-slopes are those of the whole objective.
+Their losses are the students' cross-entropies on the labels, by which descent sees whether they fit; the slopes are
+those of the whole objective. Teachers' outputs G are (N, k), the same for all students, or (M, N, k), one each.
 """
 
 import dataclasses
@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 
 from divkd.theory.data import NOISE, Samples
-from divkd.theory.descent import Loss, by_class, cross_entropy, one_hot, softmax
+from divkd.theory.descent import Loss, softmax
+from divkd.theory.engines import losses as rules
 
 
 def clipped_probabilities(outputs: np.ndarray, clip: float, tau: float) -> np.ndarray:
@@ -25,50 +26,27 @@ def clipped(teachers: np.ndarray, labels: np.ndarray, clip: float, tau: float) -
 
     Following the distillation step of Allen-Zhu and Li (arXiv 2012.09816): it only pushes outputs up, the label term
     stays in. Where F_i reaches the clip c, q no longer depends on it, and without the gate it would run away.
-    `teachers` G are (N, k), one for all students, or (M, N, k), one each; `labels` (N,).
     """
-    wanted = by_class(clipped_probabilities(teachers, clip, tau))
-
-    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        lacking = wanted - clipped_probabilities(outputs, clip, tau)
-        np.maximum(lacking, 0, out=lacking)
-        lacking *= outputs < clip
-        slopes -= lacking
-
-    return cross_entropy(labels, push)
+    wanted = clipped_probabilities(teachers, clip, tau)
+    return Loss(labels, rules.CLIPPED, _by_class(wanted), clip=clip, tau=tau)
 
 
 def at_temperature(teachers: np.ndarray, labels: np.ndarray, temperature: float) -> Loss:
     """L = CE(labels, F) + T^2 KL(softmax(G / T) || softmax(F / T)), dL/dF = p - 1_y + T (softmax(F/T) - softmax(G/T)).
 
-    Hinton, Vinyals and Dean (arXiv 1503.02531): T^2 keeps the two terms' slopes comparable whatever T is. Shapes as
-    in `clipped`.
+    Hinton, Vinyals and Dean (arXiv 1503.02531): T^2 keeps the two terms' slopes comparable whatever T is.
     """
-    wanted = by_class(softmax(teachers / temperature))
-
-    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        soft = softmax(outputs / temperature)
-        soft -= wanted
-        soft *= temperature
-        slopes += soft
-
-    return cross_entropy(labels, push)
+    return Loss(labels, rules.TEMPERATURE, _by_class(softmax(teachers / temperature)), temperature=temperature)
 
 
 def mixed(teachers: np.ndarray, labels: np.ndarray, label_share: float) -> Loss:
     """L = t CE(labels, F) + (1 - t) H(S, T), dL/dF = S - t 1_y - (1 - t) T, S = softmax(F), T = softmax(G).
 
     H is the cross-entropy of the student's prediction S on the teacher's T: the form of ordinary distillation with both
-    terms on one scale, here at temperature 1. `label_share` is t; shapes as in `clipped`.
+    terms on one scale, here at temperature 1. `label_share` is t.
     """
-    wanted = by_class((1 - label_share) * softmax(teachers))
-    rest = (1 - label_share) * one_hot(labels, teachers.shape[-1])
-
-    def push(slopes: np.ndarray, outputs: np.ndarray) -> None:
-        slopes += rest
-        slopes -= wanted
-
-    return cross_entropy(labels, push)
+    taught = softmax(teachers) - (np.arange(teachers.shape[-1]) == labels[:, None])
+    return Loss(labels, rules.FIXED, _by_class((1 - label_share) * taught))
 
 
 def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
@@ -77,14 +55,12 @@ def scaled_labels(labels: np.ndarray, scales: np.ndarray) -> Loss:
     A network of width m K is K networks of width m trained jointly: s = 1 on the sum of their outputs, s = 1/K on
     their true average.
     """
-    label_loss = cross_entropy(labels)
-    factor = np.asarray(scales, np.float32)[:, None, None]
+    return Loss(labels, scales=scales)
 
-    def loss(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = label_loss(outputs * factor)
-        return losses, slopes * factor
 
-    return loss
+def _by_class(wanted: np.ndarray) -> np.ndarray:
+    """(1 or M, k, N) in the precision of what is given, (N, k) or (M, N, k)."""
+    return np.ascontiguousarray(wanted.reshape(-1, *wanted.shape[-2:]).swapaxes(1, 2))
 
 
 def without_others(samples: Samples, views: int = 2) -> Samples:

@@ -23,7 +23,7 @@ from divkd.theory.students import Seed, Students
 from divkd.theory.training import Arrays
 
 SHARE = 5.0  # what a job is to take at most, in trainings of a member of `default`
-TESTING = 0.1  # what testing a network of a member's width takes, in trainings of a member
+TESTING = 0.2  # what testing a network of a member's width takes, in trainings of a member
 
 
 def check(config: MultiViewConfig) -> None:

@@ -23,15 +23,15 @@ class Kind(NamedTuple):
 
 # What a seed's ensemble can teach, and the controls.
 KINDS = {
-    "distilled": Kind(2, swept=True),
-    "distilled_temperature": Kind(5),
-    "distilled_mixed": Kind(2),
-    "distilled_without_others": Kind(0.7),
-    "self_distilled": Kind(0.5, 0, least=2, swept=True),
-    "trained_jointly": Kind(0.8, JOINT, least=2),
+    "distilled": Kind(1.2, swept=True),
+    "distilled_temperature": Kind(3.3),
+    "distilled_mixed": Kind(1.2),
+    "distilled_without_others": Kind(0.6),
+    "self_distilled": Kind(0.7, 0, least=2, swept=True),
+    "trained_jointly": Kind(0.5, JOINT, least=2),
     "labels_only": Kind(0.1, 0, swept=True),
     # S_1 starts as the other fresh students do; each further link has a start, and with it a lottery, of its own
-    **{f"chain_{n}": Kind(2, FRESH if n == 1 else JOINT + FRESH * (n - 1), link=n) for n in range(1, LINKS + 1)},
+    **{f"chain_{n}": Kind(1.1, FRESH if n == 1 else JOINT + FRESH * (n - 1), link=n) for n in range(1, LINKS + 1)},
 }
 CONTINUED = tuple(name for name, kind in KINDS.items() if not kind.start)
 CHAIN = tuple(name for name, kind in KINDS.items() if kind.link)

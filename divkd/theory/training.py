@@ -64,22 +64,32 @@ def train(
 
     networks = create(missing)
     single, multi = np.flatnonzero(samples.views != NOISE), np.flatnonzero(samples.views == NOISE)
-    steps: list[Arrays] = []
+    traces: list[Arrays] = []
+    steps = -1  # the first record is the start
     with progress.task(title, len(missing), networks=len(missing)) as task:
         for phase in phases:
-            began = steps[-1]["times"] if steps else np.zeros(len(missing))
-            loss = phase.loss(missing)
-            for step in descent.descend(networks, loss, max_steps=config.max_steps, flow_time=phase.flow_time):
-                traced = {
-                    "times": began + step.times,
-                    "strengths": descent.strengths(networks.coordinates, config.classes, config.views),
-                    "single_losses": step.sample_losses.take(single, 1),
-                    "multi_losses": step.sample_losses.take(multi, 1).mean(1),
-                }
-                steps.append(traced)
+            began = traces[-1]["times"][-1] if traces else np.zeros(len(missing))
+            for step in descent.descend(
+                networks,
+                phase.loss(missing),
+                max_steps=config.max_steps,
+                flow_time=phase.flow_time,
+                most_steps=phase.most_steps,
+                stretch=LOG_EVERY,
+            ):
+                times, losses, strengths = step.trace
+                traces.append(
+                    {
+                        "times": began + times,
+                        "strengths": strengths,
+                        "single_losses": losses.take(single, 2),
+                        "multi_losses": losses.take(multi, 2).mean(2),
+                    }
+                )
+                steps += len(times)
                 for place in step.finished if phase is phases[-1] else ():
                     outputs = np.ascontiguousarray(networks.outputs()[place])
-                    arrays = {"weights": networks.weights[place].copy(), "train_outputs": outputs} | _of(place, steps)
+                    arrays = {"weights": networks.weights[place].copy(), "train_outputs": outputs} | _of(place, traces)
                     wrong, (name, known) = float((outputs.argmax(1) != samples.labels).mean()), records[missing[place]]
                     record = {**known, "steps": len(arrays["times"]) - 1, "train_error": wrong}
                     # the line first: after a kill between the two it is written again, and never missing
@@ -92,13 +102,10 @@ def train(
                     )
                     run.save(name, arrays, record)
                     trained[missing[place]] = arrays
-                number = len(steps) - 1
-                if number % LOG_EVERY == 0:
-                    run.log(event="step", title=title, step=number, losses=step.losses, active=step.active)
+                if step.number % LOG_EVERY == 0:
+                    run.log(event="step", title=title, step=steps, losses=step.losses, active=step.active)
                 finished = len(trained) + len(missing) - len(records)
-                task.update(finished, note=f"step {number}, loss {step.losses.max():.3g}")
-                if step.number == phase.most_steps:
-                    break
+                task.update(finished, note=f"step {steps}, loss {step.losses.max():.3g}")
     return {row: trained[row] for row in records}, networks, missing
 
 
@@ -117,8 +124,8 @@ def _fits(arrays: Arrays, config: MultiViewConfig, samples: Samples) -> bool:
     return fits and len(weights) == 3 and weights[0] == config.classes and weights[2] >= config.features
 
 
-def _of(row: int, steps: Sequence[Arrays]) -> Arrays:
-    """What `steps` say of a network, without those at which it stood still, waiting for others: they depend on who."""
-    times = np.array([step["times"][row] for step in steps])
-    moved = [0, *(1 + np.flatnonzero(np.diff(times) > 0)).tolist()]
-    return {name: np.array([steps[at][name][row] for at in moved]) for name in steps[0]}
+def _of(row: int, traces: Sequence[Arrays]) -> Arrays:
+    """What `traces` say of a network, without steps at which it stood still, waiting for others: they depend on who."""
+    times = np.concatenate([part["times"][:, row] for part in traces])
+    moved = np.append(True, np.diff(times) > 0)
+    return {name: np.concatenate([part[name][:, row] for part in traces])[moved] for name in traces[0]}

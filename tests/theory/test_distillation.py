@@ -3,6 +3,8 @@ import pytest
 
 from divkd.theory import descent, distillation
 from divkd.theory.data import NOISE, training_samples
+from divkd.theory.engines import losses
+from divkd.theory.engines.entries import compiled
 
 
 @pytest.fixture
@@ -106,3 +108,34 @@ def test_stripped_samples_keep_their_own_classes_features_and_nothing_else(tiny)
     assert (stripped.feature[~own] == NOISE).all()
     assert not stripped.weight[~own].any()
     assert (~own & (samples.feature != NOISE)).any()
+
+
+@pytest.mark.parametrize("rule", ["labels", "at_temperature", "mixed", "clipped"])
+def test_single_precision_gives_what_double_precision_does(rule):
+    draw = np.random.default_rng(2)
+    outputs, teachers = draw.uniform(0, 90, (3, 37, 5)), draw.uniform(0, 9, (37, 5))  # p down to 1e-39
+    labels = draw.integers(5, size=37)
+    arguments = {"at_temperature": (20.0,), "mixed": (0.4,), "clipped": (40.0, 0.3)}
+
+    def answers(precision):
+        given = teachers.astype(precision)
+        of = getattr(distillation, rule)(given, labels, *arguments[rule]) if rule in arguments else None
+        return (of or descent.cross_entropy(labels))(outputs.astype(precision))
+
+    for single, double in zip(answers(np.float32), answers(np.float64), strict=True):
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, double, rtol=2e-5, atol=2e-5)
+
+
+def test_the_engines_exponential_is_that_of_numpy_down_to_the_faintest_probability():
+    @compiled()
+    def over(values, into):
+        for n in range(len(values)):
+            into[n] = losses.exponential(values[n])
+
+    x = np.linspace(-60, 0, 100_001).astype(np.float32)
+    values = np.empty_like(x)
+    over(x, values)
+    np.testing.assert_allclose(values, np.exp(x.astype(float)), rtol=3e-7)
+    over(np.float32([-61, -1e4, -np.inf]), values[:3])
+    np.testing.assert_allclose(values[:3], np.exp(-60.0), rtol=3e-7)

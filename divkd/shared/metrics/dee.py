@@ -4,16 +4,14 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from divkd.shared.errors import InputError
-from divkd.shared.metrics.calibration import calibrated_nll, fit_pooled
-from divkd.shared.metrics.checks import check_splits
-from divkd.shared.metrics.quality import pool
 from divkd.shared.seeds import rng
 from divkd.shared.stats import summarise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUBSETS = 100  # of each size: all of them up to 8 members (70 of size 4), sampled beyond
 
@@ -45,7 +43,13 @@ def subsets(members: int, size: int, limit: int, seed: int) -> list[tuple[int, .
 
 
 def equivalent_curve(
-    val_log_probs: Tensor, val_labels: Tensor, log_probs: Tensor, labels: Tensor, *, limit: int = SUBSETS, seed: int = 0
+    val_log_probs: "Tensor",
+    val_labels: "Tensor",
+    log_probs: "Tensor",
+    labels: "Tensor",
+    *,
+    limit: int = SUBSETS,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """c(l) = mean over subsets S of l members of the calibrated NLL of S, l = 1..M, in nats.
 
@@ -57,6 +61,11 @@ def equivalent_curve(
     val_log_probs (M, N_val, K), log_probs (M, N, K) of the same members on the test split, labels (N_val,) and (N,)
     integers in 0..K-1; at most `limit` subsets of a size, drawn from `seed`. Raises `InputError` where one is unusable.
     """
+    # Here alone, as they bring torch, which the simulation's summary of equivalents goes without.
+    from divkd.shared.metrics.calibration import calibrated_nll, fit_pooled
+    from divkd.shared.metrics.checks import check_splits
+    from divkd.shared.metrics.quality import pool
+
     val_labels, labels = check_splits(val_log_probs, val_labels, log_probs, labels)
     if limit < 1:
         raise InputError(f"limit is {limit}; at least 1 subset of each size is needed")

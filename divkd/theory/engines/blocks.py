@@ -21,8 +21,12 @@ import numpy as np
 from divkd.theory.data import Layout
 from divkd.theory.engines import entries
 from divkd.theory.engines.entries import Block, bits, compiled, srelu_slope
+from divkd.theory.engines.losses import Rule
+from divkd.theory.engines.losses import answer as answer_labels
 
 SLOWEST = np.float32(1 / 64)  # share of its bound
+FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
+LOG2 = np.log(2)
 
 
 class Network(NamedTuple):
@@ -78,7 +82,18 @@ def _block(network: Any, layout: Any, i: Any, r: Any, f: Any) -> Any:
     return Block(weight, network.g[i, r, part], layout.weight[part], layout.edges[f, : layout.copies[f] + 1])
 
 
-@compiled()
+@compiled(forceinline=True)
+def _pull(slopes: Any, weight_in: Any, shows: Any) -> Any:
+    """`_Pull.weighted` and `_Pull.largest` of a class on the blocks of a feature."""
+    weighted, largest = np.float32(0), np.int32(0)
+    for n in range(len(slopes)):
+        size = abs(slopes[n])
+        weighted += size * weight_in[n]
+        largest = max(largest, bits(size * shows[n]))
+    return weighted, np.int32(largest).view(np.float32)
+
+
+@compiled(forceinline=True)
 def _rate(a: Any, top: Any, mass: Any, pull: Any, constants: Any) -> Any:
     """An upper bound of how fast a block that is not touched goes stale: 1 / the time in which it is due."""
     if not top > 0:
@@ -90,6 +105,53 @@ def _rate(a: Any, top: Any, mass: Any, pull: Any, constants: Any) -> Any:
     relative = max(moved / max(abs(a), constants.sigma), noise / top) / constants.share
     lost = constants.varrho * pull.copies * steepest * (pull.z * moved + noise)  # of an output
     return max(relative, lost / constants.tolerance)
+
+
+class Record(NamedTuple):
+    """What one member was like after each of S steps."""
+
+    times: np.ndarray  # (S,) flow time so far, float64
+    losses: np.ndarray  # (S, N)
+    strengths: np.ndarray  # (S, k, V)
+
+
+@compiled(nogil=True)
+def run(
+    network: Network,
+    lag: Lag,
+    layout: Layout,
+    constants: Constants,
+    rule: Rule,
+    slopes: Any,
+    last: Any,
+    time: Any,
+    until: Any,
+    record: Record,
+) -> Any:
+    """Up to S steps of one member from flow time `time`; how many, and the size of the last.
+
+    It stops at the time `until` or, where that is infinite, where p_y > 1/2 on every sample. `slopes` (k, N), those of
+    its outputs by its `rule`, go along.
+    """  # fmt: skip
+    for step in range(len(record.times)):
+        remaining = np.float32(min(until - time, FOREVER))
+        last = advance(network, lag, layout, constants, slopes, remaining, last)
+        time += last
+        record.times[step] = time
+        look(network, rule, slopes, record, step)
+        if time >= until or (until > FOREVER and np.max(record.losses[step]) < LOG2):
+            return step + 1, last
+    return len(record.times), last
+
+
+@compiled(nogil=True)
+def look(network: Network, rule: Rule, slopes: Any, record: Record, step: Any) -> None:
+    """What one member is like now: its `slopes`, and what the `record` of a step keeps but for the time."""
+    answer_labels(rule, network.outputs, slopes, record.losses[step])
+    classes, views = record.strengths.shape[1:]
+    for i in range(classes):
+        for f in range(views):
+            record.strengths[step, i, f] = max(np.max(network.a[i, :, views * i + f]), np.float32(0))
 
 
 @compiled(nogil=True)
@@ -105,29 +167,28 @@ def advance(
     count = network.outputs.shape[1]
     sigma, factor = constants.sigma, constants.factor
     spare, rates = _spare(layout), np.empty(pending.shape, np.float32)
+    weighted, largest = np.empty((2, classes, features + 1), np.float32)
     moves, due = np.zeros(pending.shape, np.bool_), np.zeros(pending.shape, np.bool_)
+    for f in range(features + 1):  # whose row of the layout stays in the innermost cache
+        for i in range(classes):
+            weighted[i, f], largest[i, f] = _pull(slopes[i], layout.weight_in[f], layout.shows[f])
     for i in range(classes):
-        for f in range(features + 1):
-            weighted, largest = np.float32(0), np.int32(0)
-            for n in range(count):
-                size = abs(slopes[i, n])
-                weighted += size * layout.weight_in[f, n]
-                largest = max(largest, bits(size * layout.shows[f, n]))
-            pull = _Pull(weighted, np.int32(largest).view(np.float32), np.float32(layout.copies[f]), layout.largest[f])
-            for r in range(neurons):
-                weight = a[i, r, f] if f < features else sigma
-                bound = _rate(weight, top[i, r, f], mass[i, r, f], pull, constants)
+        for r in range(neurons):
+            for f in range(features + 1):
+                pull = _Pull(weighted[i, f], largest[i, f], layout.copies[f], layout.largest[f])
+                bound = _rate(a[i, r, f] if f < features else sigma, top[i, r, f], mass[i, r, f], pull, constants)
                 rates[i, r, f] = lag.pace[i, r, f] * bound
 
     steepest, eta = np.float32(0), last
     for _ in range(2):  # what is likely to move sets the step, and the step says what else has to: it only shrinks
         for i in range(classes):
+            for r in range(neurons):
+                for f in range(features + 1):
+                    due[i, r, f] = (pending[i, r, f] + eta * rates[i, r, f] > 1) & ~moves[i, r, f]
+        some = _of_any_neuron(due)
+        for i in range(classes):
             for f in range(features + 1):
-                some = False
-                for r in range(neurons):
-                    due[i, r, f] = not moves[i, r, f] and pending[i, r, f] + eta * rates[i, r, f] > 1
-                    some |= due[i, r, f]
-                if not some:
+                if not some[i, f]:
                     continue
                 _catch_up(network, lag, layout, constants, (i, f), due, spare)
                 own = spare[0]
@@ -152,8 +213,7 @@ def advance(
             for f in range(features + 1):
                 behind = eta * rates[i, r, f]
                 pending[i, r, f] += behind
-                if pending[i, r, f] + behind > 1:  # due in the next step, which is spared its gradient
-                    moves[i, r, f] = True
+                moves[i, r, f] |= pending[i, r, f] + behind > 1  # due in the next step, which is spared its gradient
     catch_up(network, lag, layout, constants, moves)
     return eta
 
@@ -162,6 +222,17 @@ def advance(
 def _spare(layout: Any) -> Any:
     """Room for the entries of a block, and for two numbers of each of its samples."""
     return np.empty((3, np.max(layout.start[1:] - layout.start[:-1])), np.float32)
+
+
+@compiled(forceinline=True)
+def _of_any_neuron(which: Any) -> Any:
+    """(k, V k + 1): where any neuron is of those `which` (k, m, V k + 1), which few are."""
+    some = np.zeros((which.shape[0], which.shape[2]), np.bool_)
+    for i in range(which.shape[0]):
+        for r in range(which.shape[1]):
+            for f in range(which.shape[2]):
+                some[i, f] |= which[i, r, f]
+    return some
 
 
 @compiled(forceinline=True)
@@ -196,10 +267,11 @@ def _catch_up(network: Any, lag: Any, layout: Any, constants: Any, place: Any, w
 @compiled(nogil=True)
 def catch_up(network: Network, lag: Lag, layout: Layout, constants: Constants, which: Any) -> None:
     """Bring the blocks `which` (k, m, V k + 1) of one member up to date, and its outputs."""
-    spare = _spare(layout)
+    spare, some = _spare(layout), _of_any_neuron(which)
     for i in range(which.shape[0]):
         for f in range(which.shape[2]):
-            _catch_up(network, lag, layout, constants, (i, f), which, spare)
+            if some[i, f]:
+                _catch_up(network, lag, layout, constants, (i, f), which, spare)
         for n in range(network.outputs.shape[1]):
             network.outputs[i, n] = constants.varrho * network.sums[i, n]
 

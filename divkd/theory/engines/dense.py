@@ -19,11 +19,12 @@ from divkd.shared.errors import InputError
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Samples
+from divkd.theory.descent import Stepwise
 
 SAMPLES = 256  # whose patches are drawn or tested at once
 
 
-class DenseNetworks:
+class DenseNetworks(Stepwise):
     """M networks on their training samples, members first; `step` moves them in place.
 
     `products` (M, N P, k m) are <w, x_p>, which move as the weights do and spare a product in every step; they are made

@@ -26,6 +26,7 @@ import numpy as np
 from divkd.shared.seeds import rng
 from divkd.theory.config import MultiViewConfig
 from divkd.theory.data import NOISE, Layout, Samples
+from divkd.theory.descent import Loss, Stepwise, Trace
 from divkd.theory.engines import blocks, mixed
 
 # A block stands still until it would have moved by this share of itself, or an output by this much.
@@ -34,7 +35,6 @@ CAUTION = 2.0  # times the pace at which it was seen to move
 TAIL, UNHEARD = 6.0, 1e-4  # of normal noise, one of 1e9 draws; of an output
 UNDECIDED = 1e-3  # share of samples whose answer unheard noise may decide
 AT_ONCE = 250_000_000  # bytes of networks that are trained side by side
-FOREVER = np.float32(3e38)  # for no limit: infinity times a rate of 0 would not be a number
 
 
 class LimitNetworks:
@@ -51,7 +51,7 @@ class LimitNetworks:
         networks = [_network(*one) for one in zip(weights, noise, self._outputs, strict=True)]
         lags = [_lag(one, len(self.layout.sample)) for one in networks]
         self._states = [(*one, self.layout, constants) for one in zip(networks, lags, strict=True)]
-        self._last = np.full(len(weights), FOREVER)
+        self._last = np.full(len(weights), blocks.FOREVER)
         _each(lambda b: blocks.forward(networks[b], self.layout, constants), range(len(weights)))
 
     @property
@@ -71,7 +71,7 @@ class LimitNetworks:
         `remaining` (M,); a member with 0 remaining stands still.
         """
         contiguous = np.ascontiguousarray(slopes.transpose(0, 2, 1), dtype=np.float32)
-        limits = np.minimum(remaining, FOREVER).astype(np.float32)
+        limits = np.minimum(remaining, blocks.FOREVER).astype(np.float32)
         times = np.zeros(len(limits), np.float32)
 
         def move(b: int) -> None:
@@ -81,6 +81,31 @@ class LimitNetworks:
         _each(move, moving)
         self._last[moving] = times[moving]
         return times
+
+    def run(
+        self, loss: Loss, slopes: np.ndarray, times: np.ndarray, active: np.ndarray, flow_time: float, count: int
+    ) -> Trace:
+        """As `descent.Networks.run`: every member takes its steps by itself, in compiled code."""
+        (members, classes, samples), views = self._outputs.shape, self.config.views
+        trace = Trace(
+            np.repeat(times[:, None], count, 1),
+            np.empty((members, count, samples), np.float32),
+            np.empty((members, count, classes, views), np.float32),
+        )
+        taken = np.ones(members, int)
+
+        def go(b: int) -> None:
+            rule, record, slope = loss.rule(b), blocks.Record(*(part[b] for part in trace)), slopes[b].T
+            if active[b]:
+                state = *self._states[b], rule, slope, self._last[b], times[b], flow_time, record
+                taken[b], self._last[b] = blocks.run(*state)
+            else:
+                blocks.look(self._states[b][0], rule, slope, record, 0)
+            for part in record:
+                part[taken[b] :] = part[taken[b] - 1]
+
+        _each(go, range(members))
+        return Trace(*(part[:, : taken.max()].swapaxes(0, 1) for part in trace))
 
     def settle(self, rows: Sequence[int]) -> None:
         """Bring every block of members `rows`, and with them their outputs, up to date."""
@@ -97,7 +122,7 @@ class LimitNetworks:
         return LimitNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
 
 
-class MixedNetworks(LimitNetworks):
+class MixedNetworks(Stepwise, LimitNetworks):
     """As `LimitNetworks`, on samples with feature noise: `noise` holds u = X a + g (M, k, m, N P) in samples' order."""
 
     def __init__(self, config: MultiViewConfig, samples: Samples, weights: np.ndarray, noise: np.ndarray) -> None:
@@ -109,7 +134,7 @@ class MixedNetworks(LimitNetworks):
     def step(self, slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         """As that of `LimitNetworks`."""
         contiguous = np.ascontiguousarray(slopes.transpose(0, 2, 1), dtype=np.float32)
-        limits = np.minimum(remaining, FOREVER).astype(np.float32)
+        limits = np.minimum(remaining, blocks.FOREVER).astype(np.float32)
         times = np.zeros(len(limits), np.float32)
 
         def move(b: int) -> None:
