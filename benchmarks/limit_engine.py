@@ -2,8 +2,9 @@
 
 A coordinate is one scalar g of one neuron and one training patch (M k m N P of them). The copy reads and writes each of
 them once: the floor of an engine that touches all of them in every step, which this one does in its first steps alone.
-Its steps are those of whole trainings, until every member fits; the mean counts, as few steps touch much. Measurements
-are interleaved, because a machine's speed drifts. Run: python benchmarks/limit_engine.py
+Its steps are those of whole trainings, until every member fits, taken one by one, with the loss; the mean counts, as
+few steps touch much. Measurements are interleaved, because a machine's speed drifts.
+Run: python benchmarks/limit_engine.py
 """
 
 import itertools
@@ -13,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +61,15 @@ def main() -> None:
         """The first step, and all steps of a training."""
         networks = limit.create(config, samples, 0, range(config.members))
         times: list[float] = []
-        step = networks.step
+        run = networks.run
 
-        def timed_step(slopes: np.ndarray, remaining: np.ndarray) -> np.ndarray:
+        def timed_run(*arguments: Any) -> Any:
             began = time.perf_counter()
-            moved = step(slopes, remaining)
+            trace = run(*arguments)
             times.append(time.perf_counter() - began)
-            return moved
+            return trace
 
-        networks.step = timed_step  # type: ignore[method-assign]
+        networks.run = timed_run  # type: ignore[method-assign]
         for _ in descent.descend(networks, loss, max_steps=config.max_steps):
             pass
         return times[0], times
