@@ -69,7 +69,7 @@ def main() -> None:
             times.append(time.perf_counter() - began)
             return trace
 
-        networks.run = timed_run  # type: ignore[method-assign]
+        networks.run = timed_run  # type: ignore[method-assign, assignment]
         for _ in descent.descend(networks, loss, max_steps=config.max_steps):
             pass
         return times[0], times
