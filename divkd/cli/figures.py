@@ -6,7 +6,6 @@ import click
 
 from divkd.cli.options import PATH
 from divkd.shared.errors import InputError
-from divkd.shared.manifest import read_results
 
 
 @click.command(short_help="Draw theory beside practice, from finished runs alone.")
@@ -27,11 +26,11 @@ def figures(runs: tuple[Path, ...], out: Path) -> None:
     from divkd.report.commands import REPORTS, draw, write_captions
     from divkd.report.figures.manual import COMMANDS, draw_all
     from divkd.report.page import complete
-    from divkd.report.sources import Source, config_of
+    from divkd.report.sources import Source, config_of, results_of
 
     sources = []
     for run in runs:
-        results = read_results(run) if (run / "results.json").is_file() else None
+        results = results_of(run) if (run / "results.json").is_file() else None
         if not isinstance(results, dict) or results.get("command") not in list(REPORTS):
             raise InputError(
                 f"{run} is no finished run of divkd {', '.join(REPORTS)}; give a folder that holds its results.json"

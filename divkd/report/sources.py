@@ -1,12 +1,12 @@
 """Finished runs: what their folders hold, what they were made with and how they were configured, as words."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from divkd.report.record import Results
-from divkd.report.words import spread
+from divkd.report.words import MEASURE, spread
 from divkd.shared.errors import InputError
 from divkd.shared.manifest import bad_config, read_config, read_results
 
@@ -53,12 +53,51 @@ def _read(path: Path, commands: Collection[str]) -> tuple[Results, Results]:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a folder that holds results.json") from error
     if not found:
         raise InputError(f"{path} is no finished run of divkd; give a folder that holds results.json")
-    results = read_results(path)
+    results = results_of(path)
     command = results.get("command") if isinstance(results, dict) else None
     if not isinstance(command, str) or command not in commands:
         one_of = f"a report is made of runs of {', '.join(commands)}"
         raise InputError(f"{path}/results.json is of the command {command!r}; {one_of}")
     return results, config_of(path, command)
+
+
+def results_of(path: Path) -> Any:
+    """The results.json in `path`; raises `InputError` where it is damaged, or a measure in it is no number.
+
+    A figure would be drawn of what is none all the same: a text is a category to matplotlib, an empty list a mean of
+    nothing.
+    """
+    results = read_results(path)
+    for name, value in _measures(results):
+        if not _of_numbers(value):
+            raise bad_results(path, f"{name} is {value!r:.60}, which is no number")
+    if isinstance(results, dict) and not results.get("rows", True):
+        raise bad_results(path, "it has no rows")
+    return results
+
+
+def _of_numbers(value: Any) -> bool:
+    """Whether it is a number, or none is known, or a list of such, or a summary, whose own fields say what they are."""
+    if isinstance(value, list) and value:
+        return all(map(_of_numbers, value))
+    return isinstance(value, dict) or type(value) in (int, float, type(None))
+
+
+def bad_results(path: Path, why: str) -> InputError:
+    """The refusal of a results.json."""
+    return InputError(
+        f"{path}/results.json is damaged: {why}; restore it, or have its command write it anew with --resume"
+    )
+
+
+def _measures(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every field that is called as a measure is, but for a temperature, which is also what is set."""
+    for key, below in value.items() if isinstance(value, dict) else ():
+        if key in MEASURE and key != "temperature":
+            yield key, below
+        yield from _measures(below)
+    for below in value if isinstance(value, list) else ():
+        yield from _measures(below)
 
 
 def config_of(path: Path, command: str) -> Results:

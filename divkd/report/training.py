@@ -176,7 +176,8 @@ def test_images(results: Results) -> str:
 
 FIGURES = (
     Figure("methods", figures.methods,
-           "Test error and calibrated NLL of students by method, with the deep ensembles as lines", test_images),
+           "Test error and calibrated NLL of students by method, with the deep ensembles as lines", test_images,
+           fits=lambda results: any(row["model"] != "deep_ensemble" for row in results["summary"])),
     Figure("fit", figures.fit, "Training against test accuracy of every network of the deep ensemble, and of the "
            "teachers' ensemble", test_images, has("networks")),
     Figure("teacher_diversity", figures.teacher_diversity,

@@ -261,7 +261,10 @@ def prepare():
         "unknown": '{"command": "train mnist"}', "listed": "[1, 2]", "damaged": '{"command": ',
         "half": '{"command": "train cifar", "dataset": "digits"}', "shallow": '{"command": "simulate multiview"}',
         "wrong": '{"command": "evaluate", "members": "two"}', "mixed": '{"command": "evaluate"}',
-        "odd": '{"command": "analyse", "rows": []}', "nothing": None, "typed": '{"command": ["evaluate"]}',
+        "odd": '{"command": "analyse", "rows": [1]}', "rowless": '{"command": "analyse", "rows": []}',
+        "worded": '{"command": "train cifar", "networks": [{"acc": 0.5}, {"acc": "x"}]}',
+        "hollow": '{"command": "train cifar", "networks": [{"acc": []}]}',
+        "nothing": None, "typed": '{"command": ["evaluate"]}',
     }  # fmt: skip
     for name, content in contents.items():
         Path(name).mkdir()
@@ -290,6 +293,9 @@ def prepare():
         ("wrong", "wrong/results.json is incomplete", "--resume"),
         ("mixed", "mixed/config.json", "restore"),
         ("odd", "odd/config.json", "restore"),
+        ("rowless", "rowless/results.json is damaged: it has no rows", "--resume"),
+        ("worded", "worded/results.json is damaged: acc is 'x'", "--resume"),
+        ("hollow", "hollow/results.json is damaged: acc is []", "--resume"),
         ("good ./good", "given twice", "once"),
         ("good --out old.html", "old.html", "--overwrite"),
         ("good --out folder.html", "folder.html is a folder", "give a file"),
