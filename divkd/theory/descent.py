@@ -1,4 +1,4 @@
-"""Gradient flow by full-batch steps, each member with a step of its own, for any loss that knows d loss / d outputs."""
+"""Gradient flow by full-batch steps, each member with a step of its own, for the losses of `engines.losses`."""
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
