@@ -280,8 +280,8 @@ def picture(results: Results) -> Any:
     if len(others) > 1:
         legend_below(fig, axes[:1], columns=min(4, len(others)))
     over = f"against {against}; {_over(results, 'mean and 95 % interval over')}"
-    less = f"{_less_what(results)},\n" if results.get("minus") else " "  # which one line has no room for
-    fig.suptitle(f"{_label(measure)}{less}{over}", fontsize="medium")
+    less = f"{_less_what(results)}," if results.get("minus") else ""
+    fig.suptitle(f"{_label(measure)}{less}\n{over}", fontsize="medium")  # one line has no room for it
     return fig
 
 

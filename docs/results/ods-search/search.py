@@ -3,6 +3,7 @@
 python search.py data --data-dir FOLDER     explore.npz and confirm.npz from CIFAR-10
 python search.py choose RUN...              the candidates of stage 1, lowest difference first
 python search.py show                       the table of all differences, and search.png
+python search.py temperatures RUN           the hypotheses of PLAN-3.md, of the seeds whose four students are whole
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from divkd.report.style import beside, figure, legend_below, look, one_scale, rendered
 from divkd.report.swept import points, summary
@@ -70,6 +72,32 @@ def choose(folders: list[str]) -> None:
                 found.append((float(summary(rows, "cal_nll")["mean"]), folder, cell))
     for value, folder, (at, of) in sorted(found):
         print(f"{value:+.4f}  {folder}  {', '.join(at)}  {', '.join(of)}")
+
+
+def temperatures(folder: str) -> None:
+    """Print what students of two temperatures have, by seed in the mean, and their differences with two intervals."""
+    students: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for path in sorted(Path(folder).glob("seeds=*/results.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        temperature = path.parent.name.partition("temperature=")[2]
+        for row in results["rows"]:
+            place = f"teachers, {row['members']}", ""
+            if row["model"] == "batch_ensemble":
+                place = row["method"], temperature
+            if row["model"] != "merged":
+                students.setdefault(place, {})[row["seed"]] = row
+    asked = [(method, temperature) for method in ("kd", "ods") for temperature in ("1", "4")]
+    seeds = sorted(set.intersection(*(set(students[place]) for place in asked)))
+    for place, found in students.items():
+        values = [[found[seed][key] for seed in seeds] for key in (*MEASURES, "train_acc")]
+        print(*place, *(f"{np.mean(of):.3f} ± {np.std(of, ddof=1):.3f}" for of in values), f"n = {len(seeds)}")
+    pairs = [(asked[3], asked[1]), (asked[2], asked[1]), (asked[1], asked[0]), (asked[2], asked[0])]
+    for one, other in pairs:
+        for key in MEASURES:
+            by_seed = np.array([students[one][seed][key] - students[other][seed][key] for seed in seeds])
+            mean, error = by_seed.mean(), by_seed.std(ddof=1) / len(seeds) ** 0.5
+            ends = [mean + stdtrit(len(seeds) - 1, q) * error for q in (0.025, 0.975, 0.0125, 0.9875)]
+            print(*one, "minus", *other, key, f"{mean:+.3f}", *(f"{end:+.3f}" for end in ends), by_seed.round(3))
 
 
 def option(line: list[str], name: str, preset: str = "") -> str:
@@ -157,10 +185,13 @@ if __name__ == "__main__":
     commands.add_parser("data").add_argument("--data-dir", required=True)
     commands.add_parser("choose").add_argument("runs", nargs="+")
     commands.add_parser("show")
+    commands.add_parser("temperatures").add_argument("run")
     asked = parser.parse_args()
     if asked.command == "data":
         data(asked.data_dir)
     elif asked.command == "choose":
         choose(asked.runs)
+    elif asked.command == "temperatures":
+        temperatures(asked.run)
     else:
         show()
