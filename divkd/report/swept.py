@@ -278,7 +278,9 @@ def picture(results: Results) -> Any:
         if place + across >= len(axes):
             ax.set_xlabel(against)
     if len(others) > 1:
-        legend_below(fig, axes[:1], columns=min(4, len(others)))
+        longest = max(len(label) for label in axes[0].get_legend_handles_labels()[1])
+        columns = max(1, int(fig.get_figwidth() / (0.6 + 0.07 * longest)))  # inches of a name's mark and of a letter
+        legend_below(fig, axes[:1], columns=min(4, columns, len(others)))
     over = f"against {against}; {_over(results, 'mean and 95 % interval over')}"
     less = f"{_less_what(results)}," if results.get("minus") else ""
     fig.suptitle(f"{_label(measure)}{less}\n{over}", fontsize="medium")  # one line has no room for it

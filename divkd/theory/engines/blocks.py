@@ -117,10 +117,7 @@ class Record(NamedTuple):
 
 @compiled(nogil=True)
 def run(
-    network: Network,
-    lag: Lag,
-    layout: Layout,
-    constants: Constants,
+    state: tuple[Network, Lag, Layout, Constants],
     rule: Rule,
     slopes: Any,
     last: Any,
@@ -132,7 +129,8 @@ def run(
 
     It stops at the time `until` or, where that is infinite, where p_y > 1/2 on every sample. `slopes` (k, N), those of
     its outputs by its `rule`, go along.
-    """  # fmt: skip
+    """
+    network, lag, layout, constants = state
     for step in range(len(record.times)):
         remaining = np.float32(min(until - time, FOREVER))
         last = advance(network, lag, layout, constants, slopes, remaining, last)

@@ -87,18 +87,16 @@ class LimitNetworks:
     ) -> Trace:
         """As `descent.Networks.run`: every member takes its steps by itself, in compiled code."""
         (members, classes, samples), views = self._outputs.shape, self.config.views
-        trace = Trace(
-            np.repeat(times[:, None], count, 1),
-            np.empty((members, count, samples), np.float32),
-            np.empty((members, count, classes, views), np.float32),
-        )
+        losses = np.empty((members, count, samples), np.float32)
+        strengths = np.empty((members, count, classes, views), np.float32)
+        trace = Trace(np.repeat(times[:, None], count, 1), losses, strengths)
         taken = np.ones(members, int)
 
         def go(b: int) -> None:
             rule, record, slope = loss.rule(b), blocks.Record(*(part[b] for part in trace)), slopes[b].T
             if active[b]:
-                state = *self._states[b], rule, slope, self._last[b], times[b], flow_time, record
-                taken[b], self._last[b] = blocks.run(*state)
+                last, time = self._last[b], times[b]
+                taken[b], self._last[b] = blocks.run(self._states[b], rule, slope, last, time, flow_time, record)
             else:
                 blocks.look(self._states[b][0], rule, slope, record, 0)
             for part in record:
@@ -119,7 +117,7 @@ class LimitNetworks:
 
     def copy(self, rows: Sequence[int]) -> "LimitNetworks":
         """Networks of their own that go on from where `rows`, which have settled, stand."""
-        return LimitNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
+        return type(self)(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
 
 
 class MixedNetworks(Stepwise, LimitNetworks):
@@ -146,10 +144,6 @@ class MixedNetworks(Stepwise, LimitNetworks):
 
     def settle(self, rows: Sequence[int]) -> None:
         """Nothing lags behind."""
-
-    def copy(self, rows: Sequence[int]) -> "MixedNetworks":
-        """Networks of their own that go on from where `rows` stand."""
-        return MixedNetworks(self.config, self.samples, self.weights[list(rows)], self.noise[list(rows)])
 
 
 def _coefficients(samples: Samples) -> np.ndarray:
