@@ -74,8 +74,8 @@ def beside(index: int, count: int, step: float) -> float:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and marker by place; they come again where there are more places than colours."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    """Colour and marker by place; where there are more places than colours, these come again with other markers."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]}
 
 
 def one_scale(axes: list[Any], least: float | None = None, sideways: bool = False) -> None:

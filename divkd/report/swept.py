@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import shlex
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -266,7 +267,7 @@ def picture(results: Results) -> Any:
             label = ", ".join(f"{name} {value}" for name, value in zip(names, other, strict=True))
             ax.errorbar(at, [one["mean"] for one in found], yerr=half, markersize=4, linewidth=1, capsize=2,
                         label=label, **look(index))  # fmt: skip
-        ax.set_title(_title(results, of), fontsize="small")
+        ax.set_title(textwrap.fill(_title(results, of), 30), fontsize="small")
         ax.set_xticks(range(len(values)), values, fontsize="small")
         ax.set_xlim(-0.4, len(values) - 0.6)
         if results.get("minus"):

@@ -122,11 +122,13 @@ def differences() -> list[dict[str, Any]]:
                 continue
             cell = dict(zip((name for name in results["vary"] if name != "seeds"), at, strict=True))
             stage = "stage 1" if "explore.npz" in line else "stage 2"
+            stage = "third plan" if folder.name == "temperatures" else stage
             images = f"{stage}: CIFAR-10 at 16 x 16, {option(line, '--train-images')}"
             t = cell.get("temperature", option(line, "--temperature", "4"))
             epochs = cell.get("student_epochs", option(line, "--student-epochs", "25"))
             found.append({
-                "what": f"{images} images, {epochs} epochs, t = {t}, M = 2", "model": model, "step": cell["step_size"],
+                "what": f"{images} images, {epochs} epochs, t = {t}, M = 2", "model": model,
+                "step": cell.get("step_size", option(line, "--step-size")),
                 "run": folder.name, **{key: summary(rows, key) for key in MEASURES},
             })  # fmt: skip
     return found
