@@ -158,7 +158,7 @@ def test_a_fresh_sample_meets_normal_noise_of_the_initial_weights_norm(small):
 
 
 def test_blocks_that_fresh_samples_do_not_hear_are_left_out_and_the_others_meet_the_same_noise(tiny, monkeypatch):
-    samples, tests = training_samples(tiny, 0), fresh_samples(tiny, 0, "single")
+    samples, tests = training_samples(tiny, 0), fresh_samples(tiny, 0, "multi")  # of which none is undecided
     networks = limit.create(tiny, samples, 0, range(2))
     start = networks.weights.copy()
     list(descent.descend(networks, descent.cross_entropy(samples.labels), max_steps=5000))
@@ -166,7 +166,7 @@ def test_blocks_that_fresh_samples_do_not_hear_are_left_out_and_the_others_meet_
     def answers(weights, numbers):
         drawn = []
         monkeypatch.setattr(limit, "rng", lambda *key: drawn.append(key) or rng(*key))
-        return limit.fresh_outputs(tiny, weights, tests, 0, "single", numbers), len(drawn)
+        return limit.fresh_outputs(tiny, weights, tests, 0, "multi", numbers), len(drawn)
 
     outputs, few = answers(networks.weights, [5, 6])
     beside, _ = answers(np.concatenate([networks.weights, start]), [5, 6, 5, 6])
