@@ -70,9 +70,9 @@ def results_of(path: Path) -> Any:
     results = read_results(path)
     for name, value in _measures(results):
         if not _of_numbers(value):
-            raise bad_results(path, f"{name} is {value!r:.60}, which is no number")
+            raise _bad(path, f"{name} is {value!r:.60}, which is no number")
     if isinstance(results, dict) and not results.get("rows", True) and results.get("command") != "sweep":
-        raise bad_results(path, "it has no rows")
+        raise _bad(path, "it has no rows")
     return results
 
 
@@ -83,7 +83,7 @@ def _of_numbers(value: Any) -> bool:
     return isinstance(value, dict) or type(value) in (int, float, type(None))
 
 
-def bad_results(path: Path, why: str) -> InputError:
+def _bad(path: Path, why: str) -> InputError:
     """The refusal of a results.json."""
     return InputError(
         f"{path}/results.json is damaged: {why}; restore it, or have its command write it anew with --resume"
