@@ -72,6 +72,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
+    except click.BadParameter as error:
+        return _end(f"{error.format_message().removesuffix('.')}{_allowed(error.param)}", 2)
     except click.ClickException as error:
         return _end(error.format_message(), 2)
     except InputError as error:
@@ -105,6 +107,16 @@ SMALLER = {
     "simulate": "give fewer --members, or fewer samples",
     "analyse": "give fewer --images",
 }
+
+
+def _allowed(given: click.Parameter | None) -> str:
+    """What an option that is a number may be; click itself names the type that it has for it."""
+    kind = given.type if given else None
+    if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+        return ""
+    low, high = getattr(kind, "min", None), getattr(kind, "max", None)
+    range_of = f" from {low:g} to {high:g}" if low is not None and high is not None else ""
+    return f"; give a {'whole number' if kind.name.startswith('integer') else 'number'}{range_of}"
 
 
 def _again(error: BaseException) -> str:

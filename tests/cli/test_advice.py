@@ -68,7 +68,7 @@ def test_sweeps(line, mend, followed, capsys, tmp_path):
 def test_a_sweep_of_what_makes_no_run(capsys, tmp_path):
     assert run(f"{PLANE} --out one".split()) == 0
     advice = told("sweep --vary overwrite=1,2 --out s -- report one --out page.html", capsys)
-    assert "give train, simulate, analyse or evaluate" in advice
+    assert "give train, experiment, simulate, analyse or evaluate" in advice
     assert run(f"sweep --vary noise=0,0.1 --out s -- {PLANE}".split()) == 0
 
 

@@ -123,7 +123,7 @@ def flushed(capsys):
         ("experiment mysteries digits --preset nam2021", "unknown preset 'nam2021'", "allenzhu2020"),
         ("experiment mysteries digits --contrast 0.5", "--contrast 0.5", "data set views"),
         ("experiment mysteries digits --students 3", "--students", "option"),
-        ("experiment mysteries nowhere/", "unknown data set 'nowhere/'", "a folder of images"),
+        ("experiment mysteries nowhere/", "there is no nowhere/", "a folder of images"),
         ("experiment mysteries digits --teachers mysteries", "--teachers mysteries", "no run of divkd train"),
         ("experiment mysteries --config over/config.json", "experiment ensemble-over-kd", "give one of its own"),
         ("experiment ensemble-over-kd digits --students 0", "--students 0", "from 1 to 64"),

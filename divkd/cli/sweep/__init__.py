@@ -3,7 +3,7 @@
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ PLACED = ("out", "resume", "overwrite", "dry_run", "print_config")  # of the com
 @placed("Go on with the sweep in --out: finished cells are kept, others resumed, new ones added.")
 @click.pass_context
 def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...], **options: Any) -> None:
-    """Run a command for every cell of a grid of its options: train, simulate, analyse or evaluate.
+    """Run a command for every cell of a grid of its options: train, experiment, simulate, analyse or evaluate.
 
     Every cell is a whole run in a folder of its own under --out, named by its values. Their numbers are gathered into
     one table, a figure (mean and 95 % interval over seeds) and sweep.csv. All cells are checked before the first
@@ -88,6 +88,8 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
         if same := [other.name for other in cells[:place] if other.known == cell.known]:
             raise InputError(f"{same[0]} and {cell.name} are the same run; give each value once")
     check_measure(cells[0].asked, options["measure"])
+    if minus is not None:
+        _check_subtracted(minus, grid, cells)
     failed: list[str] = []
 
     def compute(run: "Run", _: "Workers") -> dict[str, Any]:
@@ -118,6 +120,23 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
         raise RunError(
             f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)}: the table says why; the others are "
             "whole, and the same command with --resume tries again"
+        )
+
+
+def _check_subtracted(minus: str, grid: Collection[str], cells: Sequence[Cell]) -> None:
+    """Raise `InputError` where it is known before anything is trained that no two numbers differ in this alone."""
+    name, _, value = minus.partition("=")
+    trained = dict.fromkeys(method for cell in cells for method in cell.known["config"].get("methods", ()))
+    if name in grid or name == "model":
+        return
+    command = cells[0].asked.split()[0]
+    if bool(trained) != (name == "method") and command in ("train", "simulate"):
+        has = "methods and no claims" if trained else "claims and no methods"
+        raise InputError(f"--minus {minus}: divkd {command} has {has}; give another, or an option of --vary")
+    if trained and (value not in trained or len(trained) < 2):
+        raise InputError(
+            f"--minus {minus} subtracts students by {value} from others, and these cells train by "
+            f"{', '.join(trained)}; add --method to the command, or leave --minus out"
         )
 
 
@@ -173,7 +192,7 @@ def _command(context: click.Context, line: Sequence[str]) -> tuple[str, click.Co
         command = found
         path.append(str(name))
     if command is context.command or not {"out", "resume"} <= {one.name for one in command.params}:
-        raise InputError(f"'{' '.join(path)}' makes no run; give train, simulate, analyse or evaluate")
+        raise InputError(f"'{' '.join(path)}' makes no run; give train, experiment, simulate, analyse or evaluate")
     return " ".join(path), command, words
 
 

@@ -46,6 +46,8 @@ def load(
     name = full(name)
     own = name not in DATASETS
     if own and not (name and Path(name).exists()):
+        if Path(name).suffix == ".npz" or Path(name).name != name:
+            raise InputError(f"there is no {name}; give the path of an .npz file or of a folder of images, or a name")
         raise unknown("data set", name, (*DATASETS, "a folder of images", "an .npz file"))
     if own and data_dir is not None:
         raise InputError(f"--data-dir {data_dir} is for published data sets; {name} is itself the place: leave it out")
