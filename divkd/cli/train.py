@@ -209,7 +209,12 @@ def configure(options: Mapping[str, Any], command: str, presets: Mapping[str, As
     device = device_of(config, options)  # before anything that imports torch
     from divkd.empirical.training.execution import decided
 
-    return decided(dataclasses.replace(config, device=device))
+    asked = options["precision"] is not None or options["config"] is not None
+    made = decided(dataclasses.replace(config, device=device), asked=asked)
+    if made.precision != config.precision != "auto":
+        lacking = f"the preset {config.preset} is of {config.precision}, for which {device} here has no instructions"
+        click.echo(f"divkd: {lacking}: {made.precision} in its place, with other numbers", err=True)
+    return made
 
 
 def _views(base: NetworksConfig, options: Mapping[str, Any]) -> ViewsConfig | None:

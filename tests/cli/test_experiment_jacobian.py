@@ -7,6 +7,7 @@ import pytest
 from refusals import refused
 
 from divkd.cli.main import run
+from divkd.empirical.experiments.config import JACOBIAN
 from divkd.shared.files import read_json
 from divkd.shared.kinds import MATCHED, MOVES
 
@@ -73,8 +74,14 @@ def test_more_steps_and_students_are_added_and_what_was_there_stays():
         ("--student twin", "twin", "single"),
         ("--images 0", "--images 0", "from 1"),
         ("--compile on", "--compile on", "give off or auto"),
+        ("--precision bfloat16", "--precision bfloat16", "give float32"),
+        ("--precision auto", "--precision auto", "give float32"),
         ("--preset allenzhu2020-cifar100-wrn28x10", "allenzhu2020", "smoke"),
     ],
 )
 def test_bad_input_is_one_line(line, value, mend, capsys, folder):
     refused(f"experiment jacobian digits {line}", value, mend, capsys, folder)
+
+
+def test_every_preset_is_of_a_precision_that_has_a_forward_mode():
+    assert {one.precision for one in JACOBIAN.values()} == {"float32"}

@@ -8,7 +8,7 @@ from refusals import refused
 
 from divkd.cli.main import run
 from divkd.empirical.data.names import ViewsConfig
-from divkd.empirical.training import known
+from divkd.empirical.training import execution, known
 from divkd.empirical.use.restore import load_run
 from divkd.report import swept
 from divkd.report.figures.known import views_map
@@ -124,3 +124,13 @@ def test_the_presets_values_are_the_data_sets_own(capsys):
     values = json.loads(capsys.readouterr().out)["config"]
     assert ViewsConfig.from_dict(values["views"]) == ViewsConfig()
     assert (values["preset"], values["dataset"]) == ("views", "views")
+
+
+def test_a_preset_of_bfloat16_runs_where_there_is_none_and_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(execution, "has_bfloat16", lambda device: False)
+    assert run("train views --print-config".split()) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["config"]["precision"] == "float32"
+    assert "divkd: the preset views is of bfloat16, for which cpu here has no instructions: float32" in told.err
+    assert run("train views --precision bfloat16 --print-config".split()) == 2
+    assert "give --precision float32 or auto" in capsys.readouterr().err

@@ -105,13 +105,16 @@ class JacobianConfig(TaughtConfig):
         return tuple(4**size for size in range(self.sizes))
 
     def rules(self) -> None:
-        """Raise `InputError` for a step beyond all pixels, and for compiled networks, which have no forward mode."""
+        """Raise `InputError` for a step beyond all pixels, and for what has no forward mode: compiled, bfloat16."""
         super().rules()
         if self.step_size * self.times[-1] > 1:
             largest = f"makes steps of {self.step_size * self.times[-1]:.3g}, and pixels are in [0, 1]"
             raise InputError(f"--sizes {self.sizes} {largest}; give fewer sizes or a smaller --step-size")
         if self.compile == "on":
             raise InputError("--compile on is not for Jacobians, which are taken in forward mode; give off or auto")
+        if self.precision != "float32":
+            other = f"--precision {self.precision} is not for Jacobians, which are taken in forward mode"
+            raise InputError(f"{other}; give float32")
 
 
 def presets(kind: type[Asked], more: Mapping[str, Mapping[str, Any]] = {}, **own: Any) -> dict[str, Asked]:
@@ -136,4 +139,6 @@ OVER_KD = presets(OverKdConfig, {"nam2021-cifar100-wrn28x10": {"students": 10}})
 SPLIT_CHANNELS = presets(SplitChannelsConfig, {"nam2021-cifar100-wrn28x10": {"members": 8}}, members=4)
 FEATURE_MAP = presets(FeatureMapConfig)
 # Nam et al.'s own protocol is of their networks: what was published under the name of Allen-Zhu and Li is left out.
-JACOBIAN = {name: one for name, one in presets(JacobianConfig, members=4).items() if name in PRESETS}
+JACOBIAN = {
+    name: one for name, one in presets(JacobianConfig, members=4, precision="float32").items() if name in PRESETS
+}

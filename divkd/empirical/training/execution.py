@@ -19,18 +19,20 @@ Asked = TypeVar("Asked", bound=NetworksConfig)
 TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 
 
-def decided(config: Asked) -> Asked:
+def decided(config: Asked, *, asked: bool = True) -> Asked:
     """`config` with "auto" replaced by what this machine does, so that config.json holds it and a resumed run does too.
 
     precision    bfloat16 where it is faster here, else float32
     compile      off: no compiled step was measured to earn its compilation (docs/performance.md)
 
     A function of the configuration and the machine's make: nothing is timed. Raises `InputError` where what is asked
-    for cannot be had here.
+    for cannot be had here; a bfloat16 that nobody `asked` for, but a preset names, is float32 then.
     """
     if config.precision == "bfloat16" and not has_bfloat16(config.device):
-        without = f"precision bfloat16 is slow on {config.device} here, whose instructions lack it"
-        raise InputError(f"{without}; give --precision float32 or auto")
+        if asked:
+            without = f"precision bfloat16 is slow on {config.device} here, whose instructions lack it"
+            raise InputError(f"{without}; give --precision float32 or auto")
+        config = replace(config, precision="float32")
     if config.compile == "on" and config.device == "cpu" and not has_compiler():
         raise InputError("--compile on needs a C++ compiler and Python's headers, which are not here; give off or auto")
     precision = config.precision

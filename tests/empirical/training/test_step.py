@@ -123,6 +123,7 @@ def test_what_the_machine_lacks_is_refused_in_a_line(monkeypatch):
     for changes, mend in (({"precision": "bfloat16"}, "float32 or auto"), ({"compile": "on"}, "off or auto")):
         with pytest.raises(InputError, match=mend):
             decided(dataclasses.replace(PRESETS["smoke"], **changes))
+    assert decided(PRESETS["views"], asked=False).precision == "float32"  # a preset runs everywhere
 
 
 def test_a_span_within_another_takes_its_time_from_it(monkeypatch):
