@@ -109,6 +109,7 @@ def print_profile(content: dict[str, Any]) -> None:
         ]
         lines.append([MODELS[row["model"]], METHODS[row["method"]], f"{total:.1f}", *shares, *rest])
     heads = ["model", "method", "seconds", *parts, "images/s", "of the limit", "peak memory"]
-    note = f"Limit: {content['flops_per_s'] / 1e9:.0f} GFLOP/s, the best of a product and a convolution measured here."
+    peak = f"{content['flops_per_s'] / 1e9:.0f} GFLOP/s"
+    note = f"Limit: {peak}, the best of a product and a convolution measured here; of a processor, on one thread."
     console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False)
     print_table(Table("Where the time went, as measured by --profile", heads, lines, names=2, notes=(note,)), console)

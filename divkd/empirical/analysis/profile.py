@@ -14,6 +14,7 @@ from divkd.empirical.networks.build import architecture
 from divkd.empirical.training.clock import PARTS
 from divkd.empirical.training.config import TrainConfig
 from divkd.empirical.training.plan import kinds
+from divkd.shared.machine import one_thread
 from divkd.shared.run import Run, device_name
 
 
@@ -23,8 +24,8 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
         model, method, epochs of all networks of that kind
         seconds          {part: seconds} of `clock.PARTS` and "other"
         images_per_s     training images a second
-        limit_s          the seconds that its products and convolutions would take at this machine's measured peak,
-                         F = 2 macs x passes (`cost.training_passes`) x images, divided by `flops_per_s`
+        limit_s          the seconds that its products and convolutions would take at this machine's measured peak (of
+                         one thread): F = 2 macs x passes (`cost.training_passes`) x images, by `flops_per_s`
         share_of_limit   limit_s / all seconds
         peak_bytes       the most that a process held
 
@@ -33,7 +34,8 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
     """
     records = [json.loads(line) for line in (run.path / "log.jsonl").read_text("utf-8").splitlines()]
     epochs = {(record["network"], record["epoch"]): record for record in records if record["event"] == "profile"}
-    peak = flops_per_s(config.device, config.precision)
+    with one_thread():  # of which every network is trained
+        peak, threads = flops_per_s(config.device, config.precision), torch.get_num_threads()
     rows = []
     for kind in kinds(config):
         own = [record for (name, _), record in epochs.items() if name in kind.names]
@@ -48,7 +50,7 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
         row: dict[str, Any] = {"model": kind.model, "method": kind.method, "epochs": len(own), "seconds": seconds}
         row |= {"images_per_s": images / total, "limit_s": limit, "share_of_limit": limit / total}
         rows.append(row | {"peak_bytes": max(record["peak_bytes"] for record in own)})
-    content = {"device": device_name(config.device), "threads": torch.get_num_threads(), "flops_per_s": peak}
+    content = {"device": device_name(config.device), "threads": threads, "flops_per_s": peak}
     content |= {"precision": config.precision, "rows": rows}
     run.write("profile.json", content)
     return content

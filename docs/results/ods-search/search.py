@@ -4,6 +4,7 @@ python search.py data --data-dir FOLDER     explore.npz and confirm.npz from CIF
 python search.py choose RUN...              the candidates of stage 1, lowest difference first
 python search.py show                       the table of all differences, and search.png
 python search.py temperatures RUN           the hypotheses of PLAN-3.md, of the seeds whose four students are whole
+python search.py factors                    the mean over the cells of PLAN-4.md, and the training accuracies of each
 """
 
 import argparse
@@ -21,7 +22,7 @@ from divkd.shared.kinds import MODELS
 
 CELL = tuple[tuple[str, ...], tuple[str, ...]]
 HERE = Path(__file__).parent
-STEPS = ("0.0039", "0.0157", "0.0627")  # 1, 4 and 16 of 255
+STEPS = ("0.0039", "0.0157", "0.0314", "0.0627")  # 1, 4, 8 and 16 of 255
 BEFORE = {  # committed runs, whose step is 1/255: what they are of, in the figure
     "cifar10-cpu": "CIFAR-10, 1,000 images, 50 epochs, t = 4, M = 4",
     "cifar10-cpu-long": "CIFAR-10, 1,000 images, 100 epochs, t = 4, M = 4",
@@ -100,6 +101,20 @@ def temperatures(folder: str) -> None:
             print(*one, "minus", *other, key, f"{mean:+.3f}", *(f"{end:+.3f}" for end in ends), by_seed.round(3))
 
 
+def factors() -> None:
+    """Print the mean of ods - kd over the cells of the fourth plan with its interval, and how well each cell fits."""
+    means = [row["cal_nll"]["mean"] for row in differences() if row["what"].startswith("fourth plan")]
+    half = stdtrit(len(means) - 1, 0.975) * np.std(means, ddof=1) / len(means) ** 0.5
+    print(f"{np.mean(means):+.3f} ({np.mean(means) - half:+.3f} to {np.mean(means) + half:+.3f}), {len(means)} cells")
+    for path in sorted(HERE.glob("factors/*/results.json")):
+        rows = [row for row in read(str(path.parent))["rows"] if row["model"] != "merged"]
+        for of in dict.fromkeys((row["cell"], row["model"], row["method"], row["members"]) for row in rows):
+            own = [row for row in rows if (row["cell"], row["model"], row["method"], row["members"]) == of]
+            values = [[row[key] for row in own] for key in (*MEASURES[:2], "train_acc")]
+            shown = (f"{np.mean(one):.3f} ± {np.std(one, ddof=1):.3f}" for one in values)
+            print(path.parent.name, *of, *shown, f"n = {len(own)}")
+
+
 def option(line: list[str], name: str, preset: str = "") -> str:
     """The value of an option in a command line."""
     return line[line.index(name) + 1] if name in line else preset
@@ -123,11 +138,14 @@ def differences() -> list[dict[str, Any]]:
             cell = dict(zip((name for name in results["vary"] if name != "seeds"), at, strict=True))
             stage = "stage 1" if "explore.npz" in line else "stage 2"
             stage = "third plan" if folder.name == "temperatures" else stage
-            images = f"{stage}: CIFAR-10 at 16 x 16, {option(line, '--train-images')}"
+            stage = "fourth plan" if folder.parent.name == "factors" else stage
+            data = "views" if line[1] == "views" else "CIFAR-10 at 16 x 16"
+            of = f"{stage}: {data}, {option(line, '--train-images', '1000')} images"
             t = cell.get("temperature", option(line, "--temperature", "4"))
             epochs = cell.get("student_epochs", option(line, "--student-epochs", "25"))
+            deeper = ", ResNet-14" if "resnet14" in line else ""
             found.append({
-                "what": f"{images} images, {epochs} epochs, t = {t}, M = 2", "model": model,
+                "what": f"{of}, {epochs} epochs, t = {t}, M = 2{deeper}", "model": model,
                 "step": cell.get("step_size", option(line, "--step-size")),
                 "run": folder.name, **{key: summary(rows, key) for key in MEASURES},
             })  # fmt: skip
@@ -187,12 +205,15 @@ if __name__ == "__main__":
     commands.add_parser("data").add_argument("--data-dir", required=True)
     commands.add_parser("choose").add_argument("runs", nargs="+")
     commands.add_parser("show")
+    commands.add_parser("factors")
     commands.add_parser("temperatures").add_argument("run")
     asked = parser.parse_args()
     if asked.command == "data":
         data(asked.data_dir)
     elif asked.command == "choose":
         choose(asked.runs)
+    elif asked.command == "factors":
+        factors()
     elif asked.command == "temperatures":
         temperatures(asked.run)
     else:

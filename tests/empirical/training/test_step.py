@@ -157,3 +157,4 @@ def test_a_profile_accounts_for_every_second_and_changes_nothing(tmp_path):
     assert deep["seconds"]["teachers"] == deep["seconds"]["perturbation"] == 0
     assert min(student["seconds"][part] for part in PARTS) > 0
     assert 0 < deep["share_of_limit"] < 1
+    assert content["threads"] == 1  # as many as trained, whatever the machine has
