@@ -10,7 +10,7 @@ import click
 
 from divkd.cli.contents import Contents, Sectioned
 from divkd.cli.options import Decorator, by_jobs, common, from_fields, printed, together
-from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, moved
+from divkd.cli.train import DATA, EPOCHS, SECTIONS, configure, loaded, lowered, moved
 from divkd.empirical.data.names import ViewsConfig
 from divkd.empirical.experiments.config import FEATURE_MAP, JACOBIAN, MYSTERIES, OVER_KD, SPLIT_CHANNELS
 from divkd.empirical.training.config import NetworksConfig, Schedule
@@ -106,7 +106,7 @@ def conduct(name: str, presets: Mapping[str, NetworksConfig], options: dict[str,
         work,
         options,
         name=config.preset,
-        plan=(*filter(None, (data.summary(), data.passed)), *plan(what, source)),
+        plan=(*filter(None, (data.summary(), data.passed, lowered(config, options, presets))), *plan(what, source)),
         measure=lambda: measured(what, source),
         extendable=("seeds", "members", "preset", *more, *moved(config)),
         shareable=dict.fromkeys(taught_by_nobody(what, source), behind),

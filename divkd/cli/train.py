@@ -128,7 +128,7 @@ def train(**options: Any) -> None:
             work,
             options,
             name=config.preset,
-            plan=(*filter(None, (data.summary(), data.passed)), *plan(config, data)),
+            plan=(*filter(None, (data.summary(), data.passed, lowered(config, options, PRESETS))), *plan(config, data)),
             measure=lambda: measured(config, data),
             extendable=("seeds", "members", "ladder", "methods", "students", "preset", *moved(config)),
             shareable=shareable,
@@ -210,11 +210,16 @@ def configure(options: Mapping[str, Any], command: str, presets: Mapping[str, As
     from divkd.empirical.training.execution import decided
 
     asked = options["precision"] is not None or options["config"] is not None
-    made = decided(dataclasses.replace(config, device=device), asked=asked)
-    if made.precision != config.precision != "auto":
-        lacking = f"the preset {config.preset} is of {config.precision}, for which {device} here has no instructions"
-        click.echo(f"divkd: {lacking}: {made.precision} in its place, with other numbers", err=True)
-    return made
+    return decided(dataclasses.replace(config, device=device), asked=asked)
+
+
+def lowered(config: NetworksConfig, options: Mapping[str, Any], presets: Mapping[str, NetworksConfig]) -> str:
+    """That the preset's bfloat16 is float32 here, where it is; else nothing."""
+    preset = presets.get(config.preset)
+    if options["precision"] or options["config"] or not preset or preset.precision != "bfloat16" != config.precision:
+        return ""
+    lacking = f"the preset {config.preset} is of bfloat16, for which {config.device} here has no instructions"
+    return f"{lacking}: {config.precision} in its place, with other numbers"
 
 
 def _views(base: NetworksConfig, options: Mapping[str, Any]) -> ViewsConfig | None:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from divkd.report.style import beside, figure, legend_below, look, one_scale, rendered
+from divkd.report.style import figure, look, rendered
 from divkd.report.swept import points, summary
 from divkd.report.words import difference
 from divkd.shared.kinds import MODELS
 
 CELL = tuple[tuple[str, ...], tuple[str, ...]]
 HERE = Path(__file__).parent
-STEPS = ("0.0039", "0.0157", "0.0314", "0.0627")  # 1, 4, 8 and 16 of 255
+STEP, EDGE = "0.0039", 0.15  # 1 of 255, that of the runs before; where the figure ends, in nats
 BEFORE = {  # committed runs, whose step is 1/255: what they are of, in the figure
     "cifar10-cpu": "CIFAR-10, 1,000 images, 50 epochs, t = 4, M = 4",
     "cifar10-cpu-long": "CIFAR-10, 1,000 images, 100 epochs, t = 4, M = 4",
@@ -125,7 +125,7 @@ def differences() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name, what in BEFORE.items():
         found += [
-            {"what": what, "model": row["model"], "step": STEPS[0], "run": name, **row}
+            {"what": what, "model": row["model"], "step": STEP, "run": name, **row}
             for row in read(str(HERE.parent / name))["differences"]
             if (row["method"], row["against_method"]) == ("ods", "kd") and row["model"] != "merged"
         ]
@@ -140,7 +140,7 @@ def differences() -> list[dict[str, Any]]:
             stage = "third plan" if folder.name == "temperatures" else stage
             stage = "fourth plan" if folder.parent.name == "factors" else stage
             data = "views" if line[1] == "views" else "CIFAR-10 at 16 x 16"
-            of = f"{stage}: {data}, {option(line, '--train-images', '1000')} images"
+            of = f"{stage}: {data}, {int(option(line, '--train-images', '1000')):,} images"
             t = cell.get("temperature", option(line, "--temperature", "4"))
             epochs = cell.get("student_epochs", option(line, "--student-epochs", "25"))
             deeper = ", ResNet-14" if "resnet14" in line else ""
@@ -165,37 +165,32 @@ def show() -> None:
         alone = row["model"] == "single"  # which has no pairs
         shown = ("" if alone and key == "pairwise_kl" else difference(row[key]) for key in MEASURES)
         print(f"| {' | '.join((*of, *shown))} |")
-    regimes = list(dict.fromkeys(row["what"] for row in rows))
-    fig, axes = figure(9.6, 4.6, columns=2)
-    for ax, model in zip(axes, ("single", "batch_ensemble"), strict=True):
-        ax.axhline(0, color="0.5", linewidth=0.8)
-        for index, what in enumerate(regimes):
-            for alone in (True, False):
-                held = [
-                    row
-                    for row in rows
-                    if (row["what"], row["model"]) == (what, model) and (row["cal_nll"]["n"] < 3) == alone
-                ]
-                at = [STEPS.index(row["step"]) + beside(index, len(regimes), 0.08) for row in held]
-                means = [row["cal_nll"]["mean"] for row in held]
-                half = [0.0 if alone else row["cal_nll"]["high"] - mean for row, mean in zip(held, means, strict=True)]
-                filled = {"markerfacecolor": "none"} if alone else {}
-                if held:
-                    ax.errorbar(
-                        at, means, yerr=half, linestyle="none", markersize=5, capsize=2, **look(index), **filled
-                    )
-            hollow = {"markerfacecolor": "none"} if what.startswith("stage 1") else {}
-            ax.plot([], [], linestyle="none", label=what, **look(index), **hollow)
-        ax.set_xticks(range(len(STEPS)), [f"{round(float(step) * 255)}/255" for step in STEPS])
-        ax.set_xlim(-0.5, len(STEPS) - 0.5)
-        ax.set_title(MODELS[model].strip(), fontsize="medium")
-        ax.set_xlabel("step size")
-    one_scale(axes)
-    axes[0].set_ylabel("ODS minus KD, calibrated NLL, nats")
-    legend_below(fig, axes, columns=2)
-    fig.suptitle(
-        "Below 0: ODS pays. Bars: 95 % interval over seeds; hollow: one or two seeds, no evidence", fontsize="medium"
-    )
+    fig, (ax,) = figure(9.6, 1.4 + 0.24 * len(rows), columns=1)
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    for place, row in enumerate(rows):
+        found = row["cal_nll"]
+        half = found["high"] - found["mean"] if found["n"] > 2 else 0.0
+        filled = {} if found["n"] > 2 else {"markerfacecolor": "none"}
+        shown = look(row["model"] == "batch_ensemble")
+        ax.errorbar(found["mean"], place, xerr=half, linestyle="none", markersize=5, capsize=2, **shown, **filled)
+        if found["mean"] > EDGE:
+            ax.text(
+                EDGE,
+                place,
+                f"{difference(found)} nats \N{RIGHTWARDS ARROW} ",
+                ha="right",
+                va="center",
+                fontsize="x-small",
+            )
+    for number, model in enumerate(("single", "batch_ensemble")):
+        ax.plot([], [], linestyle="none", label=MODELS[model].strip(), **look(number))
+    names = [f"{row['what']}, {round(float(row['step']) * 255)}/255, n = {row['cal_nll']['n']}" for row in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize="x-small")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlim(-EDGE, EDGE)
+    ax.set_xlabel("ODS minus KD, calibrated NLL, nats")
+    ax.legend(loc="lower right", fontsize="x-small")
+    ax.set_title("Below 0: ODS pays. Bars: 95 % over seeds; hollow: one or two seeds, no evidence", fontsize="small")
     (HERE / "search.png").write_bytes(rendered(fig))
 
 
