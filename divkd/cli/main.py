@@ -3,6 +3,7 @@
 Nothing heavy is imported here: ``divkd --help`` answers before torch would have been found.
 """
 
+import os
 import signal
 import sys
 from typing import ClassVar
@@ -21,6 +22,7 @@ from divkd.cli.sweep import sweep
 from divkd.cli.train import train
 from divkd.cli.use import export, predict
 from divkd.shared.errors import InputError, RunError
+from divkd.shared.machine import launched
 
 
 class Divkd(Contents):
@@ -58,6 +60,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing would catch what it raises now
+    if launched()[1] > 1 and sys.argv[1:2] == ["train"]:
+        # A thread of gloo that lets go of a tensor while Python ends can abort the process, after all is written.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
