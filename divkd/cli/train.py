@@ -215,8 +215,8 @@ def configure(options: Mapping[str, Any], command: str, presets: Mapping[str, As
 
 def lowered(config: NetworksConfig, options: Mapping[str, Any], presets: Mapping[str, NetworksConfig]) -> str:
     """That the preset's bfloat16 is float32 here, where it is; else nothing."""
-    preset = presets.get(config.preset)
-    if options["precision"] or options["config"] or not preset or preset.precision != "bfloat16" != config.precision:
+    named = presets[config.preset].precision if config.preset in presets else ""
+    if options["precision"] or options["config"] or (named, config.precision) != ("bfloat16", "float32"):
         return ""
     lacking = f"the preset {config.preset} is of bfloat16, for which {config.device} here has no instructions"
     return f"{lacking}: {config.precision} in its place, with other numbers"

@@ -166,7 +166,9 @@ def _less(results: Results, grouped: Points, names: Sequence[str]) -> Points:
             found[at, of] = [{**row, **{key: _difference(key, row, other) for key in keys if key in row}}
                              for row, other in pairs]  # fmt: skip
     if grouped and not found:
-        raise InputError(f"--minus {results['minus']}: no two numbers of a seed differ in {name} alone; give another")
+        raise InputError(
+            f"--minus {results['minus']}: no two numbers of a seed differ in {name} alone; give another, with --resume"
+        )
     return found
 
 

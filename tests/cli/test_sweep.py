@@ -278,6 +278,7 @@ def test_overwrite_deletes_what_a_sweep_wrote_and_nothing_else(tmp_path, capsys)
         ("--vary temperature=1,2 --minus method=odss -- train digits", "'odss'", "did you mean 'ods'"),
         ("--vary temperature=1,2 --minus method -- train digits", "unknown method ''", "ods"),
         ("--vary noise=1,2 --minus method=kd -- simulate multiview --preset quick", "method=kd", "give another"),
+        ("--vary noise=1,2 --minus model=single -- simulate multiview --preset quick", "model=single", "give another"),
         ("--vary temperature=1,2 --minus claim=single -- train digits", "claim=single", "give another"),
         ("--vary temperature=1,2 --minus method=kd -- train digits --method ods", "train by ods", "add --method"),
         ("--vary temperature=1,2 --minus method=kd -- train digits --method kd", "train by kd", "add --method"),

@@ -131,6 +131,10 @@ def test_a_preset_of_bfloat16_runs_where_there_is_none_and_says_so(capsys, monke
     line = [*TINY.replace(" --precision float32", "").split(), "--dry-run"]
     assert run(line) == 0
     assert "the preset views is of bfloat16, for which cpu here has no instructions: float32" in capsys.readouterr().out
+    monkeypatch.setattr(execution, "has_bfloat16", lambda device: True)
+    assert run(line) == 0
+    assert "bfloat16" not in capsys.readouterr().out
+    monkeypatch.setattr(execution, "has_bfloat16", lambda device: False)
     assert run([*line, "--precision", "float32"]) == 0
     assert "bfloat16" not in capsys.readouterr().out
     assert run([*line, "--precision", "bfloat16"]) == 2

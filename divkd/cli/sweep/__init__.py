@@ -126,14 +126,16 @@ def sweep(context: click.Context, /, line: tuple[str, ...], vary: tuple[str, ...
 def _check_subtracted(minus: str, grid: Collection[str], cells: Sequence[Cell]) -> None:
     """Raise `InputError` where it is known before anything is trained that no two numbers differ in this alone."""
     name, _, value = minus.partition("=")
-    trained = dict.fromkeys(method for cell in cells for method in cell.known["config"].get("methods", ()))
-    if name in grid or name == "model":
+    command, columns = cells[0].asked.split()[0], {"train": ("model", "method"), "simulate": ("claim",)}
+    if name in grid:
         return
-    command = cells[0].asked.split()[0]
-    if bool(trained) != (name == "method") and command in ("train", "simulate"):
-        has = "methods and no claims" if trained else "claims and no methods"
-        raise InputError(f"--minus {minus}: divkd {command} has {has}; give another, or an option of --vary")
-    if trained and (value not in trained or len(trained) < 2):
+    if name not in columns.get(command, (name,)):
+        has = " and ".join(f"{column}s" for column in columns[command])
+        raise InputError(
+            f"--minus {minus}: divkd {command} has {has}, no {name}s; give another, or an option of --vary"
+        )
+    trained = dict.fromkeys(method for cell in cells for method in cell.known["config"].get("methods", ()))
+    if name == "method" and trained and (value not in trained or len(trained) < 2):
         raise InputError(
             f"--minus {minus} subtracts students by {value} from others, and these cells train by "
             f"{', '.join(trained)}; add --method to the command, or leave --minus out"

@@ -174,14 +174,8 @@ def show() -> None:
         shown = look(row["model"] == "batch_ensemble")
         ax.errorbar(found["mean"], place, xerr=half, linestyle="none", markersize=5, capsize=2, **shown, **filled)
         if found["mean"] > EDGE:
-            ax.text(
-                EDGE,
-                place,
-                f"{difference(found)} nats \N{RIGHTWARDS ARROW} ",
-                ha="right",
-                va="center",
-                fontsize="x-small",
-            )
+            beyond = f"{difference(found)} nats \N{RIGHTWARDS ARROW} "
+            ax.text(EDGE, place, beyond, ha="right", va="center", fontsize="x-small")
     for number, model in enumerate(("single", "batch_ensemble")):
         ax.plot([], [], linestyle="none", label=MODELS[model].strip(), **look(number))
     names = [f"{row['what']}, {round(float(row['step']) * 255)}/255, n = {row['cal_nll']['n']}" for row in rows]
