@@ -13,6 +13,7 @@ from divkd.empirical.data.splits import ImageData
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.training.clock import PARTS
 from divkd.empirical.training.config import TrainConfig
+from divkd.empirical.training.distillation import spared
 from divkd.empirical.training.plan import kinds
 from divkd.shared.machine import one_thread
 from divkd.shared.run import Run, device_name
@@ -25,7 +26,8 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
         seconds          {part: seconds} of `clock.PARTS` and "other"
         images_per_s     training images a second
         limit_s          the seconds that its products and convolutions would take at this machine's measured peak (of
-                         one thread): F = 2 macs x passes (`cost.training_passes`) x images, by `flops_per_s`
+                         one thread): F = 2 macs x passes (`cost.training_passes`, less what `spared` says) x images, by
+                         `flops_per_s`
         share_of_limit   limit_s / all seconds
         peak_bytes       the most that a process held
 
@@ -43,7 +45,9 @@ def profile(config: TrainConfig, data: ImageData, run: Run) -> dict[str, Any]:
             continue
         deep = kind.model == "deep_ensemble"
         network = config.teachers_network if deep else config.network
-        passes = training_passes(kind.model, kind.method, 1 if deep else config.members)
+        passes: float = training_passes(kind.model, kind.method, 1 if deep else config.members)
+        if kind.method == "kd":
+            passes -= spared(config, data, kind.schedule.epochs, config.members) / kind.schedule.epochs
         images = len(data.train) * len(own)
         seconds = {part: sum(record["seconds"][part] for record in own) for part in (*PARTS, "other")}
         total, limit = sum(seconds.values()), 2 * macs(network, data) * passes * images / peak

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from divkd.empirical.networks.ensembles import DeepEnsemble
 from divkd.empirical.training import known, work
 from divkd.empirical.training.config import NetworksConfig
-from divkd.empirical.training.distillation import finished, label_loss, student_loss, teacher_name, teachers_of
+from divkd.empirical.training.distillation import (
+    finished,
+    label_loss,
+    remembered,
+    spared,
+    student_loss,
+    teacher_name,
+    teachers_of,
+)
 from divkd.empirical.training.loop import train
 from divkd.empirical.training.plan import step_bytes
 from divkd.empirical.training.seed_run import SeedRun
@@ -115,10 +123,10 @@ def averaged(seed_run: SeedRun) -> Averaged:
 
 
 def student_job(source: Source, seed: int, student: Student) -> Job:
-    """The job of a distilled network: 3 forward passes of its own an image, and one of each teacher."""
-    config = source.config
+    """The job of a distilled network: 3 forward passes of its own an image, and one of each teacher not `spared`."""
+    config, epochs, count = source.config, source.config.student.epochs, len(student.taught_by)
     after = () if config.teachers else (teacher_name(seed, teacher) for teacher in student.taught_by)
-    passes = (3 + len(student.taught_by)) * config.student.epochs
+    passes = (3 + count) * epochs - spared(config, source.data, epochs, count)
     return network_job(source, student.checkpoint(seed), partial(distilled, source, seed, student), passes, after)
 
 
@@ -127,6 +135,7 @@ def distilled(source: Source, seed: int, student: Student, run: Run, progress: P
     seed_run = SeedRun(source.config, source.data, seed, run, progress)
     teachers, _ = teachers_of(seed_run, max(student.taught_by) + 1)
     chosen = DeepEnsemble([teachers.nets[m] for m in student.taught_by]).eval()
+    chosen = remembered(seed_run, chosen, source.config.student.epochs)
     loss = student_loss("kd", chosen, student.temperature, student.kd_weight, 0.0)
     net, name = fresh(seed_run, student.member), student.checkpoint(seed)
     return {"seconds": train(seed_run, net, loss, source.config.student, "student", student.member, name)}

@@ -1,9 +1,11 @@
 """Teachers, and the students that are distilled from them: who learns what by which loss."""
 
 import dataclasses
+import hashlib
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,12 +20,14 @@ from divkd.empirical.training.config import NetworksConfig, TrainConfig
 from divkd.empirical.training.diagnosis import check_loss
 from divkd.empirical.training.loop import BatchLoss, Terms, epoch_of, load, train
 from divkd.empirical.training.perturb import PIXELS, Space, perturb
-from divkd.empirical.training.seed_run import EVALUATION_BATCH, SeedRun
+from divkd.empirical.training.seed_run import CACHED_BATCH, EVALUATION_BATCH, SeedRun
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.errors import InputError
 from divkd.shared.kinds import METHODS
 from divkd.shared.manifest import bad_config, read_config
 from divkd.shared.run import Run
+
+REMEMBERED = 2**28  # bytes of teachers' answers that a student keeps at most
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -173,12 +177,72 @@ def student_loss(
     return loss
 
 
+class Remembered(DeepEnsemble):
+    """f(x)_m = f_m(x) of networks that answer each of `images` once, as it is and, with `flip`, mirrored.
+
+    All are answered when the first batch comes, in its precision and in the order of the data and not of the batches:
+    a run that goes on has the same bits. What is none of them is passed through the networks.
+    """
+
+    def __init__(self, networks: DeepEnsemble, images: Tensor, flip: bool) -> None:
+        super().__init__(networks.nets)
+        self.images, self.flip = images, flip
+        self.rows: dict[bytes, int] = {}
+        self.answers = torch.empty(0)
+
+    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (M, B, K), which carry no gradient where they are remembered."""
+        if not self.rows:
+            self._answer()
+        rows = [self.rows.get(key) for key in _keys(x)]
+        return super().forward(x, *more, **named) if None in rows else self.answers[:, rows]
+
+    @torch.no_grad()
+    def _answer(self) -> None:
+        answers = []
+        for block in self.images.split(CACHED_BATCH):
+            for images in (block, block.flip(-1)) if self.flip else (block,):
+                x = to_float(images)
+                for key in _keys(x):
+                    self.rows[key] = len(self.rows)
+                answers.append(super().forward(x))
+        self.answers = torch.cat(answers, 1)
+
+
+def _keys(x: Tensor) -> Iterator[bytes]:
+    """A digest of each image's pixels."""
+    for image in x.permute(0, 2, 3, 1).numpy():
+        yield hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()
+
+
+def spared(config: NetworksConfig, data: ImageData, epochs: int, teachers: int) -> int:
+    """Forward passes of teachers for each training image that a student by "kd" of so many `epochs` does without.
+
+    So many `teachers` answer each image beforehand, as it is and, where `config.flip` asks for that, mirrored. 0 where
+    they are asked in every epoch: images are cropped, epochs are too few, the answers would fill more than
+    `REMEMBERED`, or on a GPU, where nothing was measured.
+    """
+    versions = 2 if config.flip else 1
+    fits = versions * teachers * len(data.train) * data.classes * 4 <= REMEMBERED
+    return teachers * max(0, epochs - versions) if config.device == "cpu" and not config.crop and fits else 0
+
+
+def remembered(seed_run: SeedRun, teachers: DeepEnsemble, epochs: int) -> DeepEnsemble:
+    """`teachers` of a student by "kd", which answer from memory where that is `spared` something."""
+    config, data = seed_run.config, seed_run.data
+    if not spared(config, data, epochs, teachers.members):
+        return teachers
+    return Remembered(teachers, data.train.images, config.flip).eval().requires_grad_(False)
+
+
 def train_student(seed_run: SeedRun, teachers: DeepEnsemble, student: str, method: str) -> tuple[Ensemble, float]:
     """One student of the kind `student` (a key of `STUDENTS`) by `method`, and its seconds."""
     config, kind = cast(TrainConfig, seed_run.config), STUDENTS[student]
     net = kind.create(seed_run.plain(config.network, "student"), config.members, seed_run.seed).to(
         torch.device(config.device)
     )
+    if method == "kd":
+        teachers = remembered(seed_run, teachers, config.student.epochs)
     loss = student_loss(method, teachers, config.temperature, config.kd_weight, config.step_size)
     name = kind.checkpoint(method, config.members, seed_run.seed)
     return net, train(seed_run, net, loss, config.student, "student", 0, name)

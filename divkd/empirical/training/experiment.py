@@ -9,7 +9,7 @@ from divkd.empirical.analysis.cost import training_passes
 from divkd.empirical.data.splits import ImageData
 from divkd.empirical.training import known, work
 from divkd.empirical.training.config import TrainConfig
-from divkd.empirical.training.distillation import reused, teacher_name
+from divkd.empirical.training.distillation import reused, spared, teacher_name
 from divkd.empirical.training.plan import step_bytes
 from divkd.empirical.training.students import STUDENTS
 from divkd.shared.jobs import Job, Record, Workers
@@ -90,7 +90,9 @@ def jobs(config: TrainConfig, data: ImageData, profile: bool = False) -> list[Jo
         made.append(Job(_ensemble(config, seed), measure, teachers, cost=config.networks * answered, memory=memory))
         for student, method in itertools.product(config.students, config.methods):
             name = STUDENTS[student].checkpoint(method, config.members, seed)
-            passes = training_passes(student, method, config.members) * config.student.epochs
+            epochs = config.student.epochs
+            passes = training_passes(student, method, config.members) * epochs
+            passes -= spared(config, data, epochs, config.members) if method == "kd" else 0
             network(name, work.student, seed, student, method, after=teachers[: config.members], passes=passes)
     return made
 

@@ -14,7 +14,7 @@ from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_flo
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import NetworksConfig, Schedule, TrainConfig
-from divkd.empirical.training.distillation import label_loss, student_loss, teacher_name
+from divkd.empirical.training.distillation import label_loss, spared, student_loss, teacher_name
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.training.students import STUDENTS
@@ -137,6 +137,9 @@ def measured(config: TrainConfig, data: ImageData) -> Iterator[str]:
             net = _student(seed_run, config, kind.model)
             loss = student_loss(kind.method, teachers, config.temperature, config.kd_weight, config.step_size)
         step, peak = timed(seed_run, net, loss, kind.schedule)
+        if kind.method == "kd" and (less := spared(config, data, kind.schedule.epochs, config.members)):
+            alone, _ = timed(seed_run, net, label_loss, kind.schedule)
+            step -= max(0.0, step - alone) * less / (config.members * kind.schedule.epochs)
         taken = step * kind.steps(images) * len(kind.names)
         total, most = total + taken, max(most, peak)
         name = "a network of the deep ensemble" if kind.model == "deep_ensemble" else f"{kind.model} by {kind.method}"
