@@ -48,6 +48,16 @@ def die(flag, times, run, progress):
     return {"total": 1.0}
 
 
+KEPT: list[bytearray] = []  # by a worker, from job to job
+
+
+def grow(run, progress):
+    """A worker that holds 400 MB more than before, and its process."""
+    KEPT.append(bytearray(b"x") * 400_000_000)
+    time.sleep(1.1)  # loky looks at a worker's memory every second
+    return {"pid": os.getpid()}
+
+
 def graph(count=5, steps=3, seconds=0.0):
     """A few jobs that draw, and one that adds them up."""
     names = tuple(f"draw{number}" for number in range(count))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from jobs_to_do import add, die, draw, fail, graph
+from jobs_to_do import add, die, draw, fail, graph, grow
 
 from divkd.shared import jobs
 from divkd.shared.errors import RunError
@@ -96,6 +96,12 @@ def test_a_job_whose_process_is_killed_is_begun_anew(tmp_path):
     victims = [Job("victim", partial(die, "once", 1)), Job("other", partial(draw, "other", 4, 0.1), keeps=("other",))]
     assert Workers(Progress(quiet=True), 2).records(victims, run)["victim"] == {"total": 1.0}
     assert made(run) == [f"other {step}" for step in range(4)]  # from its checkpoint: no step was made twice
+
+
+def test_a_worker_that_keeps_memory_is_kept(tmp_path):
+    pytest.importorskip("psutil")  # without it nobody looks
+    found = Workers(Progress(quiet=True), 2).records([Job(f"grow{n}", grow) for n in range(6)], begun(tmp_path / "run"))
+    assert len({record["pid"] for record in found.values()}) == 2
 
 
 def test_a_job_that_is_always_killed_is_given_up(tmp_path):
