@@ -224,6 +224,8 @@ def test_the_commands_of_a_page_run_in_their_order(page, small_world, capsys):
                     "--scan-seeds",
                     "0",
                 ]
+            if words[1:3] == ["experiment", "jacobian"]:
+                words += ["--images", "4", "--sizes", "1", "--step", "gaussian"]
             if words[1] == "analyse":
                 given = words.index("--images") if "--images" in words else len(words)
                 words[given:] = ["--images", "6", *words[given + 2 :]]

@@ -52,8 +52,8 @@ KEPT: list[bytearray] = []  # by a worker, from job to job
 
 
 def grow(run, progress):
-    """A worker that holds 400 MB more than before, and its process."""
-    KEPT.append(bytearray(b"x") * 400_000_000)
+    """A worker that holds 310 MB more than before, and its process."""
+    KEPT.append(bytearray(b"x") * 310_000_000)
     time.sleep(1.1)  # loky looks at a worker's memory every second
     return {"pid": os.getpid()}
 

@@ -100,7 +100,7 @@ def test_a_job_whose_process_is_killed_is_begun_anew(tmp_path):
 
 def test_a_worker_that_keeps_memory_is_kept(tmp_path):
     pytest.importorskip("psutil")  # without it nobody looks
-    found = Workers(Progress(quiet=True), 2).records([Job(f"grow{n}", grow) for n in range(6)], begun(tmp_path / "run"))
+    found = Workers(Progress(quiet=True), 2).records([Job(f"grow{n}", grow) for n in range(5)], begun(tmp_path / "run"))
     assert len({record["pid"] for record in found.values()}) == 2
 
 
