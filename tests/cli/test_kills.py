@@ -16,16 +16,16 @@ EXPERIMENT = "digits --device cpu --train-images 40 --epochs 2 --members 2 --net
 COMMANDS = {
     "train": f"{TRAIN} --seeds 0,1",
     "multiview": f"simulate multiview {WORLD} --members 3 --students 2 --soft-steps 20",
-    "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
     "plane": PLANE,
-    "gaussian": GAUSSIAN,
-    "ntk": NTK,
     "analyse": "analyse base --images 20 --device cpu",
     "evaluate": "evaluate answers.npz --bootstrap 200",
     "sweep": f"sweep --vary noise=0.1,0.2 -- {PLANE}",
 }
-# What goes on as `train` does: looked at where there is time.
+# What goes on as `multiview`, `plane` or `train` does: looked at where there is time.
 SLOW = {
+    "window": f"simulate window {WORLD} --members 2 --students 1 --vary noise=1,1.1",
+    "gaussian": GAUSSIAN,
+    "ntk": NTK,
     "mysteries": f"experiment mysteries {EXPERIMENT}",
     "ensemble-over-kd": f"experiment ensemble-over-kd {EXPERIMENT} --students 2",
     "split-channels": f"experiment split-channels {EXPERIMENT} --cut b",

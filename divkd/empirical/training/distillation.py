@@ -223,8 +223,13 @@ def spared(config: NetworksConfig, data: ImageData, epochs: int, teachers: int) 
     `REMEMBERED`, or on a GPU, where nothing was measured.
     """
     versions = 2 if config.flip else 1
-    fits = versions * teachers * len(data.train) * data.classes * 4 <= REMEMBERED
+    fits = answered_bytes(config, data, teachers) <= REMEMBERED
     return teachers * max(0, epochs - versions) if config.device == "cpu" and not config.crop and fits else 0
+
+
+def answered_bytes(config: NetworksConfig, data: ImageData, teachers: int) -> int:
+    """Bytes of the answers of so many `teachers` to every training image, mirrored ones too."""
+    return (2 if config.flip else 1) * teachers * len(data.train) * data.classes * 4
 
 
 def remembered(seed_run: SeedRun, teachers: DeepEnsemble, epochs: int) -> DeepEnsemble:

@@ -14,7 +14,14 @@ from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_flo
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import NetworksConfig, Schedule, TrainConfig
-from divkd.empirical.training.distillation import label_loss, spared, student_loss, teacher_name
+from divkd.empirical.training.distillation import (
+    REMEMBERED,
+    answered_bytes,
+    label_loss,
+    spared,
+    student_loss,
+    teacher_name,
+)
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.training.students import STUDENTS
@@ -92,7 +99,7 @@ def _students(config: NetworksConfig) -> tuple[str, ...]:
 
 
 def step_bytes(config: NetworksConfig, data: ImageData, together: int = 1) -> int:
-    """About what a job holds: images, weights of teachers and student, and the outputs of its layers for a batch.
+    """About what a job holds: images, weights, the outputs of layers for a batch, and answers that are remembered.
 
     Of networks that are trained `together`, as one, so many times what is kept of each weight.
     """
@@ -100,8 +107,10 @@ def step_bytes(config: NetworksConfig, data: ImageData, together: int = 1) -> in
     held, one = weights(config, data)
     student, teacher = (_outputs(data, name) for name in (config.network, config.teachers_network))
     rows = config.members if _students(config) else 1
+    answers = 0 if config.crop else min(REMEMBERED, answered_bytes(config, data, config.networks))
     return (
         pixels
+        + answers
         + held
         + 2 * one * together
         + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)
