@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from kills import go, made, prepared, timed
-from test_kills import COMMANDS, GAUSSIAN
+from test_kills import COMMANDS, GAUSSIAN, SLOW
 
 from divkd.cli.main import run
 from divkd.shared.errors import InputError
@@ -24,7 +24,7 @@ def state(request, tmp_path_factory):
     """A command, the folder in which its run is "kept", whole or killed, and what a whole one has."""
     name, share = request.param
     folder = tmp_path_factory.mktemp(name)
-    line = prepared(COMMANDS[name], folder)
+    line = prepared({**COMMANDS, **SLOW}[name], folder)
     _, writes = timed(line, folder)
     shutil.move(folder / "run", folder / "whole")
     if share == 1:
