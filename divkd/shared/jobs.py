@@ -271,8 +271,8 @@ def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
 def _begin(parent: int) -> None:
     """Prepare a worker process: it leaves interrupts to its parent, and ends where that has died.
 
-    Where psutil is installed, loky ends a worker that has grown by 300 MB, as one that leaks, and starts another. Ours
-    keep what a job frees for the next (`execution.keep_freed`), and a start takes seconds.
+    Where psutil is installed, loky ends a worker that has grown by 300 MB, as one that leaks, and starts another, or
+    waits for ever. Ours keep what a job frees for the next (`execution.keep_freed`).
     """
     from joblib.externals.loky import process_executor
 

@@ -1,7 +1,10 @@
 """Runs small enough for tests, and what to compare of them."""
 
 import dataclasses
+from unittest import mock
 
+import pytest
+import torch
 from safetensors.numpy import load_file
 
 from divkd.empirical.data.datasets import load
@@ -68,3 +71,16 @@ def arrays(path):
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing in the code catches it."""
+
+
+def kill(config, path, moment):
+    """`experiment`, killed inside optimiser step `moment` of all its networks' (from 0)."""
+    steps, step = iter(range(1000)), torch.optim.SGD.step
+
+    def interrupted(self, *args, **kwargs):
+        if next(steps) == moment:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    with mock.patch.object(torch.optim.SGD, "step", interrupted), pytest.raises(Killed):
+        experiment(config, path)

@@ -35,8 +35,9 @@ def training_passes(model: str, method: str, members: int) -> int:
     direction of ODS: one teacher's forward pass and that. A deep ensemble learns from labels alone.
 
     Left out: what the teachers' own training cost, 3 M passes of its images (the deep ensemble's); networks of another
-    size as teachers; and for a merged network, which is trained as its BatchEnsemble is, one pass over the training
-    images after the last epoch. Raises `InputError` for an unknown name, no members or a distilled deep ensemble.
+    size as teachers; that those of "kd" may answer from memory (`distillation.spared`); and for a merged network, which
+    is trained as its BatchEnsemble is, one pass over the training images after the last epoch. Raises `InputError` for
+    an unknown name, no members or a distilled deep ensemble.
     """
     if model not in ("deep_ensemble", *STUDENTS):
         raise unknown("model", model, ("deep_ensemble", *STUDENTS))

@@ -199,12 +199,12 @@ class Remembered(DeepEnsemble):
 
     @torch.no_grad()
     def _answer(self) -> None:
-        answers = []
+        answers, places = [], itertools.count()
         for block in self.images.split(CACHED_BATCH):
             for images in (block, block.flip(-1)) if self.flip else (block,):
                 x = to_float(images)
                 for key in _keys(x):
-                    self.rows[key] = len(self.rows)
+                    self.rows[key] = next(places)  # of images that are alike, the last
                 answers.append(super().forward(x))
         self.answers = torch.cat(answers, 1)
 
@@ -219,17 +219,19 @@ def spared(config: NetworksConfig, data: ImageData, epochs: int, teachers: int) 
     """Forward passes of teachers for each training image that a student by "kd" of so many `epochs` does without.
 
     So many `teachers` answer each image beforehand, as it is and, where `config.flip` asks for that, mirrored. 0 where
-    they are asked in every epoch: images are cropped, epochs are too few, the answers would fill more than
-    `REMEMBERED`, or on a GPU, where nothing was measured.
+    they are asked in every epoch: epochs are too few, or nothing is kept (`answered_bytes`).
     """
-    versions = 2 if config.flip else 1
-    fits = answered_bytes(config, data, teachers) <= REMEMBERED
-    return teachers * max(0, epochs - versions) if config.device == "cpu" and not config.crop and fits else 0
+    return teachers * max(0, epochs - 1 - config.flip) if answered_bytes(config, data, teachers) else 0
 
 
 def answered_bytes(config: NetworksConfig, data: ImageData, teachers: int) -> int:
-    """Bytes of the answers of so many `teachers` to every training image, mirrored ones too."""
-    return (2 if config.flip else 1) * teachers * len(data.train) * data.classes * 4
+    """Bytes of the answers of so many `teachers` to every training image, mirrored ones too.
+
+    0 where none are kept: images are cropped, or there are more than `REMEMBERED`, or on a GPU, where nothing was
+    measured.
+    """
+    held = (1 + config.flip) * teachers * len(data.train) * data.classes * 4
+    return held if config.device == "cpu" and not config.crop and held <= REMEMBERED else 0
 
 
 def remembered(seed_run: SeedRun, teachers: DeepEnsemble, epochs: int) -> DeepEnsemble:

@@ -14,14 +14,7 @@ from divkd.empirical.data.splits import Augmentation, ImageData, batches, to_flo
 from divkd.empirical.networks.build import architecture
 from divkd.empirical.networks.ensembles import DeepEnsemble, Ensemble
 from divkd.empirical.training.config import NetworksConfig, Schedule, TrainConfig
-from divkd.empirical.training.distillation import (
-    REMEMBERED,
-    answered_bytes,
-    label_loss,
-    spared,
-    student_loss,
-    teacher_name,
-)
+from divkd.empirical.training.distillation import answered_bytes, label_loss, spared, student_loss, teacher_name
 from divkd.empirical.training.loop import BatchLoss, run_epoch, sgd
 from divkd.empirical.training.seed_run import SeedRun
 from divkd.empirical.training.students import STUDENTS
@@ -107,10 +100,9 @@ def step_bytes(config: NetworksConfig, data: ImageData, together: int = 1) -> in
     held, one = weights(config, data)
     student, teacher = (_outputs(data, name) for name in (config.network, config.teachers_network))
     rows = config.members if _students(config) else 1
-    answers = 0 if config.crop else min(REMEMBERED, answered_bytes(config, data, config.networks))
     return (
         pixels
-        + answers
+        + answered_bytes(config, data, config.members)
         + held
         + 2 * one * together
         + max(rows * config.student.batch_size * student, config.teacher.batch_size * teacher)

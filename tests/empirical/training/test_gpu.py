@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import Killed, experiment, tiny
+from training_runs import experiment, kill, tiny
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import Augmentation, batches, to_float
@@ -109,20 +109,10 @@ def test_a_compiled_step_is_the_eager_one(student):
 
 
 @pytest.mark.parametrize("moment", [2, 7, 17])
-def test_a_run_killed_on_the_device_resumes_to_the_same_weights(tmp_path, monkeypatch, moment):
+def test_a_run_killed_on_the_device_resumes_to_the_same_weights(tmp_path, moment):
     config = tiny(train_images=100, device="cuda")
     experiment(config, tmp_path / "whole")
-    steps, step = iter(range(1000)), torch.optim.SGD.step
-
-    def interrupted(self, *args, **kwargs):
-        if next(steps) == moment:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", interrupted)
-        with pytest.raises(Killed):
-            experiment(config, tmp_path / "run")
+    kill(config, tmp_path / "run", moment)
     experiment(config, tmp_path / "run", resume=True)
     for file in sorted((tmp_path / "whole/checkpoints").glob("*.safetensors")):
         whole, resumed = load_file(file), load_file(tmp_path / "run/checkpoints" / file.name)

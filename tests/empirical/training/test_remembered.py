@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_runs import Killed, arrays, experiment, job, tiny
+from training_runs import arrays, experiment, job, kill, tiny
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.data.splits import Augmentation, batches, to_float
@@ -56,6 +56,14 @@ def test_every_image_of_every_epoch_gets_the_answer_that_a_pass_gives(data, teac
     for epoch in (1, 2, 3):
         for images, _ in batches(data.train, Augmentation(0, flip), 32, 7, "student", 0, epoch):
             torch.testing.assert_close(memory(to_float(images)), teachers(to_float(images)))
+
+
+def test_images_that_are_alike_and_images_that_are_their_own_mirror_have_their_answers(data, teachers):
+    images = data.train.images[:60]
+    doubled = torch.cat([images[:20], images, torch.maximum(images, images.flip(-1)), images.flip(-1)])
+    memory = Remembered(teachers, doubled, True).eval()
+    for x in (to_float(doubled), to_float(doubled.flip(-1))):
+        torch.testing.assert_close(memory(x), teachers(x))
 
 
 def test_an_image_that_is_not_of_the_data_passes_through_the_networks(data, teachers):
@@ -114,20 +122,10 @@ def test_a_student_learns_what_it_learns_from_teachers_that_are_asked_anew(tmp_p
 
 
 @pytest.mark.parametrize("moment", [30, 36])  # of 30 steps of teachers and 15 of the student
-def test_a_student_killed_in_an_epoch_goes_on_to_the_same_bits_by_a_memory_made_anew(tmp_path, monkeypatch, moment):
+def test_a_student_killed_in_an_epoch_goes_on_to_the_same_bits_by_a_memory_made_anew(tmp_path, moment):
     config = tiny(methods=("kd",), students=("single",), train_images=IMAGES, flip=True)
     experiment(config, tmp_path / "whole")
-    steps, step = iter(range(1000)), torch.optim.SGD.step
-
-    def interrupted(self, *args, **kwargs):
-        if next(steps) == moment:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", interrupted)
-        with pytest.raises(Killed):
-            experiment(config, tmp_path / "killed")
+    kill(config, tmp_path / "killed", moment)
     experiment(config, tmp_path / "killed", resume=True)
     assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole")
 

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_runs import QUIET, Killed, arrays, experiment, job, rows, tiny, weights
+from training_runs import QUIET, Killed, arrays, experiment, job, kill, rows, tiny, weights
 
 from divkd.empirical.data.datasets import load
 from divkd.empirical.networks.build import build
@@ -30,20 +30,10 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("moment", [2, 7, 17])
-def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch, whole, moment):
+def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path, whole, moment):
     """Killed inside optimiser step `moment` (of a teacher's second epoch, another's third, a student's first)."""
     config = tiny(train_images=100)
-    steps, step = iter(range(1000)), torch.optim.SGD.step
-
-    def interrupted(self, *args, **kwargs):
-        if next(steps) == moment:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", interrupted)
-        with pytest.raises(Killed):
-            experiment(config, tmp_path / "killed")
+    kill(config, tmp_path / "killed", moment)
     resumed = experiment(config, tmp_path / "killed", resume=True)
     assert arrays(whole[0]) == arrays(tmp_path / "killed")
     assert rows(whole[1]) == rows(resumed)
